@@ -1,0 +1,224 @@
+"""Runs the phases of a config, or goes on with a run that was stopped.
+
+  python -m experiments.launch --config=configs/X.py --workdir=DIR
+      [--config.PHASE.KEY=VALUE ...]
+
+The same command resumes: finished phases are skipped, an unfinished one goes
+on from its newest checkpoint. In DIR:
+
+  config.json        the config, overrides applied; DIR belongs to it
+  PHASE/done.json    written last, when a phase is finished
+  PHASE/params/      the parameters it made
+  PHASE/data.jsonl   the examples it made
+  results.json       the table that is printed at the end
+  report.png         how the RL phases went
+  ...                and what `r1jax.phase_io` lists
+
+What one phase hands to the next always passes through these files, so a
+resumed run cannot differ from one that was left alone.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import time
+from pathlib import Path
+
+import jax
+from absl import flags
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from experiments import commandline, plan
+from r1jax import checkpoint, report
+from r1jax.data import jsonl
+from r1jax.errors import UserError
+from r1jax.metrics import write_atomically
+from r1jax.phase_io import PhaseIO
+from r1jax.types import TrainState
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "One of several processes, as on a TPU pod."
+)
+
+
+def main():
+  """Runs the config of the command line."""
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  commandline.compilation_cache()
+  run(commandline.CONFIG.value, commandline.WORKDIR.value)
+
+
+def run(config, workdir, phases=None):
+  """Runs what is left to run of a config.
+
+  Args:
+    config: the experiment, a ConfigDict or a mapping.
+    workdir: the directory of the run.
+    phases: kind -> phase function; `r1jax.phases.PHASES` where None.
+
+  Returns:
+    the rows of the closing table, a list of dicts.
+
+  Raises:
+    UserError: the config, the directory or what is in it is unfit; nothing
+      on disk is changed then.
+  """
+  if phases is None:
+    from r1jax.phases import PHASES as phases
+  config = ConfigDict(config)
+  blocks = plan.resolve(config, phases)
+  workdir = Path(workdir)
+  with _claim(workdir, config, blocks):
+    records = {}
+    for block in blocks:
+      path = workdir / block.name / "done.json"
+      if path.exists():
+        records[block.name] = json.loads(path.read_text())
+        _say(f"{block.name}: done")
+      else:
+        record = _run_phase(block, phases[block.phase], workdir, records)
+        records[block.name] = record
+      multihost_utils.sync_global_devices(f"r1jax.launch.{block.name}")
+    return _finish(config, workdir, records)
+
+
+def _run_phase(block, phase, workdir, records):
+  """Runs one phase and writes its outputs; returns what done.json holds."""
+  state = _state(workdir, block.init, records)
+  data = _data(workdir, block.data, records)
+  begin = time.monotonic()
+  io = PhaseIO(workdir, block.name)
+  _say(f"{block.name}: {block.phase}")
+  try:
+    new_state, new_data = phase(block, state, data, io)
+  except KeyboardInterrupt:
+    _say(
+      f"\n{block.name}: stopped; the same command goes on from step {io.saved}"
+    )
+    raise
+  except AttributeError as e:
+    if isinstance(e.obj, ConfigDict):
+      raise plan.missing_key(block, e) from e
+    raise
+  finally:
+    io.close()
+
+  if new_state is None or new_state is state:
+    origin = records[block.init]["state"] if block.init else ""
+  else:
+    origin = block.name
+    checkpoint.save(io.dir / "params", new_state.params)
+  row = new_data if isinstance(new_data, dict) else None
+  has_data = new_data is not None and row is None
+  if has_data:
+    io.write("data", map(dataclasses.asdict, new_data))
+  record = {
+    "phase": block.phase,
+    "state": origin,
+    "data": has_data,
+    "row": row,
+    "seconds": round(time.monotonic() - begin, 1),
+    "resumed_at": io.first,
+    "jax": jax.__version__,
+    "device": jax.devices()[0].device_kind,
+  }
+  if jax.process_index() == 0:
+    write_atomically(io.dir / "done.json", json.dumps(record, indent=1) + "\n")
+  return record
+
+
+def _state(workdir, name, records):
+  """The state that a finished phase hands on: its parameters."""
+  if not name or not records[name]["state"]:
+    return None
+  origin = workdir / records[name]["state"]
+  params = checkpoint.load(
+    origin / "params", f"remove {origin / 'done.json'} to make it again"
+  )
+  return TrainState(step=None, params=params, opt_state=None)
+
+
+def _data(workdir, name, records):
+  """The examples of a finished phase, or the name of a source as it is."""
+  if name not in records:
+    return name
+  if not records[name]["data"]:
+    raise UserError(
+      f'data="{name}": the phase {name} ({records[name]["phase"]}) makes no'
+      " examples; name another one"
+    )
+  return jsonl.read_examples(workdir / name / "data.jsonl")
+
+
+@contextlib.contextmanager
+def _claim(workdir, config, blocks):
+  """Makes a directory ours, if it is new or belongs to this very config."""
+  here = json.loads(json.dumps(config.to_dict(), default=str))
+  path = workdir / "config.json"
+  if path.exists():
+    try:
+      there = dict(json.loads(path.read_text()))
+    except ValueError:
+      raise UserError(f"{path} is damaged; use another --workdir") from None
+    changes = plan.differences(there, here)
+    if changes:
+      raise UserError(
+        f"workdir {workdir} belongs to another config: {'; '.join(changes)};"
+        " use another --workdir or the same config"
+      )
+  elif any((workdir / block.name).exists() for block in blocks):
+    raise UserError(
+      f"workdir {workdir} holds phases but no config.json; use another"
+      " --workdir"
+    )
+  multihost_utils.sync_global_devices("r1jax.launch.claim")
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = stack.enter_context(open(workdir / ".lock", "w"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists():
+          write_atomically(path, json.dumps(here, indent=1) + "\n")
+      except BlockingIOError:
+        raise UserError(
+          f"workdir {workdir} is in use by another process; wait for it, or"
+          " use another --workdir"
+        ) from None
+      except OSError as e:
+        raise UserError(
+          f"workdir {workdir} cannot be written ({e.strerror}); use another"
+          " --workdir"
+        ) from None
+    yield
+
+
+def _finish(config, workdir, records):
+  """Prints the table and writes it, with the plot, next to the phases."""
+  rows = [r["row"] for r in records.values() if r["row"]]
+  if jax.process_index() != 0:
+    return rows
+  report.write_results(workdir / "results.json", rows)
+  default = [k for k, r in records.items() if r["phase"] == "grpo"]
+  plotted = list(config.get("report", {}).get("plot", default))
+  if plotted:
+    try:
+      report.plot(workdir, plotted, workdir / "report.png")
+    except ImportError as e:
+      print(f"no plot: {e}")
+  print(report.seconds({k: r["seconds"] for k, r in records.items()}))
+  if rows:
+    print(report.table(rows))
+  return rows
+
+
+def _say(text):
+  if jax.process_index() == 0:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+  commandline.start(main)

@@ -1,0 +1,1 @@
+"""Problem sets, synthetic corpora, JSONL files, packing into rows."""

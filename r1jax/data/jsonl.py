@@ -1,0 +1,169 @@
+"""JSON lines: one object a line, so that a fault has a line number."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from r1jax import verifiers
+from r1jax.errors import UserError
+from r1jax.types import Example, Problem
+
+
+def read_jsonl(path):
+  """The objects of a file; blank lines are skipped.
+
+  Args:
+    path: of a UTF-8 file.
+
+  Returns:
+    list of dict.
+
+  Raises:
+    UserError: the file cannot be read, or a line of it is no JSON object;
+      the message starts with FILE:LINE.
+  """
+  return [row for _, row in _numbered(path)]
+
+
+def _numbered(path):
+  """Yields (where, object), where being FILE:LINE."""
+  try:
+    data = pathlib.Path(path).read_bytes()
+  except OSError as e:
+    raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+  # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+  for number, line in enumerate(data.split(b"\n"), 1):
+    where = f"{path}:{number}"
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except json.JSONDecodeError as e:
+      raise UserError(
+        f"{where}: broken line, not JSON: {e.msg} at column {e.colno}; mend"
+        " or delete the line"
+      ) from None
+    except UnicodeDecodeError as e:
+      raise UserError(
+        f"{where}: broken line, not UTF-8: byte {e.start + 1} of the line;"
+        " save the file as UTF-8"
+      ) from None
+    except RecursionError:
+      raise UserError(f"{where}: broken line, nested too deep") from None
+    if not isinstance(row, dict):
+      raise UserError(
+        f"{where}: broken line, a JSON object was expected, not"
+        f" {type(row).__name__}"
+      )
+    yield where, row
+
+
+def write_jsonl(path, rows):
+  """Writes a file whole or not at all.
+
+  Args:
+    path: of the file; its directory is made where absent.
+    rows: an iterable of mappings, or of dataclasses such as `Example`.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # A name of our own, in the same directory: a rename is atomic only within
+  # a file system, and two processes must not share the unfinished file.
+  unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    with open(unfinished, "w", encoding="utf-8") as f:
+      for row in rows:
+        if dataclasses.is_dataclass(row):
+          row = dataclasses.asdict(row)
+        f.write(json.dumps(row, ensure_ascii=False) + "\n")
+      f.flush()
+      os.fsync(f.fileno())
+    os.replace(unfinished, path)
+  finally:
+    unfinished.unlink(missing_ok=True)
+
+
+def read_examples(path):
+  """A file of SFT pairs: the fields `prompt` and `completion`, both text.
+
+  Args:
+    path: of the file; other fields are ignored.
+
+  Returns:
+    list of `Example`.
+
+  Raises:
+    UserError: a line is broken or a field missing; names FILE:LINE.
+  """
+  return [
+    Example(**_fields(where, row, prompt=str, completion=str))
+    for where, row in _numbered(path)
+  ]
+
+
+def read_problems(path):
+  """A file of problems of one's own, each checked by its verifier.
+
+  Args:
+    path: of a file with the fields of `Problem`: `kind`, `prompt`, `answer`,
+      `language`, `data` and, optionally, `id`.
+
+  Returns:
+    list of `Problem`.
+
+  Raises:
+    UserError: a line is broken, a field missing, an id repeated, a kind
+      unknown, or an answer wrong to the verifier; names FILE:LINE.
+  """
+  problems, seen = [], {}
+  for where, row in _numbered(path):
+    row.setdefault("id", where.rsplit("/", 1)[-1])
+    problem = Problem(
+      **_fields(
+        where, row, id=str, kind=str, prompt=str, answer=str, language=str,
+        data=dict,
+      )
+    )  # fmt: skip
+    if problem.id in seen:
+      raise UserError(
+        f'{where}: the id "{problem.id}" is also at {seen[problem.id]}'
+      )
+    seen[problem.id] = where
+    _check(where, problem)
+    problems.append(problem)
+  return problems
+
+
+def _fields(where, row, **types):
+  for name, kind in types.items():
+    if name not in row:
+      raise UserError(f'{where}: the field "{name}" is missing')
+    if not isinstance(row[name], kind):
+      raise UserError(
+        f'{where}: the field "{name}" must be'
+        f" {'text' if kind is str else 'an object'}, not"
+        f" {type(row[name]).__name__}"
+      )
+  return {name: row[name] for name in types}
+
+
+def _check(where, problem):
+  """Lets the verifier judge the file's own answer: it must pass."""
+  try:
+    verdict = verifiers.verify(
+      problem, f"<think> </think> <answer> {problem.answer} </answer>"
+    )
+  except UserError as e:
+    raise UserError(f"{where}: {e}") from None
+  except (KeyError, TypeError) as e:
+    # What the verifier looked for in `data` and did not find.
+    raise UserError(
+      f'{where}: "data" does not suit the kind "{problem.kind}":'
+      f" {type(e).__name__} {e}"
+    ) from None
+  if not verdict.correct:
+    raise UserError(
+      f'{where}: the verifier of "{problem.kind}" finds the answer'
+      f' "{problem.answer}" {verdict.reason}; mend answer or data'
+    )

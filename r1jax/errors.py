@@ -1,0 +1,9 @@
+"""The one exception that is the user's to mend."""
+
+
+class UserError(ValueError):
+  """Bad input: one line that names the culprit and the way out.
+
+  The launcher prints it as `error: ...` and exits with status 2; a program
+  that imports r1jax may catch it like any ValueError.
+  """

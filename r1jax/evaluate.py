@@ -1,0 +1,32 @@
+"""Scores of repeated samples: pass@1 and majority vote."""
+
+import collections
+
+
+def pass_at_1(correct):
+  """Mean over problems of the share of right samples (R1 v1, 3).
+
+  Args:
+    correct: N lists of k bools.
+  """
+  return sum(sum(c) / len(c) for c in correct) / len(correct)
+
+
+def cons_at_k(answers, correct):
+  """Share of problems whose most frequent answer is right.
+
+  Args:
+    answers: N lists of k hashable answers, None where a sample has none; a
+      None never wins a vote against an answer.
+    correct: N lists of k bools, equal where answers are equal.
+
+  Returns:
+    the share; a tie is broken by the answer that came first.
+  """
+  right = 0
+  for group, verdicts in zip(answers, correct):
+    votes = collections.Counter(a for a in group if a is not None)
+    if votes:
+      winner = max(votes, key=lambda a: (votes[a], -group.index(a)))
+      right += bool(verdicts[group.index(winner)])
+  return right / len(answers)

@@ -1,0 +1,138 @@
+"""One optimiser step over packed micro-batches: jitted, sharded, donated."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from r1jax import model as model_lib
+from r1jax import optimizer as optim
+from r1jax import sharding
+from r1jax.types import Batch
+
+
+def accumulate(loss_fn, params, batch):
+  """Gradient of the summed losses of a batch's micro-batches.
+
+  Since the weights of the whole batch sum to one, the sum is the gradient of
+  the batch in one piece, however it was cut.
+
+  Args:
+    loss_fn: (params, micro-batch) -> (loss, dict of scalars), all weighted
+      sums.
+    params: pytree.
+    batch: `Batch` with leaves [M, B, T]; the first `count` are visited.
+
+  Returns:
+    gradients in float32 and the dict with "loss" added, summed.
+  """
+
+  def micro(i):
+    leaves = (jax.lax.dynamic_index_in_dim(x, i, 0, False) for x in batch[:-1])
+    return Batch(*leaves, count=batch.count)
+
+  def value_and_grad(i):
+    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+      params, micro(i)
+    )
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+    return grads, {"loss": loss, **metrics}
+
+  shapes = jax.eval_shape(value_and_grad, 0)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.fori_loop(
+    0,
+    batch.count,
+    lambda i, total: jax.tree.map(jnp.add, total, value_and_grad(i)),
+    zeros,
+  )
+
+
+@functools.lru_cache
+def init_fn(model, optimizer, mesh):
+  """(key) -> `TrainState` with random parameters, sharded by the rules."""
+
+  def init(key):
+    return optim.init_state(optimizer, model_lib.init(model, key))
+
+  shardings = sharding.tree_shardings(
+    mesh, jax.eval_shape(init, jax.random.key(0))
+  )
+  return jax.jit(init, out_shardings=shardings)
+
+
+@functools.lru_cache
+def restart_fn(model, optimizer, mesh):
+  """(params) -> `TrainState` at step 0 with a copy of given parameters."""
+
+  def restart(params):
+    return optim.init_state(optimizer, jax.tree.map(jnp.copy, params))
+
+  shardings = state_shardings(model, optimizer, mesh)
+  return jax.jit(restart, out_shardings=shardings)
+
+
+def state_shapes(model, optimizer):
+  """The `TrainState` as `jax.ShapeDtypeStruct`s."""
+  return jax.eval_shape(
+    lambda key: optim.init_state(optimizer, model_lib.init(model, key)),
+    jax.random.key(0),
+  )
+
+
+def state_shardings(model, optimizer, mesh):
+  """A sharding for each leaf of the `TrainState`."""
+  return sharding.tree_shardings(mesh, state_shapes(model, optimizer))
+
+
+def update_fn(loss_fn, model, optimizer, mesh):
+  """Compiles (state, batch, learning rate, *constants) -> (state, metrics).
+
+  Args:
+    loss_fn: (params, micro-batch, *constants) -> (loss, dict of scalars).
+    model, optimizer: their frozen configs.
+    mesh: where it runs.
+
+  Returns:
+    The jitted function; it donates `state`. Metrics are replicated scalars,
+    "grad_norm" among them.
+  """
+
+  def update(state, batch, learning_rate, *constants):
+    grads, metrics = accumulate(
+      lambda p, micro: loss_fn(p, micro, *constants), state.params, batch
+    )
+    state, norm = optim.apply_gradients(optimizer, state, grads, learning_rate)
+    return state, {**metrics, "grad_norm": norm}
+
+  return jax.jit(
+    update,
+    donate_argnums=0,
+    out_shardings=(
+      state_shardings(model, optimizer, mesh),
+      sharding.replicated(mesh),
+    ),
+  )
+
+
+def place(batch, mesh):
+  """Puts a `Batch` of numpy arrays on the mesh, rows over data and fsdp."""
+  return sharding.put(batch, sharding.rows(mesh, axis=1))
+
+
+def place_params(params, mesh):
+  """Puts parameters on the mesh, by the rules."""
+  return jax.device_put(params, sharding.tree_shardings(mesh, params))
+
+
+def new_state(model, optimizer, mesh, init, key):
+  """A fresh `TrainState`: from another state's parameters, or random.
+
+  Args:
+    init: a `TrainState` or None.
+    key: typed PRNG key for random parameters.
+  """
+  if init is None:
+    return init_fn(model, optimizer, mesh)(key)
+  return restart_fn(model, optimizer, mesh)(place_params(init.params, mesh))
+

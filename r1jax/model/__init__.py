@@ -1,0 +1,19 @@
+"""The transformer; the only package that knows Flax."""
+
+from r1jax.model.config import ModelConfig
+from r1jax.model.decoder import (
+  Cache,
+  Decoder,
+  head_matrix,
+  init,
+  param_count,
+)
+
+__all__ = [
+  "Cache",
+  "Decoder",
+  "ModelConfig",
+  "head_matrix",
+  "init",
+  "param_count",
+]

@@ -1,0 +1,69 @@
+"""The shape of a decoder."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from r1jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Everything that decides a decoder's parameters and arithmetic.
+
+  Frozen and hashable: it is a static argument of every jitted function.
+
+  Attributes:
+    vocab_size: V.
+    d_model: width of the residual stream.
+    n_layers, n_heads, n_kv_heads: L, H, K; K divides H.
+    head_dim: D; never inferred as d_model / n_heads (Qwen3 differs).
+    d_ff: hidden width of the SwiGLU block.
+    max_length: positions that the model may see, in tokens.
+    rope_theta: base of the rotary frequencies.
+    rms_eps: epsilon of every RMSNorm.
+    tied: whether the head is the embedding, transposed.
+    qkv_bias: biases on the q, k and v projections (Qwen2).
+    qk_norm: RMSNorm over D on q and k, before RoPE (Qwen3).
+    param_dtype, compute_dtype, logit_dtype: names of numpy dtypes.
+    remat: "none", or "block" to keep only the input of each layer for the
+      backward pass.
+  """
+
+  vocab_size: int
+  d_model: int
+  n_layers: int
+  n_heads: int
+  n_kv_heads: int
+  head_dim: int
+  d_ff: int
+  max_length: int
+  rope_theta: float = 10_000.0
+  rms_eps: float = 1e-6
+  tied: bool = True
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  param_dtype: str = "float32"
+  compute_dtype: str = "float32"
+  logit_dtype: str = "float32"
+  remat: str = "none"
+
+  def __post_init__(self):
+    if self.n_heads % self.n_kv_heads:
+      raise UserError(
+        f"model: n_kv_heads={self.n_kv_heads} must divide"
+        f" n_heads={self.n_heads}"
+      )
+    if self.head_dim % 2:
+      raise UserError(
+        f"model: head_dim={self.head_dim} must be even, for RoPE pairs"
+      )
+    if self.remat not in ("none", "block"):
+      raise UserError(
+        f'model: remat="{self.remat}" is unknown; known: "none", "block"'
+      )
+    for name in ("param_dtype", "compute_dtype", "logit_dtype"):
+      try:
+        jnp.dtype(getattr(self, name))
+      except TypeError as e:
+        raise UserError(f"model: {name}: {e}") from None

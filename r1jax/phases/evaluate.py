@@ -1,0 +1,54 @@
+"""Held-out accuracy of a checkpoint."""
+
+from r1jax import evaluate as metrics
+from r1jax import learner
+from r1jax.data import sources
+from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.common import setup
+from r1jax.verifiers import ANSWERS
+
+
+def evaluate(config, state, data, io):
+  """Samples each held-out problem k times; a row of the closing table.
+
+  Args:
+    config: label (the row's name), problems (how many), samples (k),
+      temperature, top_p, slots, max_new_tokens.
+    state: `TrainState` of the policy.
+    data: the name of a source of problems; its "test" split is used.
+    io: the phase's `PhaseIO`.
+
+  Returns:
+    `state` unchanged, and the row: checkpoint, pass@1, cons@k, format,
+    language, tokens (mean length of a completion).
+  """
+  s = setup(config)
+  problems = sources.problems(config.task, data, s.seed, io)["test"]
+  problems = [problems[i] for i in range(min(config.problems, len(problems)))]
+  io.bar(1, 0, show=("pass@1", "tokens"))
+  prompts, rollout = rollout_lib.generate(
+    s, config, learner.place_params(state.params, s.mesh), problems,
+    config.samples, s.key, config.temperature,
+  )  # fmt: skip
+  scored = rollout_lib.score(
+    s.tokenizer, problems, prompts, rollout, {"accuracy": 1.0}
+  )
+  k = config.samples
+  correct, answers = [], []
+  for n, problem in enumerate(problems):
+    group = slice(n * k, (n + 1) * k)
+    correct.append([x["accuracy"] == 1 for x in scored.scores[group]])
+    extract = ANSWERS[problem.kind]
+    answers.append([extract(problem, text) for text in scored.texts[group]])
+  row = {
+    "checkpoint": config.label,
+    "pass@1": metrics.pass_at_1(correct),
+    f"cons@{k}": metrics.cons_at_k(answers, correct),
+    "format": scored.mean("format"),
+    "language": scored.mean("language"),
+    "tokens": float(rollout.lengths.mean()),
+  }
+  io.report(0, {k: v for k, v in row.items() if k != "checkpoint"})
+  io.samples(0, rollout_lib.sample_rows(scored, 16))
+  return state, row
+

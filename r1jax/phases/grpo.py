@@ -1,0 +1,198 @@
+"""Reinforcement learning with group relative policy optimisation."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import learner, losses, policy
+from r1jax.data import packing, sources
+from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.common import setup
+
+
+def grpo(config, state, data, io):
+  """R1's RL: sample groups, verify, compare within the group, update.
+
+  Args:
+    config: steps (rollouts), prompts (N), group (G), minibatches (optimiser
+      steps a rollout), lr, epsilon, beta, ref_every (rollouts between
+      replacements of the reference), temperature, rewards (name -> weight),
+      slots, max_new_tokens, row_length, rows, save_every.
+    state: `TrainState` whose parameters RL starts from.
+    data: the name of a source of problems.
+    io: the phase's `PhaseIO`.
+
+  Returns:
+    the final `TrainState`, and None.
+  """
+  s = setup(config)
+  problems = sources.problems(config.task, data, s.seed, io)["train"]
+  update = update_fn(s.model, s.optimizer, s.mesh)
+  state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
+  tree = {"state": state, "reference": copy(state.params)}
+  first, tree = io.restore(tree) or (0, tree)
+  state, reference = tree["state"], tree["reference"]
+  io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
+  for step in range(first, config.steps):
+    if step and step % config.ref_every == 0:
+      reference = copy(state.params)
+    clock = Clock()
+    batch = problems.take(step, config.prompts, s.seed)
+    prompts, rollout = rollout_lib.generate(
+      s, config, state.params, batch, config.group,
+      jax.random.fold_in(s.key, step), config.temperature,
+    )  # fmt: skip
+    clock("sample")
+    scored = rollout_lib.score(
+      s.tokenizer, batch, prompts, rollout, config.rewards
+    )
+    advantages = np.asarray(losses.group_advantages(scored.reward))
+    clock("reward")
+    packed = pack_rollout(s, config, scored, advantages, step)
+    clock("pack")
+    updates = []
+    for minibatch in packed:
+      state, metrics = update(
+        state, learner.place(minibatch, s.mesh), config.lr, reference,
+        config.epsilon, config.beta, config.temperature,
+      )  # fmt: skip
+      updates.append(metrics)
+    updates = jax.device_get(updates)
+    clock("update")
+    io.report(step, report(scored, advantages, updates, clock.seconds))
+    io.samples(step, rollout_lib.sample_rows(scored, 4))
+    if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+      io.save(step + 1, {"state": state, "reference": reference})
+  return state, None
+
+
+def pack_rollout(s, config, scored, advantages, step):
+  """The rollout's completions as `minibatches` packed batches.
+
+  They are shuffled first, as R1 does (v2, 2.1), so that a group is spread
+  over the optimiser steps.
+  """
+  rollout, group = scored.rollout, advantages.shape[1]
+  order = np.random.default_rng((s.seed, step)).permutation(len(scored.texts))
+  longest = max(map(len, scored.prompts)) + config.max_new_tokens
+  micro = packing.capacity(
+    len(order) // config.minibatches, longest, config.row_length, config.rows
+  )
+  batches = []
+  for members in np.split(order, config.minibatches):
+    trained = (
+      np.arange(rollout.tokens.shape[1]) < rollout.lengths[members, None]
+    )
+    weights = np.asarray(losses.sequence_mean(trained))
+    sequences = [
+      sequence(
+        scored.prompts[i // group],
+        rollout.tokens[i, : rollout.lengths[i]],
+        w[: rollout.lengths[i]],
+        advantages[i // group, i % group],
+        rollout.logprobs[i, : rollout.lengths[i]],
+      )
+      for i, w in zip(members, weights)
+    ]
+    batches.append(
+      packing.pack(
+        sequences,
+        row_length=config.row_length,
+        rows=config.rows,
+        micro_batches=micro,
+        pad_id=s.tokenizer.pad_id,
+      )
+    )
+  return batches
+
+
+def sequence(prompt, completion, weights, advantage, old_logprobs):
+  """A `packing.Sequence`; nothing of the prompt is trained."""
+  blank = np.zeros(len(prompt), np.float32)
+  return packing.Sequence(
+    np.concatenate((prompt, completion)),
+    np.concatenate((blank, weights)),
+    advantage,
+    np.concatenate((blank, old_logprobs)),
+  )
+
+
+@functools.lru_cache
+def update_fn(model, optimizer, mesh):
+  """The jitted step.
+
+  (state, batch, lr, reference, epsilon, beta, temperature) ->
+  (state, metrics).
+  """
+
+  def loss_fn(params, batch, reference, epsilon, beta, temperature):
+    def score(p):
+      return policy.logprobs(
+        model, p, batch.tokens, batch.positions, batch.segments,
+        batch.targets, temperature=temperature,
+      )  # fmt: skip
+
+    logprobs, entropy = score(params)
+    ref_logprobs, _ = jax.lax.stop_gradient(score(reference))
+    loss, metrics = losses.grpo_loss(
+      logprobs, batch.old_logprobs, ref_logprobs, batch.advantages,
+      batch.weights, epsilon, beta,
+    )  # fmt: skip
+    gap = jnp.abs(logprobs - batch.old_logprobs)
+    return loss, {
+      **metrics,
+      "entropy": (batch.weights * entropy).sum(),
+      "old_logprob_gap": (batch.weights * gap).sum(),
+    }
+
+  return learner.update_fn(loss_fn, model, optimizer, mesh)
+
+
+def report(scored, advantages, updates, seconds):
+  """The metrics of one rollout and its updates, as plain numbers."""
+  rollout = scored.rollout
+  tokens = int(rollout.lengths.sum())
+  parts = [k for k in scored.scores[0] if k not in ("reward", "reason")]
+  reasons = [x["reason"] for x in scored.scores]
+  return {
+    "reward": float(scored.reward.mean()),
+    **{part: scored.mean(part) for part in parts},
+    "tokens": tokens / len(rollout.lengths),
+    "cut": float(1 - rollout.ended.mean()),
+    "no_signal": float((np.abs(advantages).max(axis=1) == 0).mean()),
+    **{
+      k: float(np.mean([u[k] for u in updates]))
+      for k in ("loss", "kl", "entropy", "clip_fraction", "grad_norm")
+    },
+    # Before the first update theta is theta_old: what is left is the
+    # difference between the sampler's arithmetic and the learner's.
+    "sampler_learner_gap": float(updates[0]["old_logprob_gap"]),
+    "sampler_tokens_per_s": tokens / seconds["sample"],
+    "learner_tokens_per_s": tokens / seconds["update"],
+    **{f"seconds_{k}": v for k, v in seconds.items()},
+    **{f"reason_{r}": reasons.count(r) / len(reasons) for r in {*reasons}},
+  }
+
+
+class Clock:
+  """Seconds of the named parts of a step."""
+
+  def __init__(self):
+    self.seconds = {}
+    self._last = time.perf_counter()
+
+  def __call__(self, name):
+    """Everything since the last call belongs to `name`."""
+    now = time.perf_counter()
+    self.seconds[name] = now - self._last
+    self._last = now
+
+
+@jax.jit
+def copy(params):
+  """Parameters that survive the donation of their originals."""
+  return jax.tree.map(jnp.copy, params)
+

@@ -1,0 +1,131 @@
+"""Problems in, completions and their verdicts out: what RL and tests share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import rewards as rewards_lib
+from r1jax import sharding
+from r1jax.errors import UserError
+from r1jax.sampler import SamplerConfig, sample
+from r1jax.types import Rollout
+
+# Prompts are padded to a multiple of this, so that few shapes are compiled.
+PROMPT_BUCKET = 16
+
+
+class Scored(NamedTuple):
+  """A rollout on the host, with its texts and verdicts; rows are [N * G].
+
+  Attributes:
+    problems: the N problems.
+    prompts: their tokens, N arrays of differing lengths.
+    rollout: `Rollout` of numpy arrays.
+    texts: C completions, decoded.
+    scores: C dicts of `rewards.score`.
+  """
+
+  problems: list
+  prompts: list
+  rollout: Rollout
+  texts: list
+  scores: list
+
+  @property
+  def reward(self):
+    """[N, G] float32."""
+    rewards = np.asarray([s["reward"] for s in self.scores], np.float32)
+    return rewards.reshape(len(self.problems), -1)
+
+  def mean(self, part):
+    """Mean of one part of the scores over the C completions."""
+    return float(np.mean([s[part] for s in self.scores]))
+
+
+def sampler_config(config, tokenizer):
+  """The `SamplerConfig` of a phase's block."""
+  return SamplerConfig(
+    slots=config.slots,
+    max_new_tokens=config.max_new_tokens,
+    eos_id=tokenizer.eos_id,
+    top_p=config.get("top_p", 1.0),
+  )
+
+
+def generate(s, config, params, problems, group, key, temperature):
+  """Samples `group` completions of each problem.
+
+  Args:
+    s: the phase's `Setup`.
+    config: the phase's block: slots, max_new_tokens.
+    params: parameters on the mesh.
+    problems: N of them. group: G.
+    key: PRNG key of this rollout.
+    temperature: of the draws.
+
+  Returns:
+    prompts (N arrays of tokens) and a `Rollout` of numpy arrays.
+  """
+  prompts = [np.asarray(s.tokenizer.encode(p.prompt)) for p in problems]
+  longest = max(map(len, prompts))
+  if longest + config.max_new_tokens > s.model.max_length:
+    culprit = problems[int(np.argmax([len(p) for p in prompts]))]
+    raise UserError(
+      f"the prompt of problem {culprit.id} has {longest} tokens; with"
+      f" max_new_tokens={config.max_new_tokens} that exceeds the model's"
+      f" max_length={s.model.max_length}; shorten the prompt or change either"
+    )
+  width = -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET
+  tokens = np.full((len(prompts), width), s.tokenizer.pad_id, np.int32)
+  mask = np.zeros((len(prompts), width), bool)
+  for row, p in enumerate(prompts):
+    tokens[row, : len(p)], mask[row, : len(p)] = p, True
+  whole = sharding.replicated(s.mesh)
+  tokens, mask = sharding.put((tokens, mask), whole)
+  rollout = sample(
+    s.model,
+    sampler_config(config, s.tokenizer),
+    group,
+    s.mesh,
+    params,
+    tokens,
+    mask,
+    jnp.arange(len(problems) * group),
+    key,
+    jnp.float32(temperature),
+  )
+  return prompts, jax.tree.map(np.asarray, rollout)
+
+
+def score(tokenizer, problems, prompts, rollout, weights):
+  """Decodes and verifies a rollout.
+
+  Returns:
+    a `Scored`.
+  """
+  group = len(rollout.lengths) // len(problems)
+  texts, scores = [], []
+  for i, n in enumerate(rollout.lengths):
+    texts.append(tokenizer.decode(rollout.tokens[i, :n].tolist()))
+    scores.append(
+      rewards_lib.score(
+        problems[i // group], texts[-1], weights, ended=bool(rollout.ended[i])
+      )
+    )
+  return Scored(problems, prompts, rollout, texts, scores)
+
+
+def sample_rows(scored, count):
+  """The first completions as rows for a viewer: one of each of N problems."""
+  group = len(scored.texts) // len(scored.problems)
+  return [
+    {
+      "id": p.id,
+      "prompt": p.prompt,
+      "completion": scored.texts[i * group],
+      **scored.scores[i * group],
+    }
+    for i, p in enumerate(scored.problems[:count])
+  ]

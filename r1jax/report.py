@@ -1,0 +1,113 @@
+"""What a run ends with: a table, its file, a plot."""
+
+import json
+
+from r1jax import metrics
+
+# Of results.json and of the table; k of cons@k is whatever was run.
+_PANELS = (
+  ("accuracy", "share of right answers"),
+  ("tokens", "mean length of a completion, tokens"),
+  ("language", "language consistency"),
+  ("reflection", "reflective words per completion"),
+)
+
+
+def table(rows):
+  """Rows as a table of plain text.
+
+  Args:
+    rows: dicts of a "checkpoint" and of numbers; all have the same keys.
+  """
+  columns = list(dict.fromkeys(key for row in rows for key in row))
+  cells = [[_cell(row.get(c), c) for c in columns] for row in rows]
+  widths = [max(map(len, column)) for column in zip(columns, *cells)]
+
+  def line(cells):
+    first, *rest = zip(cells, widths)
+    parts = [first[0].ljust(first[1]), *(c.rjust(w) for c, w in rest)]
+    return "  ".join(parts).rstrip()
+
+  return "\n".join(map(line, [columns, ["-" * w for w in widths], *cells]))
+
+
+def seconds(spent):
+  """Seconds of each phase and their sum, as one paragraph.
+
+  Args:
+    spent: name -> seconds.
+  """
+  parts = [f"{name} {s:.0f}" for name, s in spent.items()]
+  return f"seconds: {', '.join(parts)}; together {sum(spent.values()):.0f}"
+
+
+def write_results(path, rows):
+  """Writes the rows as a JSON list of objects, in one step."""
+  text = json.dumps([json.loads(metrics.encode(r)) for r in rows], indent=1)
+  metrics.write_atomically(path, text + "\n")
+
+
+def plot(workdir, phases, path):
+  """Draws accuracy, length, language and reflection over the steps of RL.
+
+  A panel is left out if no phase has its metric.
+
+  Args:
+    workdir: directory of a run.
+    phases: names, each a line in every panel.
+    path: of the PNG.
+
+  Raises:
+    ImportError: matplotlib is not there; the message says what to install.
+  """
+  try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+  except ImportError:
+    raise ImportError("the plot needs `pip install matplotlib`") from None
+  runs = {p: metrics.read(f"{workdir}/{p}/metrics.jsonl") for p in phases}
+  panels = [
+    (key, title)
+    for key, title in _PANELS
+    if any(key in row for rows in runs.values() for row in rows)
+  ]
+  if not panels:
+    return
+  figure = Figure(figsize=(3.6 * len(panels), 2.8), layout="constrained")
+  FigureCanvasAgg(figure)
+  axes = figure.subplots(1, len(panels), squeeze=False)[0]
+  for axis, (key, title) in zip(axes, panels):
+    for i, (name, rows) in enumerate(runs.items()):
+      points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
+      if points:
+        _draw(axis, *zip(*points), name, f"C{i}")
+    axis.set_title(title, fontsize=9, loc="left")
+    axis.set_xlabel("step", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25, linewidth=0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+    if key in ("accuracy", "language"):
+      axis.set_ylim(-0.02, 1.02)
+    else:
+      axis.set_ylim(bottom=0)
+  handles = {}
+  for axis in axes:
+    for handle, label in zip(*axis.get_legend_handles_labels()):
+      handles.setdefault(label, handle)
+  axes[-1].legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
+  figure.savefig(path, dpi=150)
+
+
+def _draw(axis, steps, values, name, colour):
+  """The values, faint, and their running mean."""
+  axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+  width = max(1, len(values) // 20)
+  windows = [values[max(0, i - width) : i + 1] for i in range(len(values))]
+  mean = [sum(window) / len(window) for window in windows]
+  axis.plot(steps, mean, color=colour, linewidth=1.5, label=name)
+
+
+def _cell(value, column):
+  if isinstance(value, str) or value is None:
+    return value or "-"
+  return f"{value:.1f}" if column == "tokens" else f"{value:.3f}"

@@ -1,0 +1,124 @@
+"""Where every array lives: a mesh and one table of rules.
+
+The mesh has three axes. `data` and `fsdp` both split rows; `fsdp` also splits
+every large parameter, and with it the optimiser's moments; `tensor` splits
+heads and hidden units. One device is the mesh (1, 1, 1): the same code.
+"""
+
+import math
+import re
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from r1jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")
+
+# Path of a leaf -> its spec; the first match wins. An optimiser's moments
+# carry their parameter's path as a suffix, so they follow it. The leading
+# axis of a layer's weights is the layer.
+RULES = (
+  (r"embed/embedding", P("tensor", "fsdp")),
+  (r"layers/(q|k|v|gate|up)/kernel", P(None, "fsdp", "tensor")),
+  (r"layers/(q|k|v)/bias", P(None, "tensor")),
+  (r"layers/(o|down)/kernel", P(None, "tensor", "fsdp")),
+  (r"head/kernel", P("fsdp", "tensor")),
+  (r".*", P()),
+)
+
+
+def make_mesh(data=1, fsdp=1, tensor=1, devices=None):
+  """A mesh over all devices; one axis may be -1, "what is left".
+
+  Raises:
+    UserError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = [data, fsdp, tensor]
+  if sizes.count(-1) == 1:
+    rest = math.prod(s for s in sizes if s != -1)
+    sizes[sizes.index(-1)] = max(1, len(devices) // rest)
+  if math.prod(sizes) != len(devices) or min(sizes) < 1:
+    raise UserError(
+      f"mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not cover"
+      f" {len(devices)} devices; set one axis to -1"
+    )
+  # Explicit axes, the default of newer JAX, would want every op annotated.
+  return jax.make_mesh(
+    sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def path_name(path):
+  """A pytree key path as text, "opt_state/1/mu/layers/q/kernel"."""
+  return "/".join(
+    str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
+    for k in path
+  )
+
+
+def spec_of(name, shape, mesh, rules=RULES):
+  """The spec of the leaf called `name`: the first rule that matches."""
+  return fit(next(s for r, s in rules if re.search(r, name)), shape, mesh)
+
+
+def fit(spec, shape, mesh):
+  """A spec without the axes that do not divide their dimension.
+
+  That dimension is then whole on every device: a model with 3 key heads runs
+  on a tensor axis of 2, with those heads repeated.
+  """
+  if len(spec) > len(shape):
+    return P()
+
+  def size(axis):
+    names = axis if isinstance(axis, tuple) else (axis,)
+    return math.prod(mesh.shape[name] for name in names)
+
+  return P(
+    *(a if a and n % size(a) == 0 else None for n, a in zip(shape, spec))
+  )
+
+
+def tree_shardings(mesh, tree, rules=RULES):
+  """A `NamedSharding` for each leaf of a tree of arrays or shapes."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: NamedSharding(
+      mesh, spec_of(path_name(path), x.shape, mesh, rules)
+    ),
+    tree,
+  )
+
+
+def replicated(mesh):
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, P())
+
+
+def rows(mesh, axis=0):
+  """The sharding of an array whose dimension `axis` is the batch."""
+  return NamedSharding(mesh, P(*(None,) * axis, ROWS))
+
+
+def put(tree, sharding):
+  """Places host arrays, equal in all processes, under one sharding."""
+
+  def place(x):
+    x = np.asarray(x)
+    s = sharding if x.ndim else NamedSharding(sharding.mesh, P())
+    return jax.make_array_from_callback(x.shape, s, lambda i: x[i])
+
+  return jax.tree.map(place, tree)
+
+
+def constrain(x, mesh, spec):
+  """Inside jit: x lives as `spec` says; without a mesh, x itself."""
+  if mesh is None or mesh.size == 1:
+    return x
+  return jax.lax.with_sharding_constraint(
+    x, NamedSharding(mesh, fit(spec, x.shape, mesh))
+  )

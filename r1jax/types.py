@@ -1,0 +1,123 @@
+"""The words that the modules share, and the glossary of axes.
+
+Axes, the same letter everywhere:
+
+  N  prompts (questions) of a rollout
+  G  completions of one prompt: its group
+  C  completions of a rollout, C = N * G
+  S  decoding slots of the sampler
+  P  prompt tokens          L  layers
+  T  tokens of a row        B  rows
+  M  micro-batches          V  vocabulary
+  H  query heads, K key/value heads, D dimensions of a head
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A question whose answer can be checked.
+
+  Attributes:
+    id: unique within its data set.
+    kind: names the verifier in `r1jax.verifiers.VERIFIERS`.
+    prompt: all the text that the policy sees, template applied.
+    answer: one right answer, for people and for cold starts.
+    language: ISO 639-1 code of the question, "en" or "zh".
+    data: what the verifier needs besides the text.
+  """
+
+  id: str
+  kind: str
+  prompt: str
+  answer: str
+  language: str
+  data: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A prompt and the completion to imitate; only the latter is trained."""
+
+  prompt: str
+  completion: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What a verifier says of a completion.
+
+  Attributes:
+    correct: whether the answer is right.
+    score: in [0, 1]; 1.0 exactly where `correct`.
+    reason: "correct", "wrong", "no_answer", "unparsable", ...: logged by share.
+  """
+
+  correct: bool
+  score: float
+  reason: str
+
+
+class TrainState(NamedTuple):
+  """All that an optimiser step reads and writes.
+
+  Attributes:
+    step: [] int32, optimiser steps taken.
+    params: nested dict of arrays, as `model.init` makes it.
+    opt_state: optax state, its moments shaped like `params`.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+class Rollout(NamedTuple):
+  """C completions and what the sampler knew when it drew them.
+
+  Attributes:
+    tokens: [C, T] int32; the end-of-sequence token is part of a completion,
+      what follows it is padding.
+    logprobs: [C, T] float32, log pi(token | prompt, tokens before) of the
+      temperature-scaled distribution over the whole vocabulary; 0 in padding.
+    lengths: [C] int32, tokens of a completion, end-of-sequence included.
+    ended: [C] bool, False where it was cut at T tokens.
+  """
+
+  tokens: jax.Array
+  logprobs: jax.Array
+  lengths: jax.Array
+  ended: jax.Array
+
+
+class Batch(NamedTuple):
+  """Packed rows. Entry t of a row concerns the prediction of its token t + 1.
+
+  Leaves are [M, B, T]: M micro-batches of B rows. Only the first `count`
+  micro-batches hold anything; the rest is capacity, so that one compiled
+  program serves every filling.
+
+  Attributes:
+    tokens: int32, the inputs.
+    positions: int32, from 0 in each segment.
+    segments: int32, 1, 2, ... along a row; 0 is padding.
+    targets: int32, the next token of the same segment.
+    weights: float32, the share of this prediction in the loss; they sum to 1
+      over the whole batch, 0 where nothing is to be learned.
+    advantages, old_logprobs: float32, zero outside RL.
+    count: [] int32, micro-batches in use.
+  """
+
+  tokens: Any
+  positions: Any
+  segments: Any
+  targets: Any
+  weights: Any
+  advantages: Any
+  old_logprobs: Any
+  count: Any

@@ -1,0 +1,130 @@
+"""Does an arithmetic expression over given numbers reach a target?"""
+
+import re
+from fractions import Fraction
+
+from r1jax.types import Verdict
+from r1jax.verifiers import think_format
+
+_TOKEN = re.compile(r"\s*(?:(0|[1-9][0-9]{0,8})|(.))", re.DOTALL)
+MAX_CHARACTERS = 200
+MAX_DEPTH = 20
+
+
+class Unparsable(ValueError):
+  """The text is no expression of the grammar, or is too long for one."""
+
+
+class _Parser:
+  """Recursive descent over + - * / ( ) and whole numbers, exact."""
+
+  def __init__(self, text):
+    self.tokens = [
+      number or symbol for number, symbol in _TOKEN.findall(text.strip())
+    ]
+    self.at = 0
+    self.numbers = []
+
+  def parse(self):
+    value = self.sum(0)
+    if self.at != len(self.tokens):
+      raise Unparsable
+    return value
+
+  def next_in(self, symbols):
+    if self.at < len(self.tokens) and self.tokens[self.at] in symbols:
+      self.at += 1
+      return self.tokens[self.at - 1]
+    return None
+
+  def sum(self, depth):
+    value = self.product(depth)
+    while op := self.next_in("+-"):
+      other = self.product(depth)
+      value = value + other if op == "+" else value - other
+    return value
+
+  def product(self, depth):
+    value = self.atom(depth)
+    while op := self.next_in("*/"):
+      other = self.atom(depth)
+      if op == "/" and other == 0:
+        raise Unparsable
+      value = value * other if op == "*" else value / other
+    return value
+
+  def atom(self, depth):
+    if depth > MAX_DEPTH or self.at == len(self.tokens):
+      raise Unparsable
+    if self.next_in("("):
+      value = self.sum(depth + 1)
+      if not self.next_in(")"):
+        raise Unparsable
+      return value
+    token = self.tokens[self.at]
+    if not (token.isascii() and token.isdigit()):
+      raise Unparsable
+    self.at += 1
+    self.numbers.append(int(token))
+    return Fraction(int(token))
+
+
+def evaluate(text):
+  """The exact value of an expression, and the numbers in it.
+
+  The grammar is + - * / ( ) and whole numbers: no signs, powers, decimals or
+  names. The limits on length and depth keep a hostile text cheap.
+
+  Args:
+    text: what stands between the answer's tags.
+
+  Returns:
+    (`Fraction`, list of int in order of appearance).
+
+  Raises:
+    Unparsable: the text is no such expression, or divides by zero.
+  """
+  if len(text) > MAX_CHARACTERS:
+    raise Unparsable
+  parser = _Parser(text)
+  return parser.parse(), parser.numbers
+
+
+def verify(problem, completion):
+  """Whether the answer uses each number once and equals the target.
+
+  Args:
+    problem: a `Problem` whose data has `numbers` and `target`.
+    completion: the text that the policy wrote.
+
+  Returns:
+    `Verdict`; reason "correct", "wrong", "wrong_numbers", "unparsable" or
+    "no_answer".
+  """
+  text = think_format.answer(completion)
+  if not text:
+    return Verdict(False, 0.0, "no_answer")
+  try:
+    value, numbers = evaluate(text)
+  except Unparsable:
+    return Verdict(False, 0.0, "unparsable")
+  if sorted(numbers) != sorted(problem.data["numbers"]):
+    return Verdict(False, 0.0, "wrong_numbers")
+  if value != problem.data["target"]:
+    return Verdict(False, 0.0, "wrong")
+  return Verdict(True, 1.0, "correct")
+
+
+def final_answer(problem, completion):
+  """What a majority vote counts: the value, where the numbers are right.
+
+  Returns:
+    its text, or None where there is no such value.
+  """
+  try:
+    value, numbers = evaluate(think_format.answer(completion) or "")
+  except Unparsable:
+    return None
+  if sorted(numbers) != sorted(problem.data["numbers"]):
+    return None
+  return str(value)

@@ -1,0 +1,84 @@
+"""Phases that take no time, for the tests of the launcher.
+
+Run as a program it is a launcher of them, to be killed from outside:
+  python tests/fake_phases.py WORKDIR [STEP_OF_RL_TO_DIE_AT]
+"""
+
+import os
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from r1jax.types import Example, TrainState
+
+DIE_AT = None
+
+
+def train(config, state, data, io):
+  """A walk whose every step depends on all before it."""
+  start = jnp.zeros(8) if state is None else state.params["x"]
+  shift = 0.1 * len(data) if isinstance(data, list) else 0.0
+  state = TrainState(jnp.int32(0), {"x": jnp.copy(start)}, (jnp.zeros(8),))
+  first, state = io.restore(state) or (0, state)
+  io.bar(config.steps, first, show=("norm",))
+  for step in range(first, config.steps):
+    if config.name == "rl" and step == DIE_AT:
+      os.kill(os.getpid(), signal.SIGKILL)
+    noise = jax.random.normal(
+      jax.random.fold_in(jax.random.key(config.seed), step), (8,)
+    )
+    moment = 0.9 * state.opt_state[0] + noise * config.lr + shift
+    x = jnp.sin(state.params["x"] + moment)
+    state = TrainState(state.step + 1, {"x": x}, (moment,))
+    io.report(step, {"norm": float(jnp.abs(x).sum()), "accuracy": 0.5})
+    io.samples(step, [{"text": str(step)}])
+    if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+      io.save(step + 1, state)
+  return state, None
+
+
+def reject(config, state, data, io):
+  """Examples that depend on the parameters."""
+  io.report(0, {"kept": 1.0})
+  count = 1 + int(float(jnp.abs(state.params["x"]).sum()) * 100) % 7
+  return state, [Example(f"q{i}", f"对 {i}") for i in range(count)]
+
+
+def evaluate(config, state, data, io):
+  """A row."""
+  score = float(jnp.abs(state.params["x"]).sum())
+  io.report(0, {"pass@1": score})
+  return state, {"checkpoint": config.label, "pass@1": score, "tokens": 9.0}
+
+
+PHASES = {"train": train, "reject": reject, "evaluate": evaluate}
+
+
+def get_config(_=""):
+  """base -> rl -> examples -> student, with two evaluations."""
+  c = ConfigDict()
+  c.seed = 3
+  c.task = dict(kind="fake")
+  c.models = dict(small=dict(d_model=8))
+  c.phases = ("base", "rl", "eval_rl", "kept", "student", "eval_student")
+  walk = dict(phase="train", model="small", steps=3, save_every=2, lr=0.1)
+  c.base = dict(walk, data="corpus")
+  c.rl = dict(walk, init="base", data="problems")
+  c.eval_rl = dict(phase="evaluate", init="rl", data="p", label="rl")
+  c.kept = dict(phase="reject", init="eval_rl", data="problems")
+  c.student = dict(walk, data="kept")
+  c.eval_student = dict(
+    phase="evaluate", init="student", data="p", label="student"
+  )
+  c.report = dict(plot=("rl",))
+  return c
+
+
+if __name__ == "__main__":
+  from experiments import launch
+
+  DIE_AT = int(sys.argv[2]) if len(sys.argv) > 2 else None
+  launch.run(get_config(), sys.argv[1], PHASES)

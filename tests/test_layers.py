@@ -1,0 +1,137 @@
+"""Imports run downward only; this walks them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the bottom up. A module may import what is below it, and what shares
+# its layer where that is not circular.
+LAYERS = (
+  ("r1jax.errors", "r1jax.types"),
+  ("r1jax.losses", "r1jax.verifiers"),
+  (
+    "r1jax.rewards",
+    "r1jax.model",
+    "r1jax.sharding",
+    "r1jax.tokenizer",
+    "r1jax.optimizer",
+    "r1jax.metrics",
+  ),
+  (
+    "r1jax.policy",
+    "r1jax.sampler",
+    "r1jax.learner",
+    "r1jax.data",
+    "r1jax.checkpoint",
+    "r1jax.hf",
+    "r1jax.gguf",
+  ),
+  ("r1jax.evaluate", "r1jax.phase_io", "r1jax.report"),
+  ("r1jax.phases",),
+  ("experiments", "tools"),
+)
+FILES = sorted(
+  path
+  for top in ("r1jax", "experiments", "tools", "configs")
+  for path in (ROOT / top).rglob("*.py")
+)
+
+
+def module_name(path):
+  """r1jax/data/packing.py -> r1jax.data.packing."""
+  parts = path.relative_to(ROOT).with_suffix("").parts
+  return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(p): p for p in FILES}
+
+
+def layer(module):
+  """Index and entry of the layer of a module; None for the bare package."""
+  for i, entries in enumerate(LAYERS):
+    for entry in entries:
+      if module == entry or module.startswith(entry + "."):
+        return i, entry
+  return None
+
+
+def imports(path):
+  """The modules that a file imports anywhere, functions included."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: relative import"
+      for alias in node.names:
+        inner = f"{node.module}.{alias.name}"
+        # `from r1jax.data import packing` names a module, not a symbol.
+        found.add(inner if inner in MODULES else node.module)
+  return found
+
+
+def ours(path):
+  """Of `imports`, those of this repository."""
+  tops = ("r1jax", "experiments", "tools", "configs")
+  return {m for m in imports(path) if m.split(".")[0] in tops}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_run_downward(path):
+  name = module_name(path)
+  if name == "r1jax" or name.startswith("configs"):
+    return
+  assert layer(name), f"{name} has no layer; give it one in LAYERS"
+  level, entry = layer(name)
+  for other in ours(path):
+    assert other != "r1jax", f"{name}: import the module, not the package"
+    assert layer(other), f"{name} imports {other}, which has no layer"
+    other_level, other_entry = layer(other)
+    assert other_level <= level, f"{name} imports {other}, from above"
+
+
+def test_no_import_is_circular():
+  graph = {name: ours(path) & set(MODULES) for name, path in MODULES.items()}
+  done, trail = set(), []
+
+  def visit(name):
+    assert name not in trail, " -> ".join([*trail, name])
+    if name in done:
+      return
+    trail.append(name)
+    for other in graph[name]:
+      visit(other)
+    trail.pop()
+    done.add(name)
+
+  for name in graph:
+    visit(name)
+
+
+def test_configs_import_nothing_of_the_project():
+  for name, path in MODULES.items():
+    if name.startswith("configs"):
+      project = {m for m in ours(path) if not m.startswith("configs")}
+      assert not project, f"{name} imports {project}"
+
+
+def test_verifiers_are_plain_python():
+  for name, path in MODULES.items():
+    if name.startswith(("r1jax.verifiers", "r1jax.rewards")):
+      tops = {m.split(".")[0] for m in imports(path)}
+      assert not tops & {"jax", "flax", "optax", "tensorflow"}, name
+
+
+def test_losses_see_no_model_config_or_mesh():
+  losses = [n for n in MODULES if n.startswith("r1jax.losses")]
+  assert losses
+  for name in losses:
+    assert all(m.startswith("r1jax.losses") for m in ours(MODULES[name]))
+    assert "ml_collections" not in imports(MODULES[name])
+
+
+def test_there_is_no_drawer_for_odds_and_ends():
+  assert not [p for p in FILES if p.stem in ("utils", "util", "misc")]

@@ -1,0 +1,309 @@
+"""Verifiers against reasoning-gym's scorer, Python's own and hand work."""
+
+import ast
+import itertools
+import random
+from fractions import Fraction
+
+import pytest
+
+from r1jax.data import countdown as task
+from r1jax.errors import UserError
+from r1jax.types import Problem, Verdict
+from r1jax.verifiers import (
+  VERIFIERS,
+  countdown,
+  language,
+  repetition,
+  think_format,
+  verify,
+)
+
+
+def problem(numbers=(3, 7, 8), target=29):
+  return Problem(
+    "p", "countdown", "?", "", "en",
+    {"numbers": list(numbers), "target": target},
+  )  # fmt: skip
+
+
+def answered(expression):
+  return f"<think> so </think> <answer> {expression} </answer>"
+
+
+def reason(expression, **kwargs):
+  return countdown.verify(problem(**kwargs), answered(expression)).reason
+
+
+@pytest.mark.parametrize(
+  ("expression", "expected"),
+  [
+    ("3 * 7 + 8", "correct"),
+    ("8+(7*3)", "correct"),
+    ("((8)) + 7 * 3", "correct"),
+    ("3 * 8 + 7", "wrong"),
+    ("29", "wrong_numbers"),
+    ("3 * 7 + 8 + 3 - 3", "wrong_numbers"),
+    ("3 * 7", "wrong_numbers"),
+    ("37 - 8", "wrong_numbers"),
+    ("3 * 7 + 8 = 29", "unparsable"),
+    ("- 3 + 7 * 8", "unparsable"),
+    ("3 7 8", "unparsable"),
+    ("( 3 * 7 + 8", "unparsable"),
+    ("3 * 7 + 8 )", "unparsable"),
+    ("3 * 7 + 08", "unparsable"),
+    ("3 * 7 + 8.0", "unparsable"),
+    ("３ * 7 + 8", "unparsable"),
+    ("٣ * 7 + 8", "unparsable"),
+    ("3 ** 7 + 8", "unparsable"),
+    ("3 // 7 + 8", "unparsable"),
+    ("3 * 7 + 8 / ( 3 - 3 )", "unparsable"),
+    ("__import__('os').getpid()", "unparsable"),
+    ("9" * 5000, "unparsable"),
+    ("(" * 100 + "3" + ")" * 100, "unparsable"),
+    ("(" * 90 + "3" + ")" * 90, "unparsable"),
+    ("3 * 7 + 8" + " " * 300, "correct"),
+    ("", "no_answer"),
+  ],
+)
+def test_countdown_reasons(expression, expected):
+  assert reason(expression) == expected
+
+
+def test_countdown_is_exact():
+  # 8 / 3 / 8 * 3 is 1 only in exact arithmetic.
+  assert reason("3 * ( 8 / 3 / 8 )", numbers=(3, 8, 3, 8), target=1) == (
+    "correct"
+  )
+  near = "29 + 1 / 10000"
+  assert reason(near, numbers=(1, 29, 10000), target=29) == "wrong"
+
+
+def by_python(text):
+  """Value by Python's parser and a walk of its tree; None if not ours.
+
+  A sign and a call, as in "3 ( 8 )", parse there; the walk refuses them.
+  """
+  ops = {
+    ast.Add: Fraction.__add__,
+    ast.Sub: Fraction.__sub__,
+    ast.Mult: Fraction.__mul__,
+    ast.Div: Fraction.__truediv__,
+  }
+
+  def walk(node):
+    if isinstance(node, ast.BinOp) and type(node.op) in ops:
+      return ops[type(node.op)](walk(node.left), walk(node.right))
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+      return Fraction(node.value)
+    raise SyntaxError
+
+  try:
+    return walk(ast.parse(text, mode="eval").body)
+  except (SyntaxError, ZeroDivisionError, ValueError):
+    return None
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_parser_against_python():
+  rng = random.Random(0)
+  pieces = ["3", "12", "8", "0", "+", "-", "*", "/", "(", ")"]
+
+  def grow(depth):
+    if depth == 0 or rng.random() < 0.3:
+      return rng.choice(pieces[:4])
+    text = f"{grow(depth - 1)} {rng.choice('+-*/')} {grow(depth - 1)}"
+    return f"( {text} )" if rng.random() < 0.5 else text
+
+  texts = [grow(3) for _ in range(2000)]
+  texts += [
+    " ".join(rng.choices(pieces, k=rng.randint(1, 9))) for _ in range(4000)
+  ]
+  parsed = 0
+  for text in texts:
+    expected = by_python(text)
+    try:
+      value = countdown.evaluate(text)[0]
+    except countdown.Unparsable:
+      value = None
+    assert value == expected, text
+    parsed += value is not None
+  assert parsed > 1500
+
+
+@pytest.fixture(scope="module")
+def scorer():
+  import reasoning_gym
+
+  return reasoning_gym.create_dataset("countdown", seed=0, size=1)
+
+
+def generated_answers(count):
+  """(numbers, target, answer) of right, nearly right and broken answers."""
+  rng = random.Random(1)
+  for _ in range(count):
+    numbers = [rng.randint(1, 13) for _ in range(3)]
+    chain, _, result = rng.choice(task.chains(tuple(numbers)))
+    target = result if rng.random() < 0.5 else rng.randint(14, 99)
+    words = task.expression(chain).split()
+    for _ in range(rng.choice((0, 0, 1, 2))):
+      at = rng.randrange(len(words))
+      change = rng.random()
+      if change < 0.3:
+        del words[at]
+      elif change < 0.6:
+        words[at] = rng.choice(["+", "-", "*", "/", "(", ")", "3", "11"])
+      else:
+        words.insert(at, rng.choice(["+", "*", "(", ")", "1", "7", "yes"]))
+      if not words:
+        break
+    yield numbers, target, " ".join(words)
+
+
+def test_countdown_against_reasoning_gym(scorer):
+  """Their full score is our "correct", but for signs."""
+  right = wrong = 0
+  for numbers, target, text in generated_answers(3000):
+    entry = {"metadata": {"numbers": numbers, "target": target}}
+    theirs = scorer.score_answer(text, entry) == 1.0
+    ours = verify(problem(numbers, target), answered(text)).correct
+    if theirs != ours:
+      # sympy takes a sign before a number or a parenthesis; we do not.
+      tokens = ["(", *text.split()]
+      assert theirs and any(
+        a in "+-*/(" and b in "+-" for a, b in itertools.pairwise(tokens)
+      ), text
+      continue
+    right, wrong = right + ours, wrong + (not ours)
+  assert right > 500 and wrong > 500
+
+
+@pytest.mark.parametrize(
+  ("numbers", "target", "text"),
+  [
+    # sympy's parse_expr runs what it parses: this one calls len().
+    ([3, 7, 8], 29, "3 * 7 + 8 + len('')"),
+    # It counts decimal literals only, so that any other number is free.
+    ([3, 7, 8], 29, "3 + 7 + 8 + 0xb"),
+    # Names that cancel, and comments.
+    ([3, 7, 8], 29, "3 * 7 + 8 + x - x"),
+    ([3, 7, 8], 29, "3 * 7 + 8 # done"),
+    ([3, 7, 8], 29, "3 * 7 + 8."),
+    # A tolerance of 1e-5 of the target.
+    ([1, 29, 10000], 29, "29 + 1 / 10000"),
+    # Signs.
+    ([3, 7, 8], 29, "+ 3 * 7 + 8"),
+    ([3, 7, 8], 29, "3 * 7 - - 8"),
+  ],
+)
+def test_where_reasoning_gym_is_laxer(scorer, numbers, target, text):
+  entry = {"metadata": {"numbers": numbers, "target": target}}
+  assert scorer.score_answer(text, entry) == 1.0
+  assert not verify(problem(numbers, target), answered(text)).correct
+
+
+def test_final_answer_is_what_a_vote_counts():
+  p = problem()
+  same = [answered("3 * 7 + 8"), answered("8 + 7 * 3")]
+  assert [countdown.final_answer(p, c) for c in same] == ["29", "29"]
+  assert countdown.final_answer(p, answered("3 * 8 / 7")) == "24/7"
+  for nothing in ("29", "3 *", "9" * 999):
+    assert countdown.final_answer(p, answered(nothing)) is None
+  assert countdown.final_answer(p, "<think> 3") is None
+
+
+def test_unknown_kind_is_named():
+  p = Problem("p7", "sudoku", "", "", "en", {})
+  with pytest.raises(UserError, match='p7: kind "sudoku".*known: countdown'):
+    verify(p, "")
+
+
+def test_a_verifier_of_ones_own(monkeypatch):
+  said = Verdict(True, 1.0, "correct")
+  monkeypatch.setitem(VERIFIERS, "mine", lambda problem, completion: said)
+  assert verify(Problem("p", "mine", "", "", "en", {}), "") is said
+
+
+@pytest.mark.parametrize(
+  ("completion", "expected"),
+  [
+    ("<think> a </think> <answer> 1 </answer>", True),
+    ("\n<think>a\nb</think>\n\n<answer>1</answer>\n", True),
+    ("<think> a </think> <answer> 1", False),
+    ("<think> a <answer> 1 </answer>", False),
+    ("a </think> <answer> 1 </answer>", False),
+    ("<think> a </think> 1", False),
+    ("<answer> 1 </answer> <think> a </think>", False),
+    ("<think> a <answer> 1 </answer> </think>", False),
+    ("hm <think> a </think> <answer> 1 </answer>", False),
+    ("<think> a </think> hm <answer> 1 </answer>", False),
+    ("<think> a </think> <answer> 1 </answer> hm", False),
+    ("<think> </think> <answer> 1 </answer>", False),
+    ("<think> a </think> <answer> </answer>", False),
+    ("<think> a <think> b </think> <answer> 1 </answer>", False),
+    ("<think> a </think> <answer> 1 </answer> <answer> 1 </answer>", False),
+    ("", False),
+  ],
+)
+def test_well_formed(completion, expected):
+  assert think_format.well_formed(completion) is expected
+
+
+def test_prefilled_tag():
+  rest = " a </think> <answer> 1 </answer>"
+  assert think_format.well_formed(rest, prefilled=True)
+  assert not think_format.well_formed("<think>" + rest, prefilled=True)
+
+
+@pytest.mark.parametrize(
+  ("completion", "thinking", "answer"),
+  [
+    ("<think> a </think> <answer> 1 </answer>", "a", "1"),
+    ("a </think> <answer> 1 </answer>", "a", "1"),
+    ("<think> a <answer> 1 </answer>", "a", "1"),
+    ("<think> a", "a", None),
+    ("<think> a </think> <answer> 1", "a", None),
+    # An answer within the thinking is none.
+    ("<think> <answer> 1 </answer> </think> 2", "", None),
+    ("<think> a </think> <answer> 1 </answer> <answer> 2 </answer>", "a", "2"),
+    ("</answer> <answer> 1", "</answer>", None),
+  ],
+)
+def test_parts(completion, thinking, answer):
+  assert think_format.thinking(completion).strip() == thinking
+  assert think_format.answer(completion) == answer
+
+
+@pytest.mark.parametrize(
+  ("text", "in_english", "in_chinese"),
+  [
+    ("try 3 * 7 = 21 wrong", 1.0, 0.0),
+    ("试 3 * 7 = 21 错", 0.0, 1.0),
+    ("try 试 wait 错", 0.5, 0.5),
+    # A Han character is a word: four of them, and one of English.
+    ("等等再来 ok", 1 / 5, 4 / 5),
+    ("等等ok再来", 1 / 5, 4 / 5),
+    # No language: numbers, operators, tags, code and formulas.
+    ("wait <b> `试 错` $试$ ```\n错\n``` 12", 1.0, 0.0),
+    ("да try", 0.5, 0.0),
+    ("かな 试", 0.0, 0.5),
+    ("3 * 7 = 21", 0.0, 0.0),
+    ("", 0.0, 0.0),
+  ],
+)
+def test_language(text, in_english, in_chinese):
+  assert language.consistency(text, "en") == pytest.approx(in_english)
+  assert language.consistency(text, "zh") == pytest.approx(in_chinese)
+
+
+def test_unknown_language_is_named():
+  with pytest.raises(UserError, match='"xx" is unknown; known: en, zh'):
+    language.consistency("a", "xx")
+
+
+def test_repetition():
+  assert repetition.share("a b c") == 0.0
+  assert repetition.share("a b c d e") == 0.0
+  # Bigrams ab ba ab ba: two of four stood before.
+  assert repetition.share("a b a b a", n=2) == 0.5
+  assert repetition.share("x " * 103) == pytest.approx(0.99)
