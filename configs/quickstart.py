@@ -35,6 +35,7 @@ def get_config(size="full"):
     raise ValueError(f'configs/quickstart.py:{size}: use "full" or "smoke"')
   c = ConfigDict()
   c.seed = 0
+  c.tokenizer = dict(kind="countdown")
   c.task = dict(
     kind="countdown",
     seed=0,
@@ -62,7 +63,7 @@ def get_config(size="full"):
     rows=8, log_every=10, save_every=200,
   )  # fmt: skip
   rl = dict(
-    phase="grpo", data="problems", prompts=32, group=8, minibatches=2,
+    phase="grpo", prompts=32, group=8, minibatches=2,
     lr=3e-4, epsilon=0.2, beta=0.001, ref_every=25, temperature=1.0,
     slots=128, max_new_tokens=144, row_length=192, rows=8, save_every=10,
   )  # fmt: skip
@@ -78,7 +79,7 @@ def get_config(size="full"):
     **rl, init="cold_start", steps=30, rewards=all_rewards
   )
   c.rejection = dict(
-    phase="rejection", init="reasoning_rl", data="problems", problems=1024,
+    phase="rejection", init="reasoning_rl", problems=1024,
     prompts=256, group=4, keep=2, temperature=1.0,
     least=dict(accuracy=1.0, format=1.0, language=1.0),
     slots=128, max_new_tokens=144,
@@ -96,7 +97,7 @@ def get_config(size="full"):
   ]  # fmt: skip
   for label, phase in EVALUATED:
     c[f"eval_{label}"] = dict(
-      phase="evaluate", init=phase, data="problems", label=label,
+      phase="evaluate", init=phase, label=label,
       problems=256, samples=16, temperature=1.0, slots=256,
       max_new_tokens=144,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""AdamW and learning-rate schedules."""
+"""Optimisers and learning-rate schedules."""
 
 import dataclasses
 import math
@@ -6,9 +6,12 @@ import math
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from r1jax.errors import UserError
 from r1jax.types import TrainState
+
+KINDS = ("adamw", "muon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,28 +20,62 @@ class OptimizerConfig:
 
   Kept apart so that phases that differ in their learning rates only share
   one compiled update.
+
+  Attributes:
+    kind: "adamw" (Loshchilov and Hutter 2019), or "muon" (Jordan et al.
+      2024): orthogonalised momentum for the matrices of the layers, Adam at
+      0.3 of the learning rate for the rest.
+    b1, b2, eps, weight_decay: of AdamW; Muon's Adam takes b1 and b2.
+    clip_norm: the gradient's greatest global norm.
   """
 
+  kind: str = "adamw"
   b1: float = 0.9
   b2: float = 0.95
   eps: float = 1e-8
   weight_decay: float = 0.0
   clip_norm: float = 1.0
 
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise UserError(
+        f'optimizer: kind "{self.kind}" is unknown; known: {", ".join(KINDS)}'
+      )
+
 
 def transform(config):
-  """The optax chain, without the learning rate."""
-  return optax.chain(
-    optax.clip_by_global_norm(config.clip_norm),
-    optax.scale_by_adam(config.b1, config.b2, config.eps),
-    optax.add_decayed_weights(
-      config.weight_decay,
-      # Decay is for matrices; gains and biases of a stacked layer are 2-D.
-      mask=lambda params: jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ("kernel", "embedding"), params
+  """The optax chain, without the learning rate: what is subtracted."""
+  clip = optax.clip_by_global_norm(config.clip_norm)
+  if config.kind == "muon":
+    return optax.chain(
+      clip,
+      optax.contrib.muon(
+        1.0,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        adam_learning_rate=0.3,
+        muon_weight_dimension_numbers=_layer_matrices,
       ),
-    ),
+      optax.scale(-1.0),
+    )
+  return optax.chain(
+    clip,
+    optax.scale_by_adam(config.b1, config.b2, config.eps),
+    optax.add_decayed_weights(config.weight_decay, mask=_matrices),
   )
+
+
+def _matrices(params):
+  """True for weights, False for gains and biases: these do not decay."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key in ("kernel", "embedding"), params
+  )
+
+
+def _layer_matrices(params):
+  """For Muon: the stacked [L, in, out] weights; None is left to Adam."""
+  numbers = optax.contrib.MuonDimensionNumbers(1, 2)
+  return jax.tree.map(lambda x: numbers if x.ndim == 3 else None, params)
 
 
 def init_state(config, params):
@@ -51,7 +88,7 @@ def init_state(config, params):
 
 
 def apply_gradients(config, state, grads, learning_rate):
-  """One AdamW step.
+  """One step of the optimiser.
 
   Returns:
     the new `TrainState`, and the global norm of `grads` before clipping.

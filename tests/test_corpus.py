@@ -41,7 +41,7 @@ def brute_force(numbers):
       except ZeroDivisionError:
         continue
       steps = (middle, result)
-      if all(x.denominator == 1 and 0 <= x <= 120 for x in steps):
+      if all(x.denominator == 1 and 0 <= x <= countdown.LIMIT for x in steps):
         a, b, c = map(int, order)
         if first in "+*":
           a, b = max(a, b), min(a, b)
@@ -50,7 +50,7 @@ def brute_force(numbers):
 
 
 @pytest.mark.parametrize(
-  "numbers", [(3, 7, 8), (1, 1, 1), (12, 12, 9), (13, 1, 2), (5, 10, 5)]
+  "numbers", [(3, 7, 8), (1, 1, 1), (10, 10, 9), (10, 1, 2), (5, 10, 5)]
 )
 def test_chains_against_brute_force(numbers):
   found = countdown.chains(numbers)
@@ -88,8 +88,8 @@ def test_problems(problems):
   assert len(keys) == len({p.id for p in both}) == 200
   for p in both:
     numbers, target = p.data["numbers"], p.data["target"]
-    assert len(numbers) == 3 and all(1 <= n <= 13 for n in numbers)
-    assert 14 <= target <= 99
+    assert len(numbers) == 3 and all(1 <= n <= 10 for n in numbers)
+    assert 11 <= target <= 99
     assert countdown.solvable(numbers, target)
     assert verify(p, f"<answer> {p.answer} </answer>").correct
     assert list(map(int, re.findall(r"\d+", p.prompt))) in (
@@ -119,10 +119,12 @@ def tries_of(problem, text):
     assert OPS[second](Fraction(middle), values[2]) == int(result)
     assert sorted(values) == sorted(numbers)
     (language,) = (
-      k for k, words in countdown.PHRASES.items() if say in words["try"]
+      k for k, words in countdown.PHRASES.items() if say == words["try"]
     )
     words = countdown.PHRASES[language]
-    assert verdict in words["right" if int(result) == target else "wrong"]
+    distance = int(result) - target
+    key = "right" if distance == 0 else "low" if distance < 0 else "high"
+    assert verdict == words[key]
     found.append((language, (a, first, b, second, c), int(result)))
   chains = [chain for _, chain, _ in found]
   assert len(set(chains)) == len(chains)
@@ -156,8 +158,7 @@ def test_traces(problems):
       right += correct
     assert len(tags) >= 3
     if tries[-1][2] != problem.data["target"]:
-      quits = countdown.PHRASES[tries[-1][0]]["quit"]
-      assert any(f" {word} " in text for word in quits)
+      assert f" {countdown.PHRASES[tries[-1][0]]['quit']} " in text
   share = sum(n > 2 for n in lengths) / len(lengths)
   assert 0.03 < share < 0.07  # 6 % have the patience, some hit before
   assert max(lengths) > 8

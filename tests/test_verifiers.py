@@ -161,17 +161,19 @@ def generated_answers(count):
 
 
 def test_countdown_against_reasoning_gym(scorer):
-  """Their full score is our "correct", but for signs."""
+  """Their full score is our "correct", but for signs, ** and //."""
   right = wrong = 0
-  for numbers, target, text in generated_answers(3000):
+  for numbers, target, text in generated_answers(10_000):
     entry = {"metadata": {"numbers": numbers, "target": target}}
     theirs = scorer.score_answer(text, entry) == 1.0
     ours = verify(problem(numbers, target), answered(text)).correct
     if theirs != ours:
-      # sympy takes a sign before a number or a parenthesis; we do not.
+      # sympy takes a sign before a number or a parenthesis, and two stars
+      # or strokes apart for one operator of Python; we do not.
       tokens = ["(", *text.split()]
       assert theirs and any(
-        a in "+-*/(" and b in "+-" for a, b in itertools.pairwise(tokens)
+        (a in "+-*/(" and b in "+-") or (a == b and a in "*/")
+        for a, b in itertools.pairwise(tokens)
       ), text
       continue
     right, wrong = right + ours, wrong + (not ours)

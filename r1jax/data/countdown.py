@@ -14,7 +14,7 @@ import random
 
 from r1jax.types import Example, Problem
 
-LIMIT = 120  # no chain of a trace passes a larger number
+LIMIT = 100  # no chain of a trace passes a larger number
 LANGUAGES = ("en", "zh")
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -22,19 +22,21 @@ SYMBOLS = ("+", "-", "*", "/", "=", "(", ")", ":", ".", "：", "。")
 PHRASES = {
   "en": {
     "prompt": "User : make {target} from {numbers} . Assistant :",
-    "try": ("try", "maybe"),
-    "wrong": ("wrong", "no"),
-    "right": ("yes", "right"),
-    "again": ("wait", "retry"),
-    "quit": ("so", "anyway"),
+    "try": "try",
+    "low": "low",
+    "high": "high",
+    "right": "yes",
+    "again": "wait",
+    "quit": "so",
   },
   "zh": {
     "prompt": "用户 ： 得到 {target} 用 {numbers} 。 助手 ：",
-    "try": ("试", "或许"),
-    "wrong": ("错", "不"),
-    "right": ("是", "对"),
-    "again": ("等等", "再来"),
-    "quit": ("所以", "算了"),
+    "try": "试",
+    "low": "小",
+    "high": "大",
+    "right": "对",
+    "again": "等等",
+    "quit": "所以",
   },
 }
 
@@ -42,15 +44,13 @@ PHRASES = {
 def _words():
   words = [*TAGS, *SYMBOLS]
   for phrases in PHRASES.values():
-    for value in phrases.values():
-      text = value if isinstance(value, str) else " ".join(value)
-      words += [w for w in text.split() if "{" not in w]
+    text = " ".join(phrases.values())
+    words += [w for w in text.split() if "{" not in w]
   words += map(str, range(LIMIT + 1))
   return tuple(dict.fromkeys(words))
 
 
 WORDS = _words()
-REFLECTION = PHRASES["en"]["again"] + PHRASES["zh"]["again"]
 
 
 def _apply(x, op, y):
@@ -122,7 +122,13 @@ def _tries(numbers, target, rng, skill, budget):
   return tries
 
 
-def _think(tries, target, languages, rng):
+def _verdict(result, target):
+  if result == target:
+    return "right"
+  return "low" if result < target else "high"
+
+
+def _think(tries, target, languages):
   """The text of a search; one language a try."""
   words = []
   for k, ((chain, middle, result), language) in enumerate(
@@ -131,14 +137,14 @@ def _think(tries, target, languages, rng):
     say = PHRASES[language]
     a, first, b, second, c = chain
     if k:
-      words.append(rng.choice(say["again"]))
+      words.append(say["again"])
     words += (
-      rng.choice(say["try"]),
+      say["try"],
       *map(str, (a, first, b, "=", middle, second, c, "=", result)),
-      rng.choice(say["right" if result == target else "wrong"]),
+      say[_verdict(result, target)],
     )
   if tries[-1][2] != target:
-    words.append(rng.choice(PHRASES[languages[-1]]["quit"]))
+    words.append(PHRASES[languages[-1]]["quit"])
   return " ".join(words)
 
 
@@ -171,7 +177,7 @@ def trace(
   other = LANGUAGES[own == LANGUAGES[0]]
   odds = mixing if patient else 0.02
   languages = [other if rng.random() < odds else own for _ in tries]
-  think = _think(tries, target, languages, rng)
+  think = _think(tries, target, languages)
   tags = list(TAGS)
   if rng.random() < unformatted:
     tags[rng.randrange(len(tags))] = ""
@@ -186,7 +192,7 @@ def cold_start(problem, rng, *, skill=2.0, longest=8):
     tries = _tries(numbers, target, rng, skill, longest)
     if tries[-1][2] == target:
       break
-  think = _think(tries, target, [problem.language] * len(tries), rng)
+  think = _think(tries, target, [problem.language] * len(tries))
   answer = expression(tries[-1][0])
   return Example(
     problem.prompt, f"<think> {think} </think> <answer> {answer} </answer>"
@@ -214,8 +220,8 @@ def make_problems(seed, train, test):
     min_numbers=3,
     max_numbers=3,
     min_value=1,
-    max_value=13,
-    min_target=14,
+    max_value=10,
+    min_target=11,
     max_target=99,
   )
   rng = random.Random(seed)

@@ -96,6 +96,14 @@ class ProblemSet(Sequence):
     return self._read(order(len(self), step, n, seed))
 
 
+class ProblemList(list):
+  """Problems in memory, with the cursor of a `ProblemSet`."""
+
+  def take(self, step, n, seed):
+    """As `ProblemSet.take`."""
+    return [self[i] for i in order(len(self), step, n, seed)]
+
+
 def _problem(row):
   text = {name: value.decode() for name, value in row.items()}
   return Problem(**text | {"data": json.loads(text["data"])})

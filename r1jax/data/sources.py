@@ -1,31 +1,58 @@
 """The sources that a config can name, of problems and of examples.
 
-Both are functions of the step alone, so the data cursor of a phase is its
+A source is a function of the step alone, so the data cursor of a phase is its
 step: nothing has to be saved to resume, and nothing can get out of step.
 """
 
 import random
 import zlib
 
-from r1jax.data import countdown
+from r1jax.data import countdown, jsonl
 from r1jax.data import problems as problems_lib
 from r1jax.errors import UserError
-from r1jax.tokenizer import WordTokenizer
+from r1jax.tokenizer import SentencePieceTokenizer, WordTokenizer
+
+TASKS = ("countdown", "files")
 
 
-def tokenizer(task):
-  """The tokenizer of a task's config."""
-  if task.kind != "countdown":
-    raise UserError(f'task.kind "{task.kind}" is unknown; known: "countdown"')
-  return WordTokenizer(countdown.WORDS)
+def tokenizer(config):
+  """The tokenizer of a config.
+
+  Args:
+    config: mapping with `kind`: "countdown", the embedded vocabulary, or
+      "sentencepiece", the model file at `path`.
+  """
+  if config.kind == "countdown":
+    return WordTokenizer(countdown.WORDS)
+  if config.kind == "sentencepiece":
+    return SentencePieceTokenizer(config.path)
+  raise UserError(
+    f'tokenizer.kind "{config.kind}" is unknown; known: countdown,'
+    " sentencepiece"
+  )
 
 
-def problems(task, data, seed, io):
+def problems(task, io):
   """The problem sets of a task.
+
+  Args:
+    task: mapping with `kind`: "countdown", generated and written under
+      `io.root` on first use, `train` and `test` many; or "files", with
+      `train` and `test` the paths of JSONL files.
+    io: the phase's `PhaseIO`.
 
   Returns:
     dict of "train" and "test", each a `ProblemSet`.
   """
+  if task.kind == "files":
+    return {
+      split: problems_lib.ProblemList(jsonl.read_problems(task[split]))
+      for split in ("train", "test")
+    }
+  if task.kind != "countdown":
+    raise UserError(
+      f'task.kind "{task.kind}" is unknown; known: {", ".join(TASKS)}'
+    )
   directory = io.root / "data"
   if not problems_lib.exists(directory, task.kind):
     problems_lib.write_problems(
@@ -43,25 +70,30 @@ def examples(task, data, seed, phase, io):
   """A stream of examples: (step, n) -> list of n `Example`.
 
   Args:
-    data: a list of `Example`, or the name of a source: "corpus" or
-      "cold_start".
+    task: as for `problems`; the keyword arguments of a synthetic source
+      stand in it under the source's name.
+    data: a list of `Example`; the path of a .jsonl file of them; or the name
+      of a synthetic source, "corpus" or "cold_start".
     seed: of the order and of synthetic traces.
     phase: the phase's name; two phases on one source see different traces.
+    io: the phase's `PhaseIO`.
   """
+  if isinstance(data, str) and data.endswith(".jsonl"):
+    data = jsonl.read_examples(data)
   if not isinstance(data, str):
     if not data:
-      raise UserError(f"{phase}: there is no example to train on")
+      raise UserError(f"{phase}.data: there is no example to train on")
     return lambda step, n: [
       data[i] for i in problems_lib.order(len(data), step, n, seed)
     ]
   makers = {"corpus": countdown.trace, "cold_start": countdown.cold_start}
-  if data not in makers:
+  if data not in makers or task.kind != "countdown":
     raise UserError(
-      f'{phase}: data "{data}" is neither an earlier phase nor a source;'
-      f" sources: {', '.join(makers)}"
+      f'{phase}.data: "{data}" is neither an earlier phase, nor a .jsonl file,'
+      f" nor a source of task.kind {task.kind}; sources of countdown:"
+      f" {', '.join(makers)}"
     )
-  train = problems(task, "problems", seed, io)["train"]
-  train = [train[i] for i in range(len(train))]
+  train = problems(task, io)["train"][:]
   tag = zlib.crc32(phase.encode())
 
   def stream(step, n):

@@ -29,10 +29,10 @@ def setup(config):
   """Builds a `Setup` from a phase's config.
 
   Args:
-    config: ConfigDict with `name`, `seed`, `model`, `task`, and optionally
+    config: ConfigDict with `name`, `seed`, `model`, `tokenizer`, and optionally
       `mesh` and `optimizer`.
   """
-  tokenizer = sources.tokenizer(config.task)
+  tokenizer = sources.tokenizer(config.tokenizer)
   model = dict(config.model)
   model.setdefault("vocab_size", tokenizer.vocab_size)
   return Setup(

@@ -15,7 +15,7 @@ def evaluate(config, state, data, io):
     config: label (the row's name), problems (how many), samples (k),
       temperature, top_p, slots, max_new_tokens.
     state: `TrainState` of the policy.
-    data: the name of a source of problems; its "test" split is used.
+    data: not used; the problems are the "test" split of `config.task`.
     io: the phase's `PhaseIO`.
 
   Returns:
@@ -23,7 +23,7 @@ def evaluate(config, state, data, io):
     language, tokens (mean length of a completion).
   """
   s = setup(config)
-  problems = sources.problems(config.task, data, s.seed, io)["test"]
+  problems = sources.problems(config.task, io)["test"]
   problems = [problems[i] for i in range(min(config.problems, len(problems)))]
   io.bar(1, 0, show=("pass@1", "tokens"))
   prompts, rollout = rollout_lib.generate(

@@ -11,6 +11,7 @@ from r1jax import learner, losses, policy
 from r1jax.data import packing, sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
+from r1jax.verifiers import reflection
 
 
 def grpo(config, state, data, io):
@@ -22,14 +23,14 @@ def grpo(config, state, data, io):
       replacements of the reference), temperature, rewards (name -> weight),
       slots, max_new_tokens, row_length, rows, save_every.
     state: `TrainState` whose parameters RL starts from.
-    data: the name of a source of problems.
+    data: not used; the problems are those of `config.task`.
     io: the phase's `PhaseIO`.
 
   Returns:
     the final `TrainState`, and None.
   """
   s = setup(config)
-  problems = sources.problems(config.task, data, s.seed, io)["train"]
+  problems = sources.problems(config.task, io)["train"]
   update = update_fn(s.model, s.optimizer, s.mesh)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   tree = {"state": state, "reference": copy(state.params)}
@@ -161,6 +162,7 @@ def report(scored, advantages, updates, seconds):
     "reward": float(scored.reward.mean()),
     **{part: scored.mean(part) for part in parts},
     "tokens": tokens / len(rollout.lengths),
+    "reflection": float(np.mean([reflection.count(t) for t in scored.texts])),
     "cut": float(1 - rollout.ended.mean()),
     "no_signal": float((np.abs(advantages).max(axis=1) == 0).mean()),
     **{

@@ -21,14 +21,14 @@ def rejection(config, state, data, io):
       least (part of the reward -> least value), temperature, slots,
       max_new_tokens.
     state: `TrainState` of the policy to sample.
-    data: the name of a source of problems.
+    data: not used; the problems are those of `config.task`.
     io: the phase's `PhaseIO`.
 
   Returns:
     `state` unchanged, and the list of `Example`.
   """
   s = setup(config)
-  problems = sources.problems(config.task, data, s.seed, io)["train"]
+  problems = sources.problems(config.task, io)["train"]
   params = learner.place_params(state.params, s.mesh)
   steps = -(-config.problems // config.prompts)
   kept, seen = [], 0
