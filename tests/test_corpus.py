@@ -119,7 +119,9 @@ def tries_of(problem, text):
     assert OPS[second](Fraction(middle), values[2]) == int(result)
     assert sorted(values) == sorted(numbers)
     (language,) = (
-      k for k, words in countdown.PHRASES.items() if say == words["try"]
+      k
+      for k, words in countdown.PHRASES.items()
+      if say == words["again" if found else "try"]
     )
     words = countdown.PHRASES[language]
     distance = int(result) - target

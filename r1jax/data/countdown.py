@@ -70,7 +70,7 @@ def chains(numbers):
     numbers: a tuple; its order does not matter to the set that is returned.
   """
   found = []
-  for a, b, c in sorted(set(itertools.permutations(numbers))):
+  for a, b, c in sorted(set(itertools.permutations(numbers)), reverse=True):
     for first in "+-*/":
       if first in "+*" and a < b:
         continue  # the same sum or product as b op a
@@ -82,6 +82,15 @@ def chains(numbers):
         if result is not None:
           found.append(((a, first, b, second, c), middle, result))
   return tuple(found)
+
+
+@functools.cache
+def _distinct(numbers):
+  """The first chain to each result: what a trace chooses its tries from."""
+  first = {}
+  for chain in chains(numbers):
+    first.setdefault(chain[-1], chain)
+  return tuple(first.values())
 
 
 def solvable(numbers, target):
@@ -106,8 +115,8 @@ def prompt(numbers, target, language):
 
 
 def _tries(numbers, target, rng, skill, budget):
-  """Up to `budget` distinct chains, stopping at one that hits the target."""
-  options = list(chains(numbers))
+  """Up to `budget` chains to distinct results, the last may hit the target."""
+  options = list(_distinct(numbers))
   weights = [
     math.exp(-skill * abs(math.log((t + 1) / (target + 1))))
     for _, _, t in options
@@ -136,10 +145,8 @@ def _think(tries, target, languages):
   ):
     say = PHRASES[language]
     a, first, b, second, c = chain
-    if k:
-      words.append(say["again"])
     words += (
-      say["try"],
+      say["again" if k else "try"],
       *map(str, (a, first, b, "=", middle, second, c, "=", result)),
       say[_verdict(result, target)],
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import learner, losses, policy
+from r1jax import optimizer as optim
 from r1jax.data import packing, sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
@@ -19,9 +20,10 @@ def grpo(config, state, data, io):
 
   Args:
     config: steps (rollouts), prompts (N), group (G), minibatches (optimiser
-      steps a rollout), lr, epsilon, beta, ref_every (rollouts between
-      replacements of the reference), temperature, rewards (name -> weight),
-      slots, max_new_tokens, row_length, rows, save_every.
+      steps a rollout), lr, schedule and warmup (in rollouts), epsilon, beta,
+      ref_every (rollouts between replacements of the reference), temperature,
+      rewards (name -> weight), slots, max_new_tokens, row_length, rows,
+      save_every.
     state: `TrainState` whose parameters RL starts from.
     data: not used; the problems are those of `config.task`.
     io: the phase's `PhaseIO`.
@@ -54,10 +56,17 @@ def grpo(config, state, data, io):
     clock("reward")
     packed = pack_rollout(s, config, scored, advantages, step)
     clock("pack")
+    lr = optim.learning_rate(
+      step,
+      lr=config.lr,
+      steps=config.steps,
+      schedule=config.schedule,
+      warmup=config.warmup,
+    )
     updates = []
     for minibatch in packed:
       state, metrics = update(
-        state, learner.place(minibatch, s.mesh), config.lr, reference,
+        state, learner.place(minibatch, s.mesh), lr, reference,
         config.epsilon, config.beta, config.temperature,
       )  # fmt: skip
       updates.append(metrics)

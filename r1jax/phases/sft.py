@@ -80,11 +80,15 @@ def pack_examples(tokenizer, examples, config, micro_batches):
         f" {config.row_length}; raise {config.name}.row_length or shorten"
         f" it: {example.prompt[:60]!r}..."
       )
-  total = sum(int(trained.sum()) for _, trained in sequences)
+  # One shape for all batches, or each would be compiled anew.
+  mask = np.zeros((len(sequences), config.row_length + 1), bool)
+  for row, (_, trained) in zip(mask, sequences):
+    row[: len(trained)] = trained
+  weights = np.asarray(losses.token_mean(mask))
   return packing.pack(
     [
-      packing.Sequence(tokens, trained / np.float32(total))
-      for tokens, trained in sequences
+      packing.Sequence(tokens, w[: len(tokens)])
+      for (tokens, _), w in zip(sequences, weights)
     ],
     row_length=config.row_length,
     rows=config.rows,
