@@ -58,8 +58,8 @@ def get_config(size="full"):
     ),
   )  # fmt: skip
 
-  rows = dict(row_length=208, rows=4)
-  length = dict(max_new_tokens=192)
+  rows = dict(row_length=224, rows=4)
+  length = dict(max_new_tokens=208)
   sft = dict(
     phase="sft", batch=32, schedule="cosine", log_every=20, save_every=300,
     **rows,

@@ -70,9 +70,10 @@ def kl_k3(logprobs, ref_logprobs):
 
       k3 = r - log r - 1,   r = pi_ref(o_t | .) / pi_theta(o_t | .)
 
-  R1 Eq. 2, DSM Eq. 4. Never negative, unbiased under pi_theta, and unlike k1
-  (-log r) its gradient does not vanish in expectation:
-  dk3/dlog pi_theta = 1 - r.
+  R1 Eq. 2, DSM Eq. 4. Never negative, and an unbiased estimate under
+  pi_theta. Its gradient is dk3/dlog pi_theta = 1 - r: in expectation on
+  policy that of KL(pi_ref || pi_theta), the other direction, whereas the
+  gradient of k1 = -log r would be zero.
 
   Args:
     logprobs, ref_logprobs: [B, T] log pi_theta and log pi_ref.

@@ -44,14 +44,16 @@ class SamplerConfig:
   greedy: bool = False
 
   def __post_init__(self):
-    for name, ok in (
-      ("slots", self.slots > 0),
-      ("max_new_tokens", self.max_new_tokens > 0),
-      ("top_k", self.top_k >= 0),
-      ("top_p", 0 < self.top_p <= 1),
+    for name, allowed, ok in (
+      ("slots", "at least 1", self.slots >= 1),
+      ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
+      ("top_k", "at least 0, which keeps all", self.top_k >= 0),
+      ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
     ):
       if not ok:
-        raise UserError(f"sampler: {name}={getattr(self, name)} is no such")
+        raise UserError(
+          f"sampler: {name}={getattr(self, name)} must be {allowed}"
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -93,8 +95,7 @@ def sample(
   last_tokens = jnp.take_along_axis(prompts, last[:, None], axis=1)[:, 0]
   columns = jnp.arange(length)
 
-  def step(carry):
-    s = carry
+  def step(s):
     row = jnp.minimum(s["id"], total - 1) // group
     active = s["id"] < total
     column = s["clock"] % length
@@ -271,7 +272,7 @@ def _assemble(log, total, length, eos_id):
   """From the log of every step and slot to rows of completions."""
   at = (log["id"], log["at"])
   tokens = jnp.zeros((total, length), jnp.int32)
-  tokens = tokens.at[at].set(log["token"], mode="drop", unique_indices=False)
+  tokens = tokens.at[at].set(log["token"], mode="drop")
   logprobs = jnp.zeros((total, length), jnp.float32)
   logprobs = logprobs.at[at].set(log["logprob"], mode="drop")
   lengths = jnp.zeros(total, jnp.int32)

@@ -21,7 +21,7 @@ OPS = {
   "/": Fraction.__truediv__,
 }
 TRY = re.compile(
-  r"(\S+) (\d+) ([-+*/]) (\d+) = (\d+) ([-+*/]) (\d+) = (\d+) (\S+)"
+  r"(\S+) (\d+) ([-+*/]) (\d+) = (\d+) ([-+*/]) (\d+) = (\d+) (\d+) (\S+)"
 )
 
 
@@ -113,7 +113,10 @@ def tries_of(problem, text):
   """The tries of a document, each checked word by word."""
   numbers, target = problem.data["numbers"], problem.data["target"]
   found = []
-  for say, a, first, b, middle, second, c, result, verdict in TRY.findall(text):
+  for (
+    say, a, first, b, middle, second, c, result, repeated, verdict
+  ) in TRY.findall(text):  # fmt: skip
+    assert int(repeated) == target
     values = [Fraction(x) for x in (a, b, c)]
     assert OPS[first](values[0], values[1]) == int(middle)
     assert OPS[second](Fraction(middle), values[2]) == int(result)

@@ -148,6 +148,9 @@ def _think(tries, target, languages):
     words += (
       say["again" if k else "try"],
       *map(str, (a, first, b, "=", middle, second, c, "=", result)),
+      # The target again, right beside the result: a small model compares
+      # neighbours far better than it compares with what stands in the prompt.
+      str(target),
       say[_verdict(result, target)],
     )
   if tries[-1][2] != target:
