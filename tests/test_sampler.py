@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from r1jax import policy
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig, init
 from r1jax.sampler import SamplerConfig, inverse_cdf, sample, truncate
 
-EOS, V, N, G, T = 1, 32, 4, 4, 12
+EOS, V, N, G, T, P = 1, 32, 4, 16, 12, 5
 MODEL = ModelConfig(
   vocab_size=V, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,
-  d_ff=32, max_length=64, tied=False,
+  d_ff=32, max_length=64, tied=False, qkv_bias=True, qk_norm=True,
 )  # fmt: skip
 KEY = jax.random.key(7)
+INDICES = np.arange(N * G)
 
 
 @pytest.fixture(scope="module")
@@ -25,53 +27,91 @@ def params():
   p = init(MODEL, jax.random.key(0))
   # Sharper than at random, and with ends about one in twelve tokens.
   p["head"]["kernel"] = 3 * p["head"]["kernel"]
+  for i, name in enumerate("qkv"):
+    bias = p["layers"][name]["bias"]
+    key = jax.random.key(i)
+    p["layers"][name]["bias"] = 0.3 * jax.random.normal(key, bias.shape)
   return p
 
 
 def prompts(side):
   """Prompts of 1 to 5 tokens, padded on one side."""
   rng = np.random.default_rng(0)
-  tokens, mask = np.zeros((N, 5), np.int32), np.zeros((N, 5), bool)
+  tokens, mask = np.zeros((N, P), np.int32), np.zeros((N, P), bool)
   for i, n in enumerate((5, 1, 3, 2)):
-    at = slice(5 - n, 5) if side == "left" else slice(0, n)
-    tokens[i, at], mask[i, at] = rng.integers(2, V, 5)[:n], True
+    at = slice(P - n, P) if side == "left" else slice(0, n)
+    tokens[i, at], mask[i, at] = rng.integers(2, V, P)[:n], True
   return tokens, mask
 
 
-def draw(params, side="right", temperature=1.0, order=None, **config):
+def draw(params, side="right", temperature=1.0, indices=INDICES, key=KEY,
+         order=None, **config):  # fmt: skip
+  """Prompts, their masks and a `Rollout` of 16 completions each, in numpy."""
   tokens, mask = prompts(side)
-  indices = np.arange(N * G).reshape(N, G)
   if order is not None:
-    tokens, mask, indices = tokens[order], mask[order], indices[order]
-  config = dict({"slots": 6, "max_new_tokens": T, "eos_id": EOS}, **config)
+    tokens, mask = tokens[order], mask[order]
+    indices = indices.reshape(N, G)[order].reshape(-1)
+  config = {"slots": 4, "max_new_tokens": T, "eos_id": EOS, **config}
   rollout = sample(
     MODEL, SamplerConfig(**config), G, None, params, tokens, mask,
-    indices.reshape(-1), KEY, jnp.float32(temperature),
+    jnp.asarray(indices), key, jnp.float32(temperature),
   )  # fmt: skip
   return tokens, mask, jax.tree.map(np.asarray, rollout)
+
+
+def first_tokens(params, count, temperature=1.0, **config):
+  """Many first tokens after one prompt, and the softmax they come from."""
+  tokens, mask = np.array([[3, 9, 4]], np.int32), np.ones((1, 3), bool)
+  config = SamplerConfig(slots=count, max_new_tokens=1, eos_id=EOS, **config)
+  rollout = sample(
+    MODEL, config, count, None, params, tokens, mask, jnp.arange(count), KEY,
+    jnp.float32(temperature),
+  )  # fmt: skip
+  logits = full_logits(params, tokens)[0, -1] / temperature
+  return rollout, np.asarray(jax.nn.softmax(logits), np.float64)
+
+
+@jax.jit
+def full_logits(params, tokens):
+  return Decoder(MODEL).apply({"params": params}, tokens)
+
+
+@jax.jit
+def learner_logprobs(params, rows, segments, temperature):
+  positions = jnp.broadcast_to(jnp.arange(P + T - 1), segments.shape)
+  return policy.logprobs(
+    MODEL, params, rows[:, :-1], positions, segments, rows[:, 1:],
+    temperature=temperature,
+  )[0]  # fmt: skip
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
 def test_logprobs_equal_the_learners(params, side, temperature):
+  """The gate: 64 completions in 4 slots, some ended and some cut."""
   tokens, mask, r = draw(params, side, temperature)
   assert r.ended.any() and not r.ended.all()
-  for i in range(N * G):
-    prompt, n = tokens[i // G][mask[i // G]], r.lengths[i]
-    row = np.concatenate((prompt, r.tokens[i, :n]))
-    row = np.pad(row, (0, 20 - len(row)))[None]
-    segments = (np.arange(19) < len(prompt) + n - 1)[None].astype(np.int32)
-    lp, _ = policy.logprobs(
-      MODEL, params, row[:, :-1], np.arange(19)[None], segments, row[:, 1:],
-      temperature=temperature,
-    )  # fmt: skip
-    at = slice(len(prompt) - 1, len(prompt) - 1 + n)
-    np.testing.assert_allclose(lp[0, at], r.logprobs[i, :n], atol=1e-4)
+  rows = np.zeros((N * G, P + T), np.int32)
+  segments = np.zeros((N * G, P + T - 1), np.int32)
+  trained = np.zeros((N * G, P + T - 1), bool)
+  for i, n in enumerate(r.lengths):
+    prompt = tokens[i // G][mask[i // G]]
+    end = len(prompt) + n
+    rows[i, :end] = np.concatenate((prompt, r.tokens[i, :n]))
+    segments[i, : end - 1] = 1
+    trained[i, len(prompt) - 1 : end - 1] = True
+  lp = learner_logprobs(params, rows, segments, jnp.float32(temperature))
+  drawn = np.arange(T) < r.lengths[:, None]
+  np.testing.assert_allclose(
+    np.asarray(lp)[trained], r.logprobs[drawn], atol=1e-4
+  )
+  assert (r.logprobs[~drawn] == 0).all()
 
 
 def test_a_completion_ends_with_its_end(params):
   _, _, r = draw(params)
   for tokens, n, ended in zip(r.tokens, r.lengths, r.ended):
+    assert 1 <= n <= T
     assert (tokens[n - 1] == EOS) == ended
     assert EOS not in tokens[: n - 1]
     assert ended or n == T
@@ -79,72 +119,152 @@ def test_a_completion_ends_with_its_end(params):
 
 
 def test_draws_depend_on_nothing_but_the_sample(params):
-  _, _, one = draw(params, slots=1)
-  for slots in (4, 16, 64):
-    _, _, other = draw(params, slots=slots)
+  _, _, one = draw(params)
+  others = [draw(params, slots=s)[2] for s in (16, 64)]
+  others.append(draw(params, side="left")[2])
+  for other in others:
     np.testing.assert_array_equal(one.tokens, other.tokens)
+    np.testing.assert_array_equal(one.lengths, other.lengths)
+    np.testing.assert_array_equal(one.ended, other.ended)
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+
+
+def test_the_order_of_prompts_does_not_matter(params):
+  _, _, one = draw(params)
   order = [2, 0, 3, 1]
   _, _, other = draw(params, order=order)
   tokens = one.tokens.reshape(N, G, T)[order].reshape(-1, T)
   np.testing.assert_array_equal(tokens, other.tokens)
-  _, _, left = draw(params, side="left")
-  np.testing.assert_array_equal(one.tokens, left.tokens)
-  assert len({tuple(t) for t in one.tokens}) > N  # a group differs in itself
 
 
-def test_first_tokens_follow_the_softmax(params):
-  tokens, mask = np.array([[3, 9, 4]], np.int32), np.ones((1, 3), bool)
+def test_noise_is_that_of_key_and_index(params):
+  _, _, one = draw(params)
+  _, _, again = draw(params)
+  np.testing.assert_array_equal(one.tokens, again.tokens)
+  _, _, other = draw(params, key=jax.random.key(8))
+  assert (one.tokens != other.tokens).any(axis=1).mean() > 0.9
+  _, _, other = draw(params, indices=INDICES + 1000)
+  assert (one.tokens != other.tokens).any(axis=1).mean() > 0.9
+  # A group differs in itself, unless its members share an index.
+  for group in one.tokens.reshape(N, G, T):
+    assert len({tuple(t) for t in group}) > G // 2
+  _, _, same = draw(params, indices=INDICES // G)
+  for group in same.tokens.reshape(N, G, T):
+    assert len({tuple(t) for t in group}) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])
+def test_first_tokens_follow_the_softmax(params, temperature):
   count = 20_000
-  config = SamplerConfig(slots=count, max_new_tokens=1, eos_id=EOS)
-  r = sample(
-    MODEL, config, count, None, params, tokens, mask, jnp.arange(count), KEY,
-    jnp.float32(1.0),
-  )  # fmt: skip
-  logits = Decoder(MODEL).apply({"params": params}, tokens)[0, -1]
-  expected = np.asarray(jax.nn.softmax(logits)) * count
-  observed = np.bincount(np.asarray(r.tokens)[:, 0], minlength=V)
-  common = expected >= 5
-  chi2 = ((observed - expected) ** 2 / expected)[common].sum()
-  # The 99.99 % point of chi-square with k - 1 degrees, Wilson-Hilferty.
-  k = common.sum() - 1
+  rollout, probs = first_tokens(params, count, temperature)
+  seen = np.bincount(np.asarray(rollout.tokens)[:, 0], minlength=V)
+  expected = probs * count
+  # What is too rare for chi-square joins the rarest of the others.
+  order = np.argsort(expected)
+  start = order[: np.searchsorted(np.cumsum(expected[order]), 5) + 1]
+  common = np.delete(np.arange(V), start)
+  seen = np.append(seen[common], seen[start].sum())
+  expected = np.append(expected[common], expected[start].sum())
+  k = len(seen) - 1
+  assert k > 5 and expected.min() > 1
+  chi2 = ((seen - expected) ** 2 / expected).sum()
+  # The 99.99 % point of chi-square with k degrees, Wilson and Hilferty.
   assert chi2 < k * (1 - 2 / (9 * k) + 3.72 * np.sqrt(2 / (9 * k))) ** 3
+
+
+@pytest.mark.parametrize("top_k, top_p", [(0, 0.8), (6, 0.9)])
+def test_truncated_draws_stay_in_the_set(params, top_k, top_p):
+  rollout, probs = first_tokens(params, 8192, top_k=top_k, top_p=top_p)
+  allowed = reference_set(probs, top_k, top_p)
+  assert 1 < len(allowed) < V
+  drawn = np.asarray(rollout.tokens)[:, 0]
+  assert set(drawn) == allowed
+  # Log-probabilities are those of the whole distribution all the same.
+  np.testing.assert_allclose(
+    rollout.logprobs[:, 0], np.log(probs)[drawn], atol=1e-4
+  )
+
+
+def reference_set(probs, top_k, top_p):
+  """What top-k and then top-p keep, token by token from the likeliest."""
+  order = list(np.argsort(-probs))[: top_k or None]
+  total, held, kept = probs[order].sum(), 0.0, set()
+  for token in order:
+    kept.add(int(token))
+    held += probs[token]
+    if held >= top_p * total:
+      break
+  return kept if top_p < 1 else set(map(int, order))
+
+
+def test_truncation_against_a_plain_reading():
+  probs = np.random.default_rng(0).dirichlet(np.ones(12), 20)
+  probs = probs.astype(np.float32)
+  for top_k, top_p in ((3, 1.0), (0, 0.7), (5, 0.6), (99, 1.0), (1, 0.5)):
+    got = np.asarray(truncate(jnp.asarray(probs), top_k, top_p))
+    for row, out in zip(probs, got):
+      kept = sorted(reference_set(row, top_k, top_p))
+      np.testing.assert_array_equal(np.flatnonzero(out), kept)
+      np.testing.assert_array_equal(out[kept], row[kept])
 
 
 def test_greedy_is_argmax_of_full_passes(params):
   tokens, mask, r = draw(params, greedy=True)
   for i in range(0, N * G, G):
+    np.testing.assert_array_equal(
+      r.tokens[i : i + G], np.tile(r.tokens[i], (G, 1))
+    )
     row = list(tokens[i // G][mask[i // G]])
     for t in range(r.lengths[i]):
-      padded = np.pad(row, (0, 20 - len(row)))[None]
-      logits = Decoder(MODEL).apply({"params": params}, padded)
-      assert int(logits[0, len(row) - 1].argmax()) == r.tokens[i, t]
+      padded = np.pad(row, (0, P + T - len(row)))[None]
+      logits = full_logits(params, padded)[0, len(row) - 1]
+      assert int(logits.argmax()) == r.tokens[i, t]
       row.append(r.tokens[i, t])
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-  st.lists(st.sampled_from([0.0, 1e-6, 0.1, 0.5, 1.0]), min_size=11, max_size=11)
-  .filter(any),
+WIDTH = 11
+jitted_inverse_cdf = jax.jit(inverse_cdf)
+UNIFORMS = st.one_of(
   st.sampled_from([0.0, 0.25, 0.5, 1 - 2**-24]),
+  st.floats(0, 1 - 2**-24, width=32),
 )
+WEIGHTS = st.one_of(
+  st.sampled_from([0.0, 1e-30, 1e-6, 0.1, 1.0]),
+  st.floats(0, 1, width=32, allow_subnormal=False),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(hnp.arrays(np.float32, WIDTH, elements=WEIGHTS).filter(np.any), UNIFORMS)
 def test_no_token_of_probability_zero(weights, uniform):
-  probs = jnp.array([weights], jnp.float32)
-  token = int(inverse_cdf(probs, jnp.array([uniform]))[0])
-  assert weights[token] > 0
+  uniform = jnp.array([uniform], jnp.float32)
+  token = int(jitted_inverse_cdf(weights[None], uniform)[0])
+  assert 0 <= token < WIDTH and weights[token] > 0
 
 
-def test_truncation_against_a_plain_reading():
-  rng = np.random.default_rng(0)
-  probs = rng.dirichlet(np.ones(12), 20).astype(np.float32)
-  for top_k, top_p in ((3, 1.0), (0, 0.7), (5, 0.6)):
-    kept = np.asarray(truncate(jnp.asarray(probs), top_k, top_p)) > 0
-    for row, keep in zip(probs, kept):
-      order = np.argsort(-row)[: top_k or None]
-      share = np.cumsum(row[order]) / row[order].sum()
-      n = int(np.searchsorted(share, top_p)) + 1 if top_p < 1 else len(order)
-      assert set(np.flatnonzero(keep)) == set(order[:n])
+@pytest.mark.parametrize("v", [1, 2, 7, 64, 1000])
+def test_inverse_cdf_inverts(v):
+  """Against one cumulative sum in float64, away from its corners."""
+  rng = np.random.default_rng(v)
+  probs = rng.dirichlet(np.full(v, 0.3), 300).astype(np.float32)
+  probs[rng.random(probs.shape) < 0.3] = 0
+  probs[:, -1] += 1e-3
+  uniforms = rng.random(300).astype(np.float32)
+  got = np.asarray(jitted_inverse_cdf(probs, uniforms))
+  cumulative = np.cumsum(probs.astype(np.float64), axis=1)
+  r = uniforms * cumulative[:, -1]
+  want = (cumulative <= r[:, None]).sum(axis=1)
+  clear = np.abs(cumulative - r[:, None]).min(axis=1) > 1e-5
+  assert clear.mean() > 0.5
+  np.testing.assert_array_equal(got[clear], want[clear])
 
 
-def test_bad_settings_are_named():
-  with pytest.raises(UserError, match="top_p=0"):
-    SamplerConfig(slots=1, max_new_tokens=1, eos_id=1, top_p=0)
+@pytest.mark.parametrize(
+  "field, value",
+  [("slots", 0), ("max_new_tokens", 0), ("top_k", -1), ("top_p", 0),
+   ("top_p", 1.5)],
+)  # fmt: skip
+def test_bad_settings_are_named(field, value):
+  settings = {"slots": 1, "max_new_tokens": 1, "eos_id": 1, field: value}
+  with pytest.raises(UserError, match=f"{field}={value}"):
+    SamplerConfig(**settings)
