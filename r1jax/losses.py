@@ -37,7 +37,11 @@ def group_advantages(rewards, epsilon=1e-6):
   """
   chex.assert_rank(rewards, 2)
   centred = rewards - rewards.mean(axis=1, keepdims=True)
-  return centred / (rewards.std(axis=1, keepdims=True) + epsilon)
+  advantages = centred / (rewards.std(axis=1, keepdims=True) + epsilon)
+  # The mean of equal rewards may round to another number; what is left would
+  # be divided by a deviation as small as itself.
+  equal = (rewards == rewards[:, :1]).all(axis=1, keepdims=True)
+  return jnp.where(equal, 0.0, advantages)
 
 
 def clipped_surrogate(logprobs, old_logprobs, advantages, epsilon):
@@ -111,16 +115,21 @@ def grpo_loss(
   chex.assert_equal_shape(
     (logprobs, old_logprobs, ref_logprobs, advantages, weights)
   )
+  # What stands in padding may be anything, and 0 * inf would be NaN, in the
+  # gradient too: it goes before, not after.
+  real = weights > 0
+  logprobs, old_logprobs, ref_logprobs, advantages = (
+    jnp.where(real, x, 0.0)
+    for x in (logprobs, old_logprobs, ref_logprobs, advantages)
+  )
   surrogate, clipped = clipped_surrogate(
     logprobs, old_logprobs, advantages, epsilon
   )
   kl = kl_k3(logprobs, ref_logprobs)
-  # where, not a product: 0 * inf in padding would be NaN.
-  real = weights > 0
-  loss = -jnp.where(real, weights * (surrogate - beta * kl), 0.0).sum()
+  loss = -(weights * (surrogate - beta * kl)).sum()
   metrics = {
-    "kl": jnp.where(real, weights * kl, 0.0).sum(),
-    "clip_fraction": jnp.where(real, weights * clipped, 0.0).sum(),
+    "kl": (weights * kl).sum(),
+    "clip_fraction": (weights * clipped).sum(),
   }
   return loss, jax.lax.stop_gradient(metrics)
 

@@ -40,7 +40,7 @@ def make_mesh(data=1, fsdp=1, tensor=1, devices=None):
   devices = jax.devices() if devices is None else devices
   sizes = [data, fsdp, tensor]
   if sizes.count(-1) == 1:
-    rest = math.prod(s for s in sizes if s != -1)
+    rest = max(1, math.prod(s for s in sizes if s != -1))
     sizes[sizes.index(-1)] = max(1, len(devices) // rest)
   if math.prod(sizes) != len(devices) or min(sizes) < 1:
     raise UserError(

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_model import random_params
 
 from r1jax import learner, losses, policy
 from r1jax.data import packing
 from r1jax.errors import UserError
-from r1jax.model import ModelConfig, init
+from r1jax.model import ModelConfig
 
 V = 32
 MODEL = ModelConfig(
@@ -40,7 +41,7 @@ def make_sequences(seed=0, lengths=LENGTHS):
 
 @pytest.fixture(scope="module")
 def params():
-  return init(MODEL, jax.random.key(0))
+  return random_params(MODEL)
 
 
 @jax.jit

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_model import random_params
 
 from r1jax import policy
 from r1jax.model import Decoder, ModelConfig, init
@@ -62,7 +63,7 @@ def value_and_gradient(f, params):
 )
 def test_equals_log_softmax(batch, tied, chunk, temperature):
   model = config(tied)
-  params = init(model, jax.random.key(2))
+  params = random_params(model)
 
   @jax.jit
   def both(p):
@@ -136,7 +137,7 @@ def test_each_output_has_its_own_gradient(which):
 
 def test_bfloat16_stays_near_float32(batch):
   model = config(tied=False)
-  params = init(model, jax.random.key(2))
+  params = random_params(model)
   low = config(tied=False, compute_dtype="bfloat16")
 
   @jax.jit
