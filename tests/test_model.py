@@ -36,7 +36,6 @@ def inputs(seed=0):
   return [np.asarray(x, np.int32) for x in (tokens, positions, segments)]
 
 
-@functools.cache
 def random_params(config):
   """Random parameters, gains and biases too, without compiling `init`."""
   rng = np.random.default_rng(1)
@@ -55,26 +54,7 @@ def random_params(config):
 
   shapes = jax.eval_shape(lambda k: init(config, k), jax.random.key(0))
   params = jax.tree_util.tree_map_with_path(leaf, shapes)
-  return jax.tree.map(jnp.asarray, params)
-
-
-def test_initial_deviations():
-  """1/sqrt(fan-in) of each layer, not of the stack; gains 1, biases 0."""
-  params = jax.jit(init, static_argnums=0)(
-    dataclasses.replace(TINY, d_model=48, d_ff=64), jax.random.key(0)
-  )
-  for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
-    match path[-1].key:
-      case "kernel":
-        want = x.shape[-2] ** -0.5
-        assert np.std(x) == pytest.approx(want, rel=0.15), path
-        assert x.ndim == 2 or not np.array_equal(x[0], x[1])
-      case "embedding":
-        assert np.std(x) == pytest.approx(48**-0.5, rel=0.1)
-      case "scale":
-        assert (x == 1).all()
-      case "bias":
-        assert (x == 0).all()
+  return jax.tree.map(jnp.array, params)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +246,7 @@ def test_rows_do_not_touch():
 
 
 def test_remat_changes_no_gradient():
-  params, batch = random_params(TINY), inputs()
+  params, batch = random_params(PLAIN), inputs()
   coefficients = np.random.default_rng(2).normal(size=(2, T, V))
 
   def gradient(config):
@@ -276,8 +256,8 @@ def test_remat_changes_no_gradient():
 
     return jax.jit(jax.grad(loss))(params)
 
-  kept = gradient(TINY)
-  recomputed = gradient(dataclasses.replace(TINY, remat="block"))
+  kept = gradient(PLAIN)
+  recomputed = gradient(dataclasses.replace(PLAIN, remat="block"))
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
     kept,

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from test_model import random_params
 
-from r1jax import learner, sharding
+from r1jax import learner, optimizer, sharding
 from r1jax.data import packing
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
@@ -51,8 +52,12 @@ def make_batch():
 
 def updated(mesh):
   """State and metrics after a GRPO step from the same random parameters."""
-  state = learner.new_state(MODEL, OPTIMIZER, mesh, None, jax.random.key(0))
-  reference = jax.tree.map(lambda x: 1.1 * np.asarray(x), state.params)
+  params = random_params(MODEL)
+  state = jax.device_put(
+    optimizer.init_state(OPTIMIZER, params),
+    learner.state_shardings(MODEL, OPTIMIZER, mesh),
+  )
+  reference = jax.tree.map(lambda x: 1.1 * x, params)
   reference = learner.place_params(reference, mesh)
   update = grpo.update_fn(MODEL, OPTIMIZER, mesh)
   batch = learner.place(make_batch(), mesh)
@@ -166,7 +171,7 @@ def test_sampling_is_that_of_one_device():
   config = SamplerConfig(slots=8, max_new_tokens=8, eos_id=1)
 
   def draw(mesh):
-    params = learner.init_fn(MODEL, OPTIMIZER, mesh)(jax.random.key(0)).params
+    params = learner.place_params(random_params(MODEL), mesh)
     whole = sharding.replicated(mesh)
     return sample(
       MODEL, config, 4, mesh, params,
