@@ -39,7 +39,13 @@ def evaluate(config, state, data, io):
     group = slice(n * k, (n + 1) * k)
     correct.append([x["accuracy"] == 1 for x in scored.scores[group]])
     extract = ANSWERS[problem.kind]
-    answers.append([extract(problem, text) for text in scored.texts[group]])
+    answers.append(
+      [
+        # What was cut has no answer, whatever it says.
+        extract(problem, text) if ended else None
+        for text, ended in zip(scored.texts[group], rollout.ended[group])
+      ]
+    )
   row = {
     "checkpoint": config.label,
     "pass@1": metrics.pass_at_1(correct),

@@ -107,6 +107,7 @@ def encode(tokenizer, example):
   completion = tokenizer.encode(example.completion) + [tokenizer.eos_id]
   trained = np.zeros(len(prompt) + len(completion), bool)
   trained[len(prompt) :] = True
+  trained[0] = False  # nothing comes before it to predict it
   return np.asarray(prompt + completion, np.int32), trained
 
 

@@ -1,0 +1,321 @@
+"""What the phases make of rollouts and examples, and the votes."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_model import random_params
+
+from r1jax import evaluate as metrics
+from r1jax import learner, policy, sampler
+from r1jax.errors import UserError
+from r1jax.model import ModelConfig
+from r1jax.phases import evaluate, grpo, rejection, sft
+from r1jax.phases.rollout import Scored
+from r1jax.tokenizer import WordTokenizer
+from r1jax.types import Example, Problem, Rollout
+
+WORDS = tuple("abcdefgh")  # ids 2 to 9
+TOKENIZER = WordTokenizer(WORDS)
+PAD, EOS = TOKENIZER.pad_id, TOKENIZER.eos_id
+SETUP = types.SimpleNamespace(tokenizer=TOKENIZER, seed=3)
+
+
+def config(**fields):
+  return types.SimpleNamespace(name="a_phase", **fields)
+
+
+# --- votes -------------------------------------------------------------------
+
+
+def test_pass_at_1_by_hand():
+  assert metrics.pass_at_1([[True, False], [True, True]]) == 0.75
+  assert metrics.pass_at_1([[True], [False], [False], [False]]) == 0.25
+  # A mean of problems, not of samples.
+  assert metrics.pass_at_1([[True], [False] * 4]) == 0.5
+
+
+@pytest.mark.parametrize(
+  "answers, correct, share",
+  [
+    ([["7", "3", "7"]], [[True, False, True]], 1.0),
+    ([["3", "7", "3"]], [[False, True, False]], 0.0),
+    # Two of four: the answer that came first wins the tie.
+    ([["3", "7", "3", "7"]], [[False, True, False, True]], 0.0),
+    ([["7", "3", "3", "7"]], [[True, False, False, True]], 1.0),
+    # Silence has no vote, however often.
+    ([[None, None, None, "7"]], [[False, False, False, True]], 1.0),
+    ([[None, None]], [[False, False]], 0.0),
+    ([["7"], ["3"], [None], ["7"]], [[True], [False], [False], [True]], 0.5),
+  ],
+)
+def test_majority_votes_by_hand(answers, correct, share):
+  assert metrics.cons_at_k(answers, correct) == share
+
+
+@given(st.lists(st.sampled_from([None, "3", "7", "9"]), min_size=1))
+def test_a_majority_against_counting(answers):
+  correct = [a == "7" for a in answers]
+  got = metrics.cons_at_k([answers], [correct])
+  most = max(answers.count("3"), answers.count("9"))
+  if answers.count("7") > most:
+    assert got == 1
+  elif answers.count("7") < most or most == 0:
+    assert got == 0
+
+
+def problem(i=0, target=12):
+  numbers = [3, 4, 1] if target == 12 else [5, 6, 1]
+  return Problem(
+    id=f"p{i}", kind="countdown", prompt=f"prompt {i}", answer="3 * 4 * 1",
+    language="en", data={"numbers": numbers, "target": target},
+  )  # fmt: skip
+
+
+RIGHT = "<think> so </think> <answer> 3 * 4 * 1 </answer>"
+WRONG = "<think> so </think> <answer> 3 + 4 * 1 </answer>"
+NONE = "<think> so"
+
+
+def evaluated(monkeypatch, texts, ended):
+  """The row of the evaluate phase for one problem and made-up samples."""
+  k = len(texts)
+  rollout = Rollout(
+    np.arange(k)[:, None], np.zeros((k, 1), np.float32),
+    np.arange(1, k + 1), np.asarray(ended),
+  )  # fmt: skip
+  decoder = types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
+  setup = types.SimpleNamespace(tokenizer=decoder, mesh=None, key=None)
+  monkeypatch.setattr(evaluate, "setup", lambda c: setup)
+  monkeypatch.setattr(
+    evaluate.sources, "problems", lambda task, io: {"test": [problem()]}
+  )
+  monkeypatch.setattr(evaluate.learner, "place_params", lambda p, mesh: p)
+  monkeypatch.setattr(
+    evaluate.rollout_lib, "generate", lambda *args: ([], rollout)
+  )
+  io = types.SimpleNamespace(
+    bar=lambda *a, **k: 0, report=lambda *a: 0, samples=lambda *a: 0
+  )
+  state = types.SimpleNamespace(params=None)
+  same, row = evaluate.evaluate(
+    config(task=None, problems=5, samples=k, temperature=1.0, label="x"),
+    state, None, io,
+  )  # fmt: skip
+  assert same is state
+  return row
+
+
+def test_the_row_of_an_evaluation(monkeypatch):
+  row = evaluated(
+    monkeypatch, [WRONG, RIGHT, NONE, RIGHT], [True, True, True, True]
+  )
+  assert row["checkpoint"] == "x"
+  assert row["pass@1"] == 0.5 and row["cons@4"] == 1.0
+  assert row["format"] == 0.75 and row["tokens"] == 2.5
+
+
+def test_a_cut_completion_spoils_no_vote(monkeypatch):
+  """Cut after its answer it counts as wrong; the others still win."""
+  cut = RIGHT + " and"
+  row = evaluated(monkeypatch, [cut, RIGHT, RIGHT], [False, True, True])
+  assert row["pass@1"] == pytest.approx(2 / 3)
+  assert row["cons@3"] == 1.0
+
+
+# --- rejection sampling ------------------------------------------------------
+
+
+def scored(texts, parts, ended, problems):
+  c = len(texts)
+  rollout = Rollout(
+    np.zeros((c, 1), np.int32), np.zeros((c, 1)), np.ones(c), np.array(ended)
+  )
+  return Scored(problems, [], rollout, texts, parts)
+
+
+def test_rejection_keeps_the_good_ones():
+  good = {"accuracy": 1.0, "language": 0.95}
+  s = scored(
+    texts=["a", "b", "a", "c", "d", "e", "f", "g"],
+    parts=[good, {**good, "accuracy": 0.0}, good, good,
+           {**good, "language": 0.5}, good, good, good],
+    ended=[True, True, True, True, True, False, True, True],
+    problems=[problem(0), problem(1)],
+  )  # fmt: skip
+  least = {"accuracy": 1.0, "language": 0.9}
+  # "a" twice is one; "b" is wrong, "d" mixes languages, "e" was cut.
+  kept = rejection.select(s, 4, 9, least)
+  assert kept == [
+    Example("prompt 0", "a"),
+    Example("prompt 0", "c"),
+    Example("prompt 1", "f"),
+    Example("prompt 1", "g"),
+  ]
+  assert rejection.select(s, 4, 1, least) == [kept[0], kept[2]]
+  assert rejection.select(s, 4, 9, {"accuracy": 2.0}) == []
+
+
+# --- supervised examples -----------------------------------------------------
+
+
+def test_encoding_trains_the_completion_and_its_end():
+  tokens, trained = sft.encode(TOKENIZER, Example("a b", "c d e"))
+  np.testing.assert_array_equal(tokens, [2, 3, 4, 5, 6, EOS])
+  np.testing.assert_array_equal(trained, [0, 0, 1, 1, 1, 1])
+  assert tokens.dtype == np.int32 and trained.dtype == bool
+
+
+def test_encoding_without_a_prompt():
+  tokens, trained = sft.encode(TOKENIZER, Example("", "a b"))
+  np.testing.assert_array_equal(tokens, [2, 3, EOS])
+  assert trained[1:].all()  # nothing predicts the first
+
+
+def test_packed_examples_weigh_each_token_the_same():
+  examples = [Example("a b", "c"), Example("d", "e f g h"), Example("", "a b")]
+  batch = sft.pack_examples(
+    TOKENIZER, examples, config(row_length=8, rows=2), 2
+  )
+  # 1 + 1 and 4 + 1 tokens after the prompts; of 2 + 1 without a prompt the
+  # first cannot be predicted, and so has no part in the mean.
+  trained = batch.weights > 0
+  want = [4, EOS, 6, 7, 8, 9, EOS, 3, EOS]
+  assert sorted(batch.targets[trained]) == sorted(want)
+  np.testing.assert_allclose(batch.weights[trained], 1 / 9, rtol=1e-5)
+  with pytest.raises(UserError, match="a_phase.row_length"):
+    sft.pack_examples(TOKENIZER, examples, config(row_length=4, rows=2), 2)
+
+
+# --- reinforcement learning --------------------------------------------------
+
+
+def test_nothing_of_the_prompt_is_trained():
+  s = grpo.sequence(
+    np.array([5, 6, 7]), np.array([8, EOS]), np.array([0.25, 0.25]), -1.5,
+    np.array([-0.5, -0.1]),
+  )  # fmt: skip
+  np.testing.assert_array_equal(s.tokens, [5, 6, 7, 8, EOS])
+  np.testing.assert_array_equal(s.weights, [0, 0, 0, 0.25, 0.25])
+  np.testing.assert_allclose(s.old_logprobs, [0, 0, 0, -0.5, -0.1])
+  assert s.advantage == -1.5
+
+
+MODEL = ModelConfig(
+  vocab_size=TOKENIZER.vocab_size, d_model=16, n_layers=2, n_heads=4,
+  n_kv_heads=2, head_dim=8, d_ff=32, max_length=32,
+)  # fmt: skip
+GROUP, LENGTH, TEMPERATURE = 4, 7, 0.8
+
+
+@pytest.fixture(scope="module")
+def rollout():
+  """A real rollout of three prompts of different lengths."""
+  params = random_params(MODEL)
+  prompts = [np.array([2, 3, 4, 5]), np.array([6]), np.array([7, 8])]
+  tokens, mask = np.zeros((3, 4), np.int32), np.zeros((3, 4), bool)
+  for i, p in enumerate(prompts):
+    tokens[i, : len(p)], mask[i, : len(p)] = p, True
+  r = sampler.sample(
+    MODEL, sampler.SamplerConfig(slots=5, max_new_tokens=LENGTH, eos_id=EOS),
+    GROUP, None, params, tokens, mask, jnp.arange(12), jax.random.key(5),
+    jnp.float32(TEMPERATURE),
+  )  # fmt: skip
+  r = jax.tree.map(np.asarray, r)
+  assert r.ended.any() and not r.ended.all()
+  return params, Scored([None] * 3, prompts, r, [""] * 12, [])
+
+
+def pack(rollout, minibatches, step=0):
+  # Different for each completion, so that it says which one a segment is.
+  advantages = np.arange(1, 13, dtype=np.float32).reshape(3, GROUP)
+  c = config(
+    max_new_tokens=LENGTH, row_length=16, rows=2, minibatches=minibatches
+  )
+  return grpo.pack_rollout(SETUP, c, rollout[1], advantages, step)
+
+
+def segments(batches):
+  """(mini-batch, completion) -> mask of its places."""
+  found = {}
+  for b, batch in enumerate(batches):
+    for i in range(12):
+      at = (batch.advantages == i + 1) & (batch.segments > 0)
+      if at.any():
+        found[b, i] = at
+  return found
+
+
+@pytest.mark.parametrize("minibatches", [1, 3])
+def test_every_completion_is_trained_once(rollout, minibatches):
+  batches = pack(rollout, minibatches)
+  assert len(batches) == minibatches
+  found = segments(batches)
+  assert sorted(i for _, i in found) == list(range(12))
+  r, prompts = rollout[1].rollout, rollout[1].prompts
+  for (b, i), at in found.items():
+    batch, n, prompt = batches[b], r.lengths[i], prompts[i // GROUP]
+    text = np.concatenate((prompt, r.tokens[i, :n]))
+    np.testing.assert_array_equal(batch.tokens[at], text[:-1])
+    np.testing.assert_array_equal(batch.targets[at], text[1:])
+    trained = at & (batch.weights > 0)
+    # The whole completion with its end, and nothing of the prompt.
+    np.testing.assert_array_equal(batch.targets[trained], r.tokens[i, :n])
+    np.testing.assert_allclose(
+      batch.weights[trained], minibatches / 12 / n, rtol=1e-6
+    )
+    np.testing.assert_allclose(batch.old_logprobs[trained], r.logprobs[i, :n])
+  for batch in batches:
+    np.testing.assert_allclose(batch.weights.sum(), 1, rtol=1e-5)
+  # One compiled program serves all mini-batches.
+  assert len({b.tokens.shape for b in batches}) == 1
+
+
+def test_the_shuffle_is_that_of_seed_and_step(rollout):
+  def members(**kwargs):
+    return sorted(segments(pack(rollout, 3, **kwargs)))
+
+  assert members() == members()
+  assert members() != members(step=1)
+  # A group is spread over the optimiser steps.
+  of_first = {b for b, i in members() if i < GROUP}
+  assert len(of_first) > 1
+
+
+def test_the_learner_agrees_with_the_sampler_on_packed_rows(rollout):
+  (batch,) = pack(rollout, 1)
+  b = batch
+
+  @jax.jit
+  def score(params, *rows):
+    return policy.logprobs(MODEL, params, *rows, temperature=TEMPERATURE)[0]
+
+  rows = (b.tokens, b.positions, b.segments, b.targets)
+  lp = score(rollout[0], *(x.reshape(-1, x.shape[-1]) for x in rows))
+  lp = np.asarray(lp).reshape(b.tokens.shape)
+  trained = b.weights > 0
+  assert trained.sum() == rollout[1].rollout.lengths.sum()
+  np.testing.assert_allclose(lp[trained], b.old_logprobs[trained], atol=1e-4)
+
+
+def test_minibatches_that_do_not_divide_are_named(rollout):
+  with pytest.raises(UserError, match="minibatches"):
+    pack(rollout, 5)
+
+
+def test_supervised_loss_of_a_fresh_model_is_about_log_v():
+  mesh = learner.sharding.make_mesh(devices=jax.devices()[:1])
+  examples = [Example("a b", "c d e f"), Example("g", "h a b")]
+  batch = sft.pack_examples(
+    TOKENIZER, examples, config(row_length=16, rows=1), 1
+  )
+  optimizer = learner.optim.OptimizerConfig()
+  state = learner.new_state(MODEL, optimizer, mesh, None, jax.random.key(0))
+  update = sft.update_fn(MODEL, optimizer, mesh)
+  _, m = update(state, learner.place(batch, mesh), 1e-3)
+  assert abs(m["loss"] - np.log(TOKENIZER.vocab_size)) < 0.7
+  assert 0 < m["entropy"] <= np.log(TOKENIZER.vocab_size) + 1e-5
