@@ -43,17 +43,17 @@ def get_config(size="full"):
     test=256,
     # Most traces give up after one or two tries; few have patience, and
     # those drift between the languages.
-    corpus=dict(skill=2.0, long=0.15, longest=16, mixing=0.5, unformatted=0.2),
-    cold_start=dict(skill=2.0, longest=12),
+    corpus=dict(skill=3.0, long=0.2, longest=15, mixing=0.5, unformatted=0.2),
+    cold_start=dict(skill=3.0, longest=15),
   )
   c.mesh = dict(data=-1)
   c.models = dict(
     base=dict(
-      d_model=128, n_layers=4, n_heads=4, n_kv_heads=1, head_dim=32,
-      d_ff=512, max_length=256,
+      d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=32,
+      d_ff=640, max_length=256,
     ),
     small=dict(
-      d_model=64, n_layers=3, n_heads=4, n_kv_heads=1, head_dim=16,
+      d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=16,
       d_ff=256, max_length=256,
     ),
   )  # fmt: skip
@@ -71,26 +71,26 @@ def get_config(size="full"):
   rl = dict(
     phase="grpo", prompts=32, group=8, minibatches=2, lr=4e-4,
     schedule="cosine", warmup=0, epsilon=0.2, beta=0.001, ref_every=25,
-    temperature=1.0, slots=128, save_every=10, **length, **rows,
+    temperature=1.0, slots=64, save_every=10, **length, **rows,
   )  # fmt: skip
   rejection = dict(
     phase="rejection", problems=1024, prompts=256, group=4, keep=2,
     least=dict(accuracy=1.0, format=1.0, language=1.0), temperature=1.0,
-    slots=256, **length,
+    slots=64, **length,
   )  # fmt: skip
   reasoning = dict(accuracy=1.0, format=1.0)
   with_language = dict(reasoning, language=1.0)
 
-  c.base = dict(pretrain, model="base", steps=900)
-  c.r1_zero = dict(rl, init="base", steps=40, rewards=reasoning)
+  c.base = dict(pretrain, model="base", steps=1400)
+  c.r1_zero = dict(rl, init="base", steps=30, rewards=reasoning)
   tune = dict(sft, lr=1e-3, warmup=5)
   c.cold_start = dict(tune, init="base", data="cold_start", steps=40)
-  c.reasoning_rl = dict(rl, init="cold_start", steps=20, rewards=with_language)
+  c.reasoning_rl = dict(rl, init="cold_start", steps=12, rewards=with_language)
   c.rejection = dict(rejection, init="reasoning_rl")
-  c.sft = dict(tune, init="base", data="rejection", steps=100)
+  c.sft = dict(tune, init="base", data="rejection", steps=80)
   # R1's second RL samples at 0.7; at 1.0 its text became incoherent.
   c.final_rl = dict(
-    rl, init="sft", steps=10, rewards=with_language, temperature=0.7
+    rl, init="sft", steps=15, rewards=with_language, temperature=0.7
   )
   c.samples = dict(rejection, init="final_rl")
   c.small_base = dict(pretrain, model="small", steps=400)
@@ -105,7 +105,7 @@ def get_config(size="full"):
     # The paper's protocol (v2, D.1): temperature 0.6, top-p 0.95.
     c[f"eval_{label}"] = dict(
       phase="evaluate", init=phase, label=label, problems=256, samples=16,
-      temperature=0.6, top_p=0.95, slots=256, **length,
+      temperature=0.6, top_p=0.95, slots=64, **length,
     )  # fmt: skip
     order.insert(order.index(phase) + 1, f"eval_{label}")
   c.phases = tuple(order)

@@ -15,10 +15,12 @@ import random
 from r1jax.types import Example, Problem
 
 LIMIT = 100  # no chain of a trace passes a larger number
+NUMBERS = (1, 10)  # of a problem
+TARGETS = (11, 99)
 LANGUAGES = ("en", "zh")
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-SYMBOLS = ("+", "-", "*", "/", "=", "(", ")", ":", ".", "：", "。")
+SYMBOLS = ("+", "-", "*", "/", "=", "?", "(", ")", ":", ".", "：", "。")
 PHRASES = {
   "en": {
     "prompt": "User : make {target} from {numbers} . Assistant :",
@@ -108,25 +110,27 @@ def expression(chain):
 
 
 def prompt(numbers, target, language):
-  """The question, as text of the template."""
-  return PHRASES[language]["prompt"].format(
-    target=target, numbers=" ".join(map(str, numbers))
-  )
+  """The question, as text of the template; the numbers in falling order."""
+  numbers = " ".join(map(str, sorted(numbers, reverse=True)))
+  return PHRASES[language]["prompt"].format(target=target, numbers=numbers)
 
 
 def _tries(numbers, target, rng, skill, budget):
-  """Up to `budget` chains to distinct results, the last may hit the target."""
-  options = list(_distinct(numbers))
+  """Up to `budget` chains to distinct results, the last may hit the target.
+
+  The search begins at a chain that looks promising and goes on in a fixed
+  order, round the list: what comes next follows from what came last.
+  """
+  options = _distinct(numbers)
   weights = [
     math.exp(-skill * abs(math.log((t + 1) / (target + 1))))
     for _, _, t in options
   ]
+  (start,) = rng.choices(range(len(options)), weights)
   tries = []
-  while options and len(tries) < budget:
-    (i,) = rng.choices(range(len(options)), weights)
-    tries.append(options.pop(i))
-    weights.pop(i)
-    if tries[-1][2] == target:
+  for chain in (options[start:] + options[:start])[:budget]:
+    tries.append(chain)
+    if chain[2] == target:
       break
   return tries
 
@@ -150,7 +154,10 @@ def _think(tries, target, languages):
       *map(str, (a, first, b, "=", middle, second, c, "=", result)),
       # The target again, right beside the result: a small model compares
       # neighbours far better than it compares with what stands in the prompt.
+      # And a token to compare at, as "=" is one to compute at: without it
+      # twice as many near misses are taken for hits.
       str(target),
+      "?",
       say[_verdict(result, target)],
     )
   if tries[-1][2] != target:
@@ -173,15 +180,16 @@ def trace(
   Args:
     problem: a countdown `Problem`.
     rng: `random.Random`.
-    skill: how much a try prefers results near the target; 0 not at all.
-    long: the share of traces with the patience for 3 to `longest` tries; the
+    skill: how much the first try prefers results near the target; 0 not at
+      all.
+    long: the share of traces with the patience for `longest` tries; the
       others give up after one or two.
     mixing: in a long trace, how often a try is in the other language.
     unformatted: how often a tag is missing.
   """
   numbers, target = tuple(problem.data["numbers"]), problem.data["target"]
   patient = rng.random() < long
-  budget = rng.randint(3, longest) if patient else rng.randint(1, 2)
+  budget = longest if patient else rng.randint(1, 2)
   tries = _tries(numbers, target, rng, skill, budget)
   own = problem.language
   other = LANGUAGES[own == LANGUAGES[0]]
@@ -229,10 +237,10 @@ def make_problems(seed, train, test):
     size=10 * (train + test),
     min_numbers=3,
     max_numbers=3,
-    min_value=1,
-    max_value=10,
-    min_target=11,
-    max_target=99,
+    min_value=NUMBERS[0],
+    max_value=NUMBERS[1],
+    min_target=TARGETS[0],
+    max_target=TARGETS[1],
   )
   rng = random.Random(seed)
   seen, problems = set(), []
