@@ -58,7 +58,7 @@ def get_config(size="full"):
     ),
   )  # fmt: skip
 
-  rows = dict(row_length=224, rows=4)
+  rows = dict(row_length=224, rows=2)
   length = dict(max_new_tokens=208)
   sft = dict(
     phase="sft", batch=32, schedule="cosine", log_every=20, save_every=300,
@@ -74,10 +74,12 @@ def get_config(size="full"):
     temperature=1.0, slots=64, save_every=10, **length, **rows,
   )  # fmt: skip
   rejection = dict(
-    phase="rejection", problems=1024, prompts=256, group=4, keep=2,
+    phase="rejection", problems=768, prompts=256, group=4, keep=2,
     least=dict(accuracy=1.0, format=1.0, language=1.0), temperature=1.0,
     slots=64, **length,
   )  # fmt: skip
+  # After SFT there is little left to learn and much to spoil.
+  gentle = dict(rl, lr=1e-4, warmup=2)
   reasoning = dict(accuracy=1.0, format=1.0)
   with_language = dict(reasoning, language=1.0)
 
@@ -85,17 +87,19 @@ def get_config(size="full"):
   c.r1_zero = dict(rl, init="base", steps=30, rewards=reasoning)
   tune = dict(sft, lr=1e-3, warmup=5)
   c.cold_start = dict(tune, init="base", data="cold_start", steps=40)
-  c.reasoning_rl = dict(rl, init="cold_start", steps=12, rewards=with_language)
+  c.reasoning_rl = dict(
+    gentle, init="cold_start", steps=12, rewards=with_language
+  )
   c.rejection = dict(rejection, init="reasoning_rl")
   c.sft = dict(tune, init="base", data="rejection", steps=80)
   # R1's second RL samples at 0.7; at 1.0 its text became incoherent.
   c.final_rl = dict(
-    rl, init="sft", steps=15, rewards=with_language, temperature=0.7
+    gentle, init="sft", steps=12, rewards=with_language, temperature=0.7
   )
   c.samples = dict(rejection, init="final_rl")
-  c.small_base = dict(pretrain, model="small", steps=400)
+  c.small_base = dict(pretrain, model="small", steps=300)
   c.distill = dict(tune, init="small_base", data="samples", steps=150, lr=2e-3)
-  c.small_rl = dict(rl, init="small_base", steps=15, rewards=reasoning)
+  c.small_rl = dict(rl, init="small_base", steps=12, rewards=reasoning)
 
   order = [
     "base", "r1_zero", "cold_start", "reasoning_rl", "rejection", "sft",
