@@ -9,6 +9,7 @@ on from its newest checkpoint. In DIR:
   config.json        the config, overrides applied; DIR belongs to it
   PHASE/done.json    written last, when a phase is finished
   PHASE/params/      the parameters it made
+  PHASE/model.json   the shape of their model
   PHASE/data.jsonl   the examples it made
   results.json       the table that is printed at the end
   report.png         how the RL phases went
@@ -31,7 +32,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments import commandline, plan
-from r1jax import checkpoint, report
+from r1jax import checkpoint, hf, report, sharding
 from r1jax.data import jsonl
 from r1jax.errors import UserError
 from r1jax.metrics import write_atomically
@@ -87,7 +88,7 @@ def run(config, workdir, phases=None):
 
 def _run_phase(block, phase, workdir, records):
   """Runs one phase and writes its outputs; returns what done.json holds."""
-  state = _state(workdir, block.init, records)
+  state = _state(workdir, block, records)
   data = _data(workdir, block.data, records)
   begin = time.monotonic()
   io = PhaseIO(workdir, block.name)
@@ -111,6 +112,10 @@ def _run_phase(block, phase, workdir, records):
   else:
     origin = block.name
     checkpoint.save(io.dir / "params", new_state.params)
+    if jax.process_index() == 0:
+      # What a tool needs to know about them.
+      model = json.dumps(block.model.to_dict(), indent=1) + "\n"
+      write_atomically(io.dir / "model.json", model)
   row = new_data if isinstance(new_data, dict) else None
   has_data = new_data is not None and row is None
   if has_data:
@@ -130,8 +135,15 @@ def _run_phase(block, phase, workdir, records):
   return record
 
 
-def _state(workdir, name, records):
-  """The state that a finished phase hands on: its parameters."""
+def _state(workdir, block, records):
+  """What a phase starts from: the parameters of another, or of a model."""
+  if block.get("weights"):
+    model = dict(block.model)
+    dtype = model.pop("param_dtype", "float32")
+    mesh = sharding.make_mesh(**block.get("mesh", {"data": -1}))
+    _, params = hf.load(block.weights, dtype=dtype, mesh=mesh, **model)
+    return TrainState(step=None, params=params, opt_state=None)
+  name = block.init
   if not name or not records[name]["state"]:
     return None
   origin = workdir / records[name]["state"]

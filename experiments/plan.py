@@ -1,15 +1,20 @@
 """From a config to the phases to run: everything that can be wrong is said
 before anything is written."""
 
+import dataclasses
 import difflib
 import re
 
 from ml_collections import ConfigDict
 
+from r1jax import hf
 from r1jax.errors import UserError
+from r1jax.hf import hub
 
 # What a phase gets from outside its block; its own entry takes precedence.
-SHARED = ("tokenizer", "task", "mesh", "optimizer")
+SHARED = ("tokenizer", "task", "mesh", "optimizer", "model")
+# Before the name of a model of Hugging Face: a directory or a hub id.
+HF = "hf:"
 # Names in the directory of a run that are not phases.
 RESERVED = ("data",)
 
@@ -82,24 +87,44 @@ def _not_earlier(name, earlier):
 
 
 def _set_model(block, models, init):
-  """Replaces the model's name by its shape; the default is that of `init`."""
+  """Replaces the model's name by its shape; the default is that of `init`.
+
+  A model of Hugging Face, "hf:NAME" or a shape with the key `hf`, also gives
+  the phase its first parameters, those of `weights`, where it has no `init`.
+  """
   named = block.get("model")
-  if isinstance(named, str):
+  inherited = init.get("model") if init else None
+  shape = named
+  if isinstance(named, str) and not named.startswith(HF):
     if named not in models:
       raise UserError(
         f'{block.name}.model: "{named}" is unknown; known:'
         f" {', '.join(sorted(models)) or 'none, set c.models'}"
       )
-    block.model = None
-    block.model = ConfigDict(models[named])
-  inherited = init.get("model") if init else None
-  if named is None and inherited is not None:
-    block.model = inherited
-  elif inherited is not None and block.model != inherited:
+    shape = models[named]
+  if isinstance(shape, str):
+    shape = {"hf": shape.removeprefix(HF)}
+  weights = None
+  if shape is not None:
+    shape = dict(shape)
+    weights = shape.pop("hf", None)
+    if weights is not None:
+      weights = str(hub.directory(weights.removeprefix(HF)))
+      shape = {**hf.read_config(weights), **shape}
+      shape["rope_scaling"] = _plain(shape["rope_scaling"])
+    shape = ConfigDict(shape)
+  block.model = None
+  block.model = inherited if shape is None else shape
+  block.weights = weights if not block.init else None
+  if inherited is not None and block.model != inherited:
     raise UserError(
       f"{block.name}.model: it differs from the model of {block.init}, whose"
       " parameters it starts from; name the same one, or none"
     )
+
+
+def _plain(scaling):
+  return dataclasses.asdict(scaling) if scaling is not None else None
 
 
 def missing_key(block, error):

@@ -86,7 +86,7 @@ def sample(
   n = prompts.shape[0]
   total, length = n * group, config.max_new_tokens
   slots = min(config.slots, total)
-  last, cache = _prefill(decoder, params, prompts, mask, slots, length)
+  last, cache = prefill(decoder, params, prompts, mask, slots, length)
   cache = jax.tree.map(lambda x: sharding.constrain(x, mesh, CACHE), cache)
   # A prompt's last token is the first input of each of its completions, not
   # of the prefill: it is their first step, and no special case.
@@ -113,7 +113,7 @@ def sample(
     )
     logits = decoder.apply({"params": params}, hidden, method="logits")
     index = indices[jnp.minimum(s["id"], total - 1)]
-    token, logprob = _draw(
+    token, logprob = draw(
       logits.astype(jnp.float32), config, key, index, s["done"], temperature
     )
     log = {
@@ -164,7 +164,7 @@ def sample(
   return jax.tree.map(lambda x: sharding.constrain(x, mesh, P()), rollout)
 
 
-def _prefill(decoder, params, prompts, mask, slots, length):
+def prefill(decoder, params, prompts, mask, slots, length):
   """Index of each prompt's last token, and the cache with the prompts in."""
   p = prompts.shape[1]
   last = p - 1 - jnp.argmax(mask[:, ::-1], axis=1)
@@ -182,7 +182,7 @@ def _prefill(decoder, params, prompts, mask, slots, length):
   return last, Cache(prompt_k=k, prompt_v=v, ring_k=ring_k, ring_v=ring_v)
 
 
-def _draw(logits, config, key, indices, positions, temperature):
+def draw(logits, config, key, indices, positions, temperature):
   """One token a row and its log-probability.
 
   An inverse CDF with one uniform number a row: the Gumbel trick would draw

@@ -104,6 +104,12 @@ def rows(mesh, axis=0):
   return NamedSharding(mesh, P(*(None,) * axis, ROWS))
 
 
+def whole_rows(count, mesh):
+  """The least number of rows, `count` or more, that the mesh can split."""
+  split = mesh.shape["data"] * mesh.shape["fsdp"]
+  return -(-count // split) * split
+
+
 def put(tree, sharding):
   """Places host arrays, equal in all processes, under one sharding."""
 

@@ -1,7 +1,10 @@
 """Text to tokens and back, behind one small interface."""
 
+import json
+from pathlib import Path
 from typing import Protocol
 
+from r1jax.chat_template import ChatTemplate
 from r1jax.errors import UserError
 
 
@@ -93,3 +96,101 @@ class SentencePieceTokenizer:
     """The text of token ids, special ones left out."""
     special = (self.eos_id, self.pad_id)
     return self._model.decode([i for i in ids if i not in special])
+
+
+class HFTokenizer:
+  """A `tokenizer.json` with its `tokenizer_config.json`.
+
+  Args:
+    directory: that holds them.
+
+  Attributes:
+    vocab_size: ids that may occur; the model's may be larger, padded.
+
+  Raises:
+    UserError: a file is absent or damaged, or names no end-of-sequence token.
+  """
+
+  def __init__(self, directory):
+    import tokenizers
+
+    directory = Path(directory)
+    path = directory / "tokenizer.json"
+    if not path.exists():
+      raise UserError(f"tokenizer: there is no {path}")
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as e:  # the library raises nothing narrower
+      raise UserError(f"tokenizer: {path} cannot be read ({e})") from None
+    self._where = directory
+    self._config = _read(directory / "tokenizer_config.json")
+    self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+    self.eos_id = self._special_id("eos_token")
+    if self.eos_id is None:
+      raise UserError(
+        f'tokenizer: {directory} names no "eos_token" that it knows'
+      )
+    self.bos_id = self._special_id("bos_token")
+    pad = self._special_id("pad_token")
+    self.pad_id = self.eos_id if pad is None else pad
+
+  def encode(self, text):
+    """Token ids of a text; special tokens spelt in it are recognised."""
+    return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids):
+    """The text of token ids, end-of-sequence and padding left out.
+
+    Other special tokens stay: `<think>` is one to some tokenizers.
+    """
+    left_out = (self.eos_id, self.pad_id, self.bos_id)
+    return self._tokenizer.decode(
+      [i for i in ids if i not in left_out], skip_special_tokens=False
+    )
+
+  def template(self):
+    """The `ChatTemplate`.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = self._where / "chat_template.jinja"
+    source = (
+      path.read_text(encoding="utf-8")
+      if path.exists()
+      else self._config.get("chat_template")
+    )
+    if isinstance(source, list):  # several, by name
+      named = {entry["name"]: entry["template"] for entry in source}
+      source = named.get("default")
+    if not source:
+      raise UserError(
+        f"tokenizer: {self._where} has no chat template, neither in"
+        " tokenizer_config.json nor as chat_template.jinja"
+      )
+    special = {
+      key: _text(value)
+      for key, value in self._config.items()
+      if key.endswith("_token") and _text(value)
+    }
+    return ChatTemplate(source, special)
+
+  def _special_id(self, name):
+    text = _text(self._config.get(name))
+    return self._tokenizer.token_to_id(text) if text else None
+
+
+def _text(entry):
+  """A special token's text: given plainly, or in an object."""
+  if isinstance(entry, dict):
+    entry = entry.get("content")
+  return entry if isinstance(entry, str) else None
+
+
+def _read(path):
+  if not path.exists():
+    return {}
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as e:
+    raise UserError(f"tokenizer: {path} is damaged, not JSON: {e}") from None

@@ -16,6 +16,7 @@ LAYERS = (
     "r1jax.rewards",
     "r1jax.model",
     "r1jax.sharding",
+    "r1jax.chat_template",
     "r1jax.tokenizer",
     "r1jax.optimizer",
     "r1jax.metrics",
@@ -23,6 +24,7 @@ LAYERS = (
   (
     "r1jax.policy",
     "r1jax.sampler",
+    "r1jax.stream",
     "r1jax.learner",
     "r1jax.data",
     "r1jax.checkpoint",

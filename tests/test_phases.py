@@ -22,7 +22,11 @@ from r1jax.types import Example, Problem, Rollout
 WORDS = tuple("abcdefgh")  # ids 2 to 9
 TOKENIZER = WordTokenizer(WORDS)
 PAD, EOS = TOKENIZER.pad_id, TOKENIZER.eos_id
-SETUP = types.SimpleNamespace(tokenizer=TOKENIZER, seed=3)
+SETUP = types.SimpleNamespace(
+  tokenizer=TOKENIZER,
+  seed=3,
+  mesh=learner.sharding.make_mesh(devices=jax.devices()[:1]),
+)
 
 
 def config(**fields):
@@ -179,7 +183,7 @@ def test_encoding_without_a_prompt():
 def test_packed_examples_weigh_each_token_the_same():
   examples = [Example("a b", "c"), Example("d", "e f g h"), Example("", "a b")]
   batch = sft.pack_examples(
-    TOKENIZER, examples, config(row_length=8, rows=2), 2
+    TOKENIZER, examples, config(row_length=8), 2, 2
   )
   # 1 + 1 and 4 + 1 tokens after the prompts; of 2 + 1 without a prompt the
   # first cannot be predicted, and so has no part in the mean.
@@ -188,7 +192,7 @@ def test_packed_examples_weigh_each_token_the_same():
   assert sorted(batch.targets[trained]) == sorted(want)
   np.testing.assert_allclose(batch.weights[trained], 1 / 9, rtol=1e-5)
   with pytest.raises(UserError, match="a_phase.row_length"):
-    sft.pack_examples(TOKENIZER, examples, config(row_length=4, rows=2), 2)
+    sft.pack_examples(TOKENIZER, examples, config(row_length=4), 2, 2)
 
 
 # --- reinforcement learning --------------------------------------------------
@@ -311,7 +315,7 @@ def test_supervised_loss_of_a_fresh_model_is_about_log_v():
   mesh = learner.sharding.make_mesh(devices=jax.devices()[:1])
   examples = [Example("a b", "c d e f"), Example("g", "h a b")]
   batch = sft.pack_examples(
-    TOKENIZER, examples, config(row_length=16, rows=1), 1
+    TOKENIZER, examples, config(row_length=16), 1, 1
   )
   optimizer = learner.optim.OptimizerConfig()
   state = learner.new_state(MODEL, optimizer, mesh, None, jax.random.key(0))

@@ -10,7 +10,11 @@ import zlib
 from r1jax.data import countdown, jsonl
 from r1jax.data import problems as problems_lib
 from r1jax.errors import UserError
-from r1jax.tokenizer import SentencePieceTokenizer, WordTokenizer
+from r1jax.tokenizer import (
+  HFTokenizer,
+  SentencePieceTokenizer,
+  WordTokenizer,
+)
 
 TASKS = ("countdown", "files")
 
@@ -19,16 +23,19 @@ def tokenizer(config):
   """The tokenizer of a config.
 
   Args:
-    config: mapping with `kind`: "countdown", the embedded vocabulary, or
-      "sentencepiece", the model file at `path`.
+    config: mapping with `kind`: "countdown", the embedded vocabulary;
+      "sentencepiece", the model file at `path`; or "hf", the Hugging Face
+      directory at `path`.
   """
   if config.kind == "countdown":
     return WordTokenizer(countdown.WORDS)
   if config.kind == "sentencepiece":
     return SentencePieceTokenizer(config.path)
+  if config.kind == "hf":
+    return HFTokenizer(config.path)
   raise UserError(
     f'tokenizer.kind "{config.kind}" is unknown; known: countdown,'
-    " sentencepiece"
+    " sentencepiece, hf"
   )
 
 

@@ -8,11 +8,13 @@ from r1jax.model.decoder import (
   init,
   param_count,
 )
+from r1jax.model.rope import RopeScaling
 
 __all__ = [
   "Cache",
   "Decoder",
   "ModelConfig",
+  "RopeScaling",
   "head_matrix",
   "init",
   "param_count",

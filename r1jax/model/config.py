@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
+from r1jax.model.rope import RopeScaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class ModelConfig:
     d_ff: hidden width of the SwiGLU block.
     max_length: positions that the model may see, in tokens.
     rope_theta: base of the rotary frequencies.
+    rope_scaling: a `RopeScaling`, a mapping of its fields, or None.
     rms_eps: epsilon of every RMSNorm.
     tied: whether the head is the embedding, transposed.
     qkv_bias: biases on the q, k and v projections (Qwen2).
@@ -39,6 +41,7 @@ class ModelConfig:
   d_ff: int
   max_length: int
   rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
   rms_eps: float = 1e-6
   tied: bool = True
   qkv_bias: bool = False
@@ -49,6 +52,12 @@ class ModelConfig:
   remat: str = "none"
 
   def __post_init__(self):
+    if not isinstance(self.rope_scaling, RopeScaling | None):
+      try:
+        scaling = RopeScaling(**dict(self.rope_scaling))
+      except TypeError as e:
+        raise UserError(f"model: rope_scaling: {e}") from None
+      object.__setattr__(self, "rope_scaling", scaling)
     if self.n_heads % self.n_kv_heads:
       raise UserError(
         f"model: n_kv_heads={self.n_kv_heads} must divide"

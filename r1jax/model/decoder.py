@@ -269,7 +269,8 @@ class Decoder(nn.Module):
     return self.norm(x), cache, kv
 
   def _rope(self, positions):
-    return rope_table(positions, self.config.head_dim, self.config.rope_theta)
+    c = self.config
+    return rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
 
 
 def head_matrix(params, config):

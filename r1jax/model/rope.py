@@ -1,24 +1,133 @@
-"""Rotary position embedding."""
+"""Rotary position embedding, and its extensions to longer contexts."""
+
+import dataclasses
+import math
 
 import jax.numpy as jnp
+import numpy as np
+
+from r1jax.errors import UserError
+
+# kind -> the fields that it needs besides `factor`.
+KINDS = {
+  "linear": (),
+  "llama3": ("original_max_length", "low_freq_factor", "high_freq_factor"),
+  "yarn": ("original_max_length",),
+}
 
 
-def rope_table(positions, head_dim, theta):
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """How rotary frequencies are stretched beyond the length trained on.
+
+  Attributes:
+    kind: "linear" (Chen et al. 2023), "llama3" (Llama 3.1), or "yarn" (Peng et
+      al. 2023).
+    factor: how many times longer the context is.
+    original_max_length: of the model before, in tokens.
+    low_freq_factor, high_freq_factor: of llama3; wavelengths longer than
+      original_max_length / low are stretched whole, shorter than
+      original_max_length / high not at all.
+    beta_fast, beta_slow: of yarn; the rotations within the original length
+      at which stretching begins and is complete.
+    attention_factor: of yarn; multiplies cosines and sines. None is
+      0.1 ln(factor) + 1.
+    truncate: of yarn; whether the ends of its ramp are rounded outward.
+  """
+
+  kind: str
+  factor: float
+  original_max_length: int | None = None
+  low_freq_factor: float | None = None
+  high_freq_factor: float | None = None
+  beta_fast: float = 32.0
+  beta_slow: float = 1.0
+  attention_factor: float | None = None
+  truncate: bool = True
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise UserError(
+        f'model: rope_scaling.kind "{self.kind}" is unknown; known:'
+        f" {', '.join(KINDS)}"
+      )
+    for name in KINDS[self.kind]:
+      if getattr(self, name) is None:
+        raise UserError(
+          f"model: rope_scaling of kind {self.kind} needs {name}"
+        )
+
+
+def rope_table(positions, head_dim, theta, scaling=None):
   """Cosines and sines of the rotation of each position.
 
   Args:
     positions: [B, T] int32.
     head_dim: D.
     theta: base of the geometric frequencies theta^(-2i/D), i < D/2.
+    scaling: a `RopeScaling`, or None.
 
   Returns:
     cos, sin: [B, 1, T, D/2] float32, ready for `rotate`.
 
   Source: Su et al. 2021 (RoFormer), Eq. 15.
   """
-  inverse = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+  inverse, factor = frequencies(head_dim, theta, scaling)
   angles = positions[:, None, :, None] * inverse[None, None, None, :]
-  return jnp.cos(angles), jnp.sin(angles)
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  return (cos, sin) if factor == 1 else (cos * factor, sin * factor)
+
+
+def frequencies(head_dim, theta, scaling=None):
+  """Radians a position, and what cosines and sines are multiplied by.
+
+  Args: as `rope_table`.
+
+  Returns:
+    [D/2] float32 numpy array, and a float.
+  """
+  # In float32 throughout, as the checkpoints were trained: at position 10^5
+  # the last bit of a frequency is a hundredth of a radian.
+  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+  inverse = np.float32(1) / np.float32(theta) ** exponent
+  if scaling is None:
+    return inverse, 1.0
+  if scaling.kind == "linear":
+    return inverse / np.float32(scaling.factor), 1.0
+  if scaling.kind == "llama3":
+    return _llama3(inverse, scaling), 1.0
+  return _yarn(inverse, head_dim, theta, scaling)
+
+
+def _llama3(inverse, s):
+  """Long wavelengths stretched, short ones kept, a blend in between."""
+  wavelength = 2 * math.pi / inverse
+  low, high = s.low_freq_factor, s.high_freq_factor
+  keep = np.clip(
+    (s.original_max_length / wavelength - low) / (high - low), 0, 1
+  )
+  return ((1 - keep) * inverse / s.factor + keep * inverse).astype(np.float32)
+
+
+def _yarn(inverse, head_dim, theta, s):
+  """Peng et al. 2023, section 3.2 ("NTK-by-parts") and 3.4 (temperature)."""
+
+  def dimension(rotations):
+    """The dimension pair that turns so often within the original length."""
+    ratio = s.original_max_length / (rotations * 2 * math.pi)
+    return head_dim * math.log(ratio) / (2 * math.log(theta))
+
+  low, high = dimension(s.beta_fast), dimension(s.beta_slow)
+  if s.truncate:
+    low, high = math.floor(low), math.ceil(high)
+  low, high = max(low, 0), min(high, head_dim - 1)
+  high += 0.001 * (low == high)
+  stretched = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
+  out = inverse * (1 - stretched) + inverse / s.factor * stretched
+  factor = s.attention_factor
+  if factor is None:
+    factor = 0.1 * math.log(s.factor) + 1 if s.factor > 1 else 1.0
+  return out.astype(np.float32), factor
 
 
 def rotate(x, cos, sin):

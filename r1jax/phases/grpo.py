@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import learner, losses, policy
+from r1jax import learner, losses, policy, sharding
 from r1jax import optimizer as optim
 from r1jax.data import packing, sources
 from r1jax.errors import UserError
@@ -94,8 +94,9 @@ def pack_rollout(s, config, scored, advantages, step):
     )
   order = np.random.default_rng((s.seed, step)).permutation(len(scored.texts))
   longest = max(map(len, scored.prompts)) + config.max_new_tokens
+  rows = sharding.whole_rows(config.rows, s.mesh)
   micro = packing.capacity(
-    len(order) // config.minibatches, longest, config.row_length, config.rows
+    len(order) // config.minibatches, longest, config.row_length, rows
   )
   batches = []
   for members in np.split(order, config.minibatches):
@@ -117,7 +118,7 @@ def pack_rollout(s, config, scored, advantages, step):
       packing.pack(
         sequences,
         row_length=config.row_length,
-        rows=config.rows,
+        rows=rows,
         micro_batches=micro,
         pad_id=s.tokenizer.pad_id,
       )

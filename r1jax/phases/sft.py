@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from r1jax import learner, losses, policy
+from r1jax import learner, losses, policy, sharding
 from r1jax import optimizer as optim
 from r1jax.data import packing, sources
 from r1jax.errors import UserError
@@ -17,7 +17,7 @@ def sft(config, state, data, io):
 
   Args:
     config: steps, batch (examples a step), lr, schedule, warmup, row_length,
-      rows (of a micro-batch), save_every, log_every.
+      rows (of a micro-batch, at least), save_every, log_every.
     state: `TrainState` to start from, its parameters only; None is random.
     data: examples of an earlier phase, or the name of a source.
     io: the phase's `PhaseIO`.
@@ -31,14 +31,15 @@ def sft(config, state, data, io):
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   first, state = io.restore(state) or (0, state)
   io.bar(config.steps, first, show=("loss", "lr"))
+  rows = sharding.whole_rows(config.rows, s.mesh)
   micro = packing.capacity(
-    config.batch, config.row_length + 1, config.row_length, config.rows
+    config.batch, config.row_length + 1, config.row_length, rows
   )
   clock = time.perf_counter()
   tokens, since = 0, first
   for step in range(first, config.steps):
     batch = pack_examples(
-      s.tokenizer, stream(step, config.batch), config, micro
+      s.tokenizer, stream(step, config.batch), config, rows, micro
     )
     tokens += int((batch.segments > 0).sum())
     lr = optim.learning_rate(
@@ -70,7 +71,7 @@ def sft(config, state, data, io):
   return state, None
 
 
-def pack_examples(tokenizer, examples, config, micro_batches):
+def pack_examples(tokenizer, examples, config, rows, micro_batches):
   """Examples as a `Batch`; each trained token weighs the same."""
   sequences = [encode(tokenizer, e) for e in examples]
   for example, (tokens, _) in zip(examples, sequences):
@@ -91,7 +92,7 @@ def pack_examples(tokenizer, examples, config, micro_batches):
       for (tokens, _), w in zip(sequences, weights)
     ],
     row_length=config.row_length,
-    rows=config.rows,
+    rows=rows,
     micro_batches=micro_batches,
     pad_id=tokenizer.pad_id,
   )

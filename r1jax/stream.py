@@ -1,0 +1,101 @@
+"""One completion, token by token, for a person who waits for it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.errors import UserError
+from r1jax.model import Decoder
+from r1jax.sampler import SamplerConfig, draw, prefill
+
+# Prompts and rings are padded to a multiple of this, so that the turns of a
+# conversation share a few compiled programs.
+BUCKET = 128
+
+
+def stream(
+  model, params, prompt, key, *, max_new_tokens, temperature=1.0, top_p=1.0
+):
+  """Draws the tokens of one completion, each when it is asked for.
+
+  Args:
+    model: the `ModelConfig`. params: its parameters.
+    prompt: token ids.
+    key: typed PRNG key.
+    max_new_tokens: after which the stream ends.
+    temperature: divides the logits; 0 takes the likeliest token.
+    top_p: as in `SamplerConfig`.
+
+  Yields:
+    token ids. `send(token)` puts another in the place of the one just
+    yielded.
+
+  Raises:
+    UserError: the prompt is empty, or leaves no room in the model's length.
+  """
+  room = model.max_length - len(prompt)
+  if not len(prompt) or room < 1:
+    raise UserError(
+      f"a prompt of {len(prompt)} tokens; the model takes 1 to"
+      f" {model.max_length - 1}"
+    )
+  length = min(max_new_tokens, room)
+  config = SamplerConfig(
+    slots=1,
+    max_new_tokens=_bucket(length),
+    eos_id=-1,
+    top_p=top_p,
+    greedy=temperature == 0,
+  )
+  width = _bucket(len(prompt))
+  tokens = np.zeros((1, width), np.int32)
+  tokens[0, : len(prompt)] = prompt
+  mask = np.arange(width)[None] < len(prompt)
+  cache = _start(model, config, params, tokens, mask)
+  read = mask & (np.arange(width)[None] < len(prompt) - 1)
+  token = int(prompt[-1])
+  for t in range(length):
+    drawn, cache = _step(
+      model, config, params, cache, token, len(prompt) - 1 + t, t, read, key,
+      jnp.float32(temperature or 1.0),
+    )  # fmt: skip
+    token = int(drawn)
+    while (other := (yield token)) is not None:
+      token = int(other)
+
+
+def _bucket(n):
+  return -(-n // BUCKET) * BUCKET
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _start(model, config, params, tokens, mask):
+  decoder, length = Decoder(model), config.max_new_tokens
+  return prefill(decoder, params, tokens, mask, 1, length)[1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _step(
+  model, config, params, cache, token, position, t, read, key, temperature
+):
+  """The token after `token`, which stands in the ring's column t."""
+  decoder = Decoder(model)
+  hidden, cache = decoder.apply(
+    {"params": params},
+    jnp.full(1, token, jnp.int32),
+    jnp.full(1, position, jnp.int32),
+    cache,
+    jnp.zeros(1, jnp.int32),
+    read,
+    jnp.arange(config.max_new_tokens)[None] <= t,
+    t,
+    method="decode",
+  )
+  logits = decoder.apply({"params": params}, hidden, method="logits")
+  drawn, _ = draw(
+    logits.astype(jnp.float32), config, key, jnp.zeros(1, jnp.int32),
+    jnp.full(1, t), temperature,
+  )  # fmt: skip
+  return drawn[0], cache

@@ -1,0 +1,193 @@
+"""Hugging Face directories: what is wrong with one is said in one line."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from r1jax import hf
+from r1jax import model as model_lib
+from r1jax.errors import UserError
+from r1jax.model import ModelConfig, RopeScaling
+
+CONFIG = ModelConfig(
+  vocab_size=31, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4,
+  d_ff=24, max_length=64, qkv_bias=True,
+)  # fmt: skip
+
+
+@pytest.fixture
+def made(tmp_path):
+  """A directory with several files, and the parameters in it."""
+  params = model_lib.init(CONFIG, jax.random.key(0))
+  directory = tmp_path / "model"
+  hf.save(directory, CONFIG, params, shard_bytes=2000)
+  return directory, params
+
+
+def edit(path, change):
+  value = json.loads(path.read_text())
+  change(value)
+  path.write_text(json.dumps(value))
+
+
+def test_round_trip(made):
+  directory, params = made
+  assert len(list(directory.glob("*.safetensors"))) > 2
+  model, again = hf.load(directory)
+  assert model.config == CONFIG
+  jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+def test_a_single_file_and_another_dtype(tmp_path):
+  params = model_lib.init(CONFIG, jax.random.key(0))
+  hf.save(tmp_path / "m", CONFIG, params)
+  assert [p.name for p in tmp_path.glob("m/*.safetensors")] == [
+    "model.safetensors"
+  ]
+  model, again = hf.load(tmp_path / "m", dtype="bfloat16", max_length=32)
+  assert model.config.param_dtype == model.config.compute_dtype == "bfloat16"
+  assert model.config.max_length == 32
+  want = params["embed"]["embedding"].astype(jnp.bfloat16)
+  np.testing.assert_array_equal(again["embed"]["embedding"], want)
+
+
+def test_names_and_orientation(made):
+  directory, params = made
+  found = {}
+  for path in directory.glob("*.safetensors"):
+    found |= safetensors.numpy.load_file(path)
+  up = found["model.layers.1.mlp.up_proj.weight"]
+  np.testing.assert_array_equal(up, params["layers"]["up"]["kernel"][1].T)
+  assert "lm_head.weight" not in found  # tied
+  assert len(found) == 2 + 2 * (2 + 4 + 3 + 3)
+
+
+@pytest.mark.parametrize(
+  "scaling",
+  [
+    None,
+    RopeScaling("linear", 2.0),
+    RopeScaling("llama3", 8.0, 32, 1.0, 4.0),
+    RopeScaling("yarn", 4.0, 32, attention_factor=1.25, truncate=False),
+  ],
+)
+@pytest.mark.parametrize("flags", [{}, {"qkv_bias": True}, {"qk_norm": True}])
+def test_configs_there_and_back(scaling, flags):
+  config = ModelConfig(
+    vocab_size=31, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2,
+    head_dim=6, d_ff=24, max_length=64, rope_theta=5e5, tied=False,
+    rope_scaling=scaling, **flags,
+  )  # fmt: skip
+  raw = json.loads(json.dumps(hf.to_hf(config)))
+  assert ModelConfig(**hf.from_hf(raw)) == config
+
+
+def refuses(directory, *words):
+  with pytest.raises(UserError) as e:
+    hf.load(directory)
+  assert "\n" not in str(e.value)
+  for word in words:
+    assert word in str(e.value)
+
+
+def test_an_unknown_architecture(made):
+  directory, _ = made
+  edit(
+    directory / "config.json",
+    lambda c: c.update(architectures=["GPT2LMHeadModel"]),
+  )
+  refuses(directory, "GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM")
+
+
+@pytest.mark.parametrize(
+  "key, value", [("hidden_act", "gelu"), ("use_sliding_window", True)]
+)
+def test_what_the_decoder_does_not_compute(made, key, value):
+  directory, _ = made
+  edit(directory / "config.json", lambda c: c.update({key: value}))
+  refuses(directory, key)
+
+
+def test_a_missing_key(made):
+  directory, _ = made
+  edit(directory / "config.json", lambda c: c.pop("hidden_size"))
+  refuses(directory, "hidden_size")
+
+
+def test_a_truncated_file(made):
+  directory, _ = made
+  path = sorted(directory.glob("*.safetensors"))[1]
+  path.write_bytes(path.read_bytes()[:-10])
+  refuses(directory, path.name, "truncated")
+
+
+def test_an_absent_shard(made):
+  directory, _ = made
+  path = sorted(directory.glob("*.safetensors"))[1]
+  path.unlink()
+  refuses(directory, path.name, "absent", "index")
+
+
+def test_no_weights_at_all(made):
+  directory, _ = made
+  for path in [*directory.glob("*.safetensors*")]:
+    path.unlink()
+  refuses(directory, "model.safetensors")
+
+
+def rewrite(directory, change):
+  """The weights in one file, after `change`."""
+  found = {}
+  for path in [*directory.glob("*.safetensors")]:
+    found |= safetensors.numpy.load_file(path)
+    path.unlink()
+  (directory / "model.safetensors.index.json").unlink()
+  change(found)
+  safetensors.numpy.save_file(found, directory / "model.safetensors")
+
+
+def test_a_missing_weight(made):
+  directory, _ = made
+  name = "model.layers.1.self_attn.k_proj.bias"
+  rewrite(directory, lambda w: w.pop(name))
+  refuses(directory, name, "missing")
+
+
+def test_a_leftover_weight(made):
+  directory, _ = made
+  rewrite(directory, lambda w: w.update(surplus=np.zeros(3, np.float32)))
+  refuses(directory, "surplus", "left over")
+
+
+def test_a_weight_of_another_shape(made):
+  directory, _ = made
+  name = "model.norm.weight"
+  rewrite(directory, lambda w: w.update({name: np.zeros(3, np.float32)}))
+  refuses(directory, name, "[3]", "[16]")
+
+
+def test_saving_leaves_what_is_there(made):
+  directory, params = made
+  before = {p: p.read_bytes() for p in directory.iterdir()}
+  with pytest.raises(UserError, match="not empty"):
+    hf.save(directory, CONFIG, params)
+  assert {p: p.read_bytes() for p in directory.iterdir()} == before
+
+
+def test_a_failed_save_leaves_nothing(tmp_path):
+  params = model_lib.init(CONFIG, jax.random.key(0))
+  with pytest.raises(UserError, match="config.json"):
+    hf.save(tmp_path / "out", CONFIG, params, source=tmp_path / "absent")
+  assert not list(tmp_path.iterdir())
+
+
+def test_no_architecture_has_both():
+  config = ModelConfig(
+    **{**CONFIG.__dict__, "qkv_bias": True, "qk_norm": True}
+  )
+  with pytest.raises(UserError, match="qk_norm"):
+    hf.to_hf(config)

@@ -1,0 +1,122 @@
+"""A model from Hugging Face through the launcher, and out again."""
+
+import json
+
+import hf_files
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import launch, plan
+from r1jax import hf
+from r1jax import model as model_lib
+from r1jax.errors import UserError
+from r1jax.model import ModelConfig
+from r1jax.phases import PHASES
+from r1jax.tokenizer import HFTokenizer
+from tools import hf_export, hf_import, models
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  path = tmp_path_factory.mktemp("hf") / "model"
+  config = ModelConfig(
+    vocab_size=640, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2,
+    head_dim=4, d_ff=24, max_length=64, qk_norm=True, rms_eps=1e-5,
+    rope_scaling=dict(kind="yarn", factor=4.0, original_max_length=16),
+  )  # fmt: skip
+  hf.save(path, config, model_lib.init(config, jax.random.key(0)))
+  hf_files.write_tokenizer(path)
+  return path
+
+
+def experiment(directory, tmp_path, **model):
+  examples = tmp_path / "examples.jsonl"
+  examples.write_text(json.dumps({"prompt": "a b", "completion": "c d"}) + "\n")
+  c = ConfigDict()
+  c.model = f"hf:{directory}"
+  if model:
+    c.models = dict(mine=dict(model, hf=str(directory)))
+    c.model = "mine"
+  c.tokenizer = dict(kind="hf", path=str(directory))
+  c.task = dict(kind="files")
+  sft = dict(
+    phase="sft", data=str(examples), steps=1, batch=2, lr=1e-2, warmup=0,
+    schedule="constant", row_length=16, rows=2, save_every=1, log_every=1,
+  )  # fmt: skip
+  c.first = sft
+  c.second = dict(sft, init="first", steps=2)
+  c.phases = ("first", "second")
+  return c
+
+
+def test_train_and_export(directory, tmp_path):
+  config = experiment(directory, tmp_path)
+  launch.run(config, tmp_path / "run")
+  out = tmp_path / "out"
+  hf_export.main([f"--checkpoint={tmp_path}/run/second", f"--out={out}"])
+  model, params = hf.load(out)
+  start, before = hf.load(directory)
+  assert model.config == start.config
+  moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), before, params)
+  # Three steps of AdamW at 0.01 move every weight, and none by more.
+  assert all(0 < m < 0.04 for m in jax.tree.leaves(moved))
+  assert HFTokenizer(out).template().render([]).endswith("assistant\n")
+  # The tools take a phase of the run as it is.
+  decoder, loaded, tokenizer = models.load(tmp_path / "run" / "second")
+  assert decoder.config.vocab_size == 640 and tokenizer.eos_id is not None
+  jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+def test_a_shape_may_change_what_the_checkpoint_says(directory, tmp_path):
+  config = experiment(directory, tmp_path, max_length=32, remat="block")
+  first, second = plan.resolve(config, PHASES)
+  assert first.model.max_length == 32 and first.model.remat == "block"
+  assert first.weights == str(directory) and second.weights is None
+  assert first.model.n_layers == 2 and second.model == first.model
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+  config = experiment(tmp_path / "absent", tmp_path)
+  with pytest.raises(UserError, match="absent: there is no such directory"):
+    plan.resolve(config, PHASES)
+
+
+def test_import_and_export_keep_every_bit(directory, tmp_path, capsys):
+  hf_import.main([f"--model={directory}", f"--out={tmp_path}/ours"])
+  hf_export.main([f"--checkpoint={tmp_path}/ours", f"--out={tmp_path}/theirs"])
+  _, before = hf.load(directory)
+  _, after = hf.load(tmp_path / "theirs")
+  jax.tree.map(np.testing.assert_array_equal, before, after)
+  name = "tokenizer.json"
+  there = (tmp_path / "theirs" / name).read_bytes()
+  assert there == (directory / name).read_bytes()
+
+
+def fails(capsys, main, *argv):
+  with pytest.raises(SystemExit) as e:
+    main(list(argv))
+  assert e.value.code == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: ")
+  return line
+
+
+def test_one_line_for_what_is_wrong(directory, tmp_path, capsys, monkeypatch):
+  full = tmp_path / "full"
+  full.mkdir()
+  (full / "mine.txt").write_text("kept")
+  line = fails(capsys, hf_import.main, f"--model={directory}", f"--out={full}")
+  assert "not empty" in line
+  line = fails(
+    capsys, hf_export.main, f"--checkpoint={full}", f"--out={tmp_path}/o"
+  )
+  assert "no params/" in line
+  assert [p.name for p in full.iterdir()] == ["mine.txt"]
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  line = fails(
+    capsys, hf_import.main, "--model=nobody/nothing", f"--out={tmp_path}/o"
+  )
+  assert "nobody/nothing" in line and "hub" in line
+  assert not (tmp_path / "o").exists()

@@ -1,0 +1,52 @@
+"""A checkpoint of ours -> what `transformers`, vLLM and others load.
+
+  python -m tools.hf_export --checkpoint=RUN/PHASE --out=DIR
+
+Tokenizer, generation config and chat template are those of the model that
+the run or the import began with.
+"""
+
+import argparse
+from pathlib import Path
+
+from experiments import commandline
+from r1jax import checkpoint, hf
+from r1jax.errors import UserError
+from tools import models
+
+
+def main(argv=None):
+  """Reads, checks and writes."""
+  parser = argparse.ArgumentParser(
+    prog="tools.hf_export",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    "--checkpoint",
+    required=True,
+    type=Path,
+    help="a phase of a run, or what tools.hf_import made",
+  )
+  parser.add_argument(
+    "--out", required=True, type=Path, help="the directory to make"
+  )
+  args = parser.parse_args(argv)
+  with commandline.one_line_errors():
+    if not models.is_ours(args.checkpoint):
+      raise UserError(
+        f"{args.checkpoint} has no params/; name a phase of a run (RUN/PHASE)"
+        " or what tools.hf_import made"
+      )
+    params = checkpoint.load(args.checkpoint / models.PARAMS)
+    hf.save(
+      args.out,
+      models.config(args.checkpoint, params),
+      params,
+      source=models.source(args.checkpoint),
+    )
+    print(f"{args.out}: written")
+
+
+if __name__ == "__main__":
+  main()
