@@ -75,23 +75,22 @@ class ChatTemplate:
       text += THINK
     return text
 
-  def example(self, question, reply, **variables):
-    """Prompt and completion of a turn to learn from.
 
-    The thinking of the reply stays whole: templates strip it from turns of
-    the past, which a target is not.
+def target(prompt, reply):
+  """What of a reply is to be learned after a prompt.
 
-    Args:
-      question: of the user. reply: the whole target, thinking included.
+  All of it, its thinking too, which templates strip from turns of the past
+  only; but what the prompt prefills was not written by the policy.
 
-    Returns:
-      prompt and completion; together what the model should have written,
-      up to its end-of-sequence token.
-    """
-    prompt = self.render([{"role": "user", "content": question}], **variables)
-    if prompt.endswith(THINK) and reply.startswith(THINK):
-      reply = reply[len(THINK) :]
-    return prompt, reply
+  Args:
+    prompt: a rendered one. reply: the whole turn.
+
+  Returns:
+    str; prompt + target ends with the reply.
+  """
+  if prompt.endswith(THINK) and reply.startswith(THINK):
+    return reply[len(THINK) :]
+  return reply
 
 
 def r1_zero(question):

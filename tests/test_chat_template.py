@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1jax.chat_template import ChatTemplate, r1_zero
+from r1jax.chat_template import ChatTemplate, r1_zero, target
 from r1jax.errors import UserError
 from r1jax.verifiers import think_format
 
@@ -56,17 +56,16 @@ def test_history_loses_its_thinking_but_a_target_does_not():
     [user("a"), {"role": "assistant", "content": reply}, user("c")]
   )
   assert "long" not in history
-  prompt, completion = template.example("a", reply)
+  prompt = template.render([user("a")])
+  completion = target(prompt, reply)
   assert prompt + completion == f"<s><｜User｜>a<｜Assistant｜>{reply}"
   assert completion == "long\n</think>\n\nb"  # what is prefilled: not trained
-  prompt, completion = ChatTemplate(CHATML).example("a", reply)
-  assert completion == reply
+  assert target(ChatTemplate(CHATML).render([user("a")]), reply) == reply
 
 
 def test_the_format_reward_knows_of_the_prefilled_tag():
-  prompt, completion = ChatTemplate(R1, SPECIAL).example(
-    "a", "<think>\nx\n</think>\n<answer>b</answer>"
-  )
+  prompt = ChatTemplate(R1, SPECIAL).render([user("a")])
+  completion = target(prompt, "<think>\nx\n</think>\n<answer>b</answer>")
   assert think_format.well_formed(
     completion, prompt.rstrip().endswith("<think>")
   )

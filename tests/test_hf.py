@@ -170,6 +170,12 @@ def test_a_weight_of_another_shape(made):
   refuses(directory, name, "[3]", "[16]")
 
 
+def test_a_dtype_that_is_none(made):
+  directory, _ = made
+  with pytest.raises(UserError, match="float99"):
+    hf.load(directory, dtype="float99")
+
+
 def test_saving_leaves_what_is_there(made):
   directory, params = made
   before = {p: p.read_bytes() for p in directory.iterdir()}

@@ -82,7 +82,10 @@ def load(directory, dtype=None, mesh=None, **fields):
   files = _tensors(directory)
   if dtype is None:
     dtype = DTYPES[next(iter(files.values())).dtype].name
-  dtype = np.dtype(dtype).name
+  try:
+    dtype = jnp.dtype(dtype).name
+  except TypeError as e:
+    raise UserError(f"dtype: {e}") from None
   config = {"compute_dtype": dtype, **config, "param_dtype": dtype}
   model = ModelConfig(**config)
   if mesh is None:

@@ -23,7 +23,7 @@ def evaluate(config, state, data, io):
     language, tokens (mean length of a completion).
   """
   s = setup(config)
-  problems = sources.problems(config.task, io)["test"]
+  problems = sources.problems(config.task, io, s.tokenizer)["test"]
   problems = [problems[i] for i in range(min(config.problems, len(problems)))]
   io.bar(1, 0, show=("pass@1", "tokens"))
   prompts, rollout = rollout_lib.generate(

@@ -33,7 +33,7 @@ def grpo(config, state, data, io):
     the final `TrainState`, and None.
   """
   s = setup(config)
-  problems = sources.problems(config.task, io)["train"]
+  problems = sources.problems(config.task, io, s.tokenizer)["train"]
   update = update_fn(s.model, s.optimizer, s.mesh)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   tree = {"state": state, "reference": copy(state.params)}

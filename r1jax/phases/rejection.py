@@ -28,7 +28,7 @@ def rejection(config, state, data, io):
     `state` unchanged, and the list of `Example`.
   """
   s = setup(config)
-  problems = sources.problems(config.task, io)["train"]
+  problems = sources.problems(config.task, io, s.tokenizer)["train"]
   params = learner.place_params(state.params, s.mesh)
   steps = -(-config.problems // config.prompts)
   kept, seen = [], 0

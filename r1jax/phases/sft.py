@@ -26,7 +26,9 @@ def sft(config, state, data, io):
     the final `TrainState`, and None.
   """
   s = setup(config)
-  stream = sources.examples(config.task, data, s.seed, config.name, io)
+  stream = sources.examples(
+    config.task, data, s.seed, config.name, io, s.tokenizer
+  )
   update = update_fn(s.model, s.optimizer, s.mesh)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   first, state = io.restore(state) or (0, state)
