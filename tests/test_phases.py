@@ -96,7 +96,7 @@ def evaluated(monkeypatch, texts, ended):
   setup = types.SimpleNamespace(tokenizer=decoder, mesh=None, key=None)
   monkeypatch.setattr(evaluate, "setup", lambda c: setup)
   monkeypatch.setattr(
-    evaluate.sources, "problems", lambda task, io: {"test": [problem()]}
+    evaluate.sources, "problems", lambda *args: {"test": [problem()]}
   )
   monkeypatch.setattr(evaluate.learner, "place_params", lambda p, mesh: p)
   monkeypatch.setattr(
