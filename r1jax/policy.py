@@ -23,6 +23,7 @@ def logprobs(
   segments,
   targets,
   *,
+  prefixes=None,
   temperature=1.0,
   chunk=None,
 ):
@@ -33,6 +34,7 @@ def logprobs(
     params: its parameters.
     tokens, positions, segments: [B, T] int32, as in `types.Batch`.
     targets: [B, T] int32; entry t is scored given tokens up to t.
+    prefixes: [B, T] int32 as in `types.Batch`, or None.
     temperature: divides the logits, as in the sampler.
     chunk: positions of a row whose logits exist at a time; default, as many
       as fit `CHUNK_LOGITS` numbers.
@@ -42,7 +44,7 @@ def logprobs(
     gradients. Padding gets finite values without meaning.
   """
   hidden = Decoder(config).apply(
-    {"params": params}, tokens, positions, segments, method="hidden"
+    {"params": params}, tokens, positions, segments, prefixes, method="hidden"
   )
   head = head_matrix(params, config).astype(config.compute_dtype)
   hidden = (hidden / temperature).astype(config.compute_dtype)

@@ -104,8 +104,10 @@ class Batch(NamedTuple):
 
   Attributes:
     tokens: int32, the inputs.
-    positions: int32, from 0 in each segment.
+    positions: int32, from 0 in each segment, or on from its prefix.
     segments: int32, 1, 2, ... along a row; 0 is padding.
+    prefixes: int32, the earlier segment that also comes before this token,
+      the prompt that several completions share; 0 where there is none.
     targets: int32, the next token of the same segment.
     weights: float32, the share of this prediction in the loss; they sum to 1
       over the whole batch, 0 where nothing is to be learned.
@@ -116,6 +118,7 @@ class Batch(NamedTuple):
   tokens: Any
   positions: Any
   segments: Any
+  prefixes: Any
   targets: Any
   weights: Any
   advantages: Any

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import evaluate as metrics
@@ -30,7 +31,7 @@ SETUP = types.SimpleNamespace(
 
 
 def config(**fields):
-  return types.SimpleNamespace(name="a_phase", **fields)
+  return ConfigDict({"name": "a_phase", **fields})
 
 
 # --- votes -------------------------------------------------------------------
@@ -182,9 +183,7 @@ def test_encoding_without_a_prompt():
 
 def test_packed_examples_weigh_each_token_the_same():
   examples = [Example("a b", "c"), Example("d", "e f g h"), Example("", "a b")]
-  batch = sft.pack_examples(
-    TOKENIZER, examples, config(row_length=8), 2, 2
-  )
+  batch = sft.pack_examples(TOKENIZER, examples, config(row_length=8), 2, 2)
   # 1 + 1 and 4 + 1 tokens after the prompts; of 2 + 1 without a prompt the
   # first cannot be predicted, and so has no part in the mean.
   trained = batch.weights > 0
@@ -314,9 +313,7 @@ def test_minibatches_that_do_not_divide_are_named(rollout):
 def test_supervised_loss_of_a_fresh_model_is_about_log_v():
   mesh = learner.sharding.make_mesh(devices=jax.devices()[:1])
   examples = [Example("a b", "c d e f"), Example("g", "h a b")]
-  batch = sft.pack_examples(
-    TOKENIZER, examples, config(row_length=16), 1, 1
-  )
+  batch = sft.pack_examples(TOKENIZER, examples, config(row_length=16), 1, 1)
   optimizer = learner.optim.OptimizerConfig()
   state = learner.new_state(MODEL, optimizer, mesh, None, jax.random.key(0))
   update = sft.update_fn(MODEL, optimizer, mesh)

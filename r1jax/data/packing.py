@@ -1,4 +1,8 @@
-"""Sequences of any length into fixed rows, without attention between them."""
+"""Sequences of any length into fixed rows, without attention between them.
+
+Completions of one prompt may share it: it then stands once before them, all
+but its last token, which predicts another token in each and so opens each.
+"""
 
 import bisect
 import math
@@ -18,12 +22,15 @@ class Sequence(NamedTuple):
     weights: [n] floats, the share of each token in the loss; 0 in the prompt.
     advantage: of the completion; 0 outside RL.
     old_logprobs: [n] floats, log pi_old of each token, or None.
+    prompt: tokens of the prompt, if it may be shared with the sequences that
+      have the same one; otherwise 0.
   """
 
   tokens: np.ndarray
   weights: np.ndarray
   advantage: float = 0.0
   old_logprobs: np.ndarray | None = None
+  prompt: int = 0
 
 
 def best_fit(lengths, row_length):
@@ -48,14 +55,48 @@ def best_fit(lengths, row_length):
   return rows
 
 
-def capacity(count, longest, row_length, rows):
+def bundles(sequences, row_length):
+  """Which sequences share a prompt, no more together than fit a row.
+
+  Args:
+    sequences: of `Sequence`.
+
+  Returns:
+    list of lists of indices; those without a shared prompt are alone.
+  """
+  groups = {}
+  for i, s in enumerate(sequences):
+    key = np.asarray(s.tokens[: s.prompt]).tobytes() if s.prompt > 1 else i
+    groups.setdefault(key, []).append(i)
+  found = []
+  for members in groups.values():
+    prefix = _prefix(sequences[members[0]])
+    own = [len(sequences[i].tokens) - 1 - prefix for i in members]
+    found += [
+      [members[j] for j in part] for part in best_fit(own, row_length - prefix)
+    ]
+  return found
+
+
+def _prefix(sequence):
+  """How many tokens stand once for all that share the prompt."""
+  return max(0, sequence.prompt - 1)
+
+
+def capacity(count, longest, row_length, rows, shared=False):
   """Micro-batches that hold any `count` sequences of at most `longest` tokens.
 
   Rounded up to a power of two, so that batches of about the same size share a
   compiled program.
+
+  Args:
+    count, longest: of the sequences. row_length, rows: of a micro-batch.
+    shared: whether they may share prompts. Bundles fill rows less evenly: all
+      that is sure is that no two rows would fit into one.
   """
   each = max(1, row_length // max(1, longest - 1))
-  micro = math.ceil(math.ceil(count / each) / rows)
+  needed = 2 * count / each + 1 if shared else count / each
+  micro = math.ceil(math.ceil(needed) / rows)
   return 1 << (micro - 1).bit_length()
 
 
@@ -63,38 +104,58 @@ def pack(sequences, *, row_length, rows, micro_batches, pad_id=0):
   """A `Batch` of numpy arrays [M, B, T].
 
   Args:
-    sequences: of `Sequence`, each of n tokens taking n - 1 places of a row.
+    sequences: of `Sequence`, each of n tokens taking n - 1 places of a row,
+      less what it shares.
     row_length: T. rows: B. micro_batches: M, see `capacity`.
     pad_id: fills what is left.
 
   Raises:
     UserError: a sequence is longer than a row.
   """
-  lengths = [len(s.tokens) - 1 for s in sequences]
-  if lengths and max(lengths) > row_length:
+  longest = max((len(s.tokens) - 1 for s in sequences), default=0)
+  if longest > row_length:
     raise UserError(
-      f"a sequence of {max(lengths) + 1} tokens does not fit a row of"
+      f"a sequence of {longest + 1} tokens does not fit a row of"
       f" row_length={row_length}; raise row_length or shorten the data"
     )
   shape = (micro_batches * rows, row_length)
   tokens = np.full(shape, pad_id, np.int32)
   targets = np.full(shape, pad_id, np.int32)
-  positions, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+  positions, segments, prefixes = (np.zeros(shape, np.int32) for _ in range(3))
   weights, advantages, old = (np.zeros(shape, np.float32) for _ in range(3))
-  packed = best_fit(lengths, row_length)
+  parts = bundles(sequences, row_length)
+  packed = best_fit([_length(sequences, part) for part in parts], row_length)
   for row, members in enumerate(packed):
-    start = 0
-    for segment, i in enumerate(members, start=1):
-      s, n = sequences[i], lengths[i]
-      at = (row, slice(start, start + n))
-      tokens[at], targets[at] = s.tokens[:-1], s.tokens[1:]
-      positions[at], segments[at] = np.arange(n), segment
-      weights[at], advantages[at] = s.weights[1:], s.advantage
-      if s.old_logprobs is not None:
-        old[at] = s.old_logprobs[1:]
-      start += n
-  leaves = (tokens, positions, segments, targets, weights, advantages, old)
+    start, segment = 0, 0
+    for part in (parts[j] for j in members):
+      shared, prefix = 0, _prefix(sequences[part[0]])
+      if prefix:
+        segment = shared = segment + 1
+        at = (row, slice(start, start + prefix))
+        tokens[at] = sequences[part[0]].tokens[:prefix]
+        positions[at], segments[at] = np.arange(prefix), segment
+        start += prefix
+      for s in (sequences[i] for i in part):
+        n = len(s.tokens) - 1 - prefix
+        segment += 1
+        at = (row, slice(start, start + n))
+        tokens[at], targets[at] = s.tokens[prefix:-1], s.tokens[prefix + 1 :]
+        positions[at], segments[at] = prefix + np.arange(n), segment
+        prefixes[at] = shared
+        weights[at], advantages[at] = s.weights[prefix + 1 :], s.advantage
+        if s.old_logprobs is not None:
+          old[at] = s.old_logprobs[prefix + 1 :]
+        start += n
+  leaves = (
+    tokens, positions, segments, prefixes, targets, weights, advantages, old
+  )  # fmt: skip
   return Batch(
     *(x.reshape(micro_batches, rows, row_length) for x in leaves),
     count=np.int32(-(-len(packed) // rows)),
   )
+
+
+def _length(sequences, part):
+  """Places of a row that a bundle takes."""
+  prefix = _prefix(sequences[part[0]])
+  return prefix + sum(len(sequences[i].tokens) - 1 - prefix for i in part)

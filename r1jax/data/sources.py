@@ -9,7 +9,7 @@ import random
 import zlib
 
 from r1jax import chat_template
-from r1jax.data import countdown, jsonl
+from r1jax.data import countdown, gym, jsonl
 from r1jax.data import problems as problems_lib
 from r1jax.errors import UserError
 from r1jax.tokenizer import (
@@ -19,7 +19,7 @@ from r1jax.tokenizer import (
 )
 from r1jax.types import Example
 
-TASKS = ("countdown", "files")
+TASKS = ("countdown", "reasoning_gym", "files")
 # How the question of a problem becomes a prompt: as it is; by the paper's
 # template for base models; by the tokenizer's chat template; by that with
 # `<think>` prefilled.
@@ -49,64 +49,104 @@ def tokenizer(config):
 def problems(task, io, tokenizer):
   """The problem sets of a task.
 
+  What is generated, `train` and `test` many by `seed`, is written under
+  `io.root` on first use.
+
   Args:
-    task: mapping with `kind`: "countdown", generated and written under
-      `io.root` on first use, `train` and `test` many; or "files", with
-      `train` and `test` the paths of JSONL files and, optionally, `template`,
-      one of `TEMPLATES`, for the questions that stand there as prompts.
+    task: mapping with `kind`: "countdown"; "reasoning_gym", with `datasets`
+      as in `gym.make_problems`; or "files", with `train` and `test` the paths
+      of JSONL files. For the latter two optionally `template`, one of
+      `TEMPLATES`, which makes prompts of questions; for reasoning_gym also
+      `shots`, how many solved questions of the same data set go before.
     io: the phase's `PhaseIO`.
     tokenizer: whose chat template is meant.
 
   Returns:
-    dict of "train" and "test", each a `ProblemSet`.
+    dict of "train" and "test", each a `ProblemSet` or `ProblemList`.
   """
-  if task.kind == "files":
-    render = _template(task.get("template", "none"), tokenizer)
-    return {
-      split: problems_lib.ProblemList(
-        [
-          dataclasses.replace(p, prompt=render(p.prompt))
-          for p in jsonl.read_problems(task[split])
-        ]
-      )
-      for split in ("train", "test")
-    }
-  if task.kind != "countdown":
+  if task.kind not in TASKS:
     raise UserError(
       f'task.kind "{task.kind}" is unknown; known: {", ".join(TASKS)}'
     )
-  directory = io.root / "data"
-  if not problems_lib.exists(directory, task.kind):
-    problems_lib.write_problems(
-      directory,
-      task.kind,
-      countdown.make_problems(task.seed, task.train, task.test),
-    )
+  if task.kind == "countdown":
+    return _written(
+      io, task.kind, ("train", "test"),
+      lambda: countdown.make_problems(task.seed, task.train, task.test),
+    )  # fmt: skip
+  render = _template(task.get("template", "none"), tokenizer)
+  if task.kind == "files":
+    solved = []
+    sets = {s: jsonl.read_problems(task[s]) for s in ("train", "test")}
+  else:
+    shots = task.get("shots", 0)
+    sets = _written(
+      io, task.kind, ("train", "test", "shots")[: 3 if shots else 2],
+      lambda: gym.make_problems(
+        task.datasets, task.seed, task.train, task.test, shots
+      ),
+    )  # fmt: skip
+    solved = sets.pop("shots", [])[:]
   return {
-    split: problems_lib.load_problems(directory, task.kind, split)
-    for split in ("train", "test")
+    split: problems_lib.ProblemList(
+      [
+        dataclasses.replace(p, prompt=render(p.prompt, _solved(solved, p)))
+        for p in found
+      ]
+    )
+    for split, found in sets.items()
   }
 
 
+def _written(io, name, splits, make):
+  """The splits of a problem set, made and written where there is none."""
+  directory = io.root / "data"
+  if not problems_lib.exists(directory, name):
+    problems_lib.write_problems(directory, name, make())
+  return {
+    split: problems_lib.load_problems(directory, name, split)
+    for split in splits
+  }
+
+
+def _solved(solved, problem):
+  """The turns that show how a problem of its kind is answered."""
+  turns = []
+  for shot in solved:
+    if shot.data["dataset"] == problem.data["dataset"]:
+      reply = (
+        f"<think> The answer is {shot.answer}. </think>"
+        f" <answer> {shot.answer} </answer>"
+      )
+      turns.append({"role": "user", "content": shot.prompt})
+      turns.append({"role": "assistant", "content": reply})
+  return turns
+
+
 def _template(name, tokenizer):
-  """The function from a question to a prompt."""
+  """The function from a question and the turns before it to a prompt."""
   if name not in TEMPLATES:
     raise UserError(
       f'task.template "{name}" is unknown; known: {", ".join(TEMPLATES)}'
     )
-  if name == "none":
-    return lambda question: question
-  if name == "r1_zero":
-    return chat_template.r1_zero
-  if not hasattr(tokenizer, "template"):
-    raise UserError(
-      f'task.template "{name}" needs a tokenizer with a chat template;'
-      ' c.tokenizer = dict(kind="hf", path=DIR) brings one'
+  if name.startswith("chat"):
+    if not hasattr(tokenizer, "template"):
+      raise UserError(
+        f'task.template "{name}" needs a tokenizer with a chat template;'
+        ' c.tokenizer = dict(kind="hf", path=DIR) brings one'
+      )
+    template = tokenizer.template()
+    return lambda question, before=(): template.render(
+      [*before, {"role": "user", "content": question}],
+      think=name == "chat_think",
     )
-  template = tokenizer.template()
-  return lambda question: template.render(
-    [{"role": "user", "content": question}], think=name == "chat_think"
-  )
+  single = chat_template.r1_zero if name == "r1_zero" else str
+
+  def render(question, before=()):
+    if before:
+      raise UserError('task.shots needs task.template "chat" or "chat_think"')
+    return single(question)
+
+  return render
 
 
 def examples(task, data, seed, phase, io, tokenizer):

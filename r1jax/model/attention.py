@@ -39,23 +39,29 @@ def attend(q, parts):
     u = v.shape[2]
     p = probs[..., start : start + u].reshape(b, kv, h // kv * t, u)
     out += jnp.einsum(
-      "bkqu,bkud->bkqd", p.astype(v.dtype), v,
+      "bkqu,bkud->bkqd",
+      p.astype(v.dtype),
+      v,
       preferred_element_type=jnp.float32,
     )
     start += u
   return out.reshape(b, h, t, d).astype(q.dtype)
 
 
-def causal_mask(segments):
-  """True where query and key share a segment and the key is not later.
+def causal_mask(segments, prefixes=None):
+  """True where a query may look at a key, which is not later.
 
   Args:
-    segments: [B, T] int32; 0 is padding, which nothing attends to.
+    segments: [B, T] int32; 0 is padding, which nothing attends to. Tokens see
+      their own segment,
+    prefixes: [B, T] int32 or None: and this one, if it is not 0.
 
   Returns:
     [B, T, T] bool, queries by keys.
   """
   t = segments.shape[1]
-  same = segments[:, :, None] == segments[:, None, :]
-  real = segments[:, None, :] > 0
-  return same & real & jnp.tril(jnp.ones((1, t, t), bool))
+  keys = segments[:, None, :]
+  seen = segments[:, :, None] == keys
+  if prefixes is not None:
+    seen |= prefixes[:, :, None] == keys
+  return seen & (keys > 0) & jnp.tril(jnp.ones((1, t, t), bool))

@@ -215,21 +215,28 @@ class Decoder(nn.Module):
     """
     return self.logits(self.hidden(tokens, positions, segments))
 
-  def hidden(self, tokens, positions=None, segments=None):
-    """Final hidden states [B, T, d]; the arguments of `__call__`."""
-    return self._forward(tokens, positions, segments, keep_kv=False)[0]
+  def hidden(self, tokens, positions=None, segments=None, prefixes=None):
+    """Final hidden states [B, T, d].
+
+    Args:
+      tokens, positions, segments: as of `__call__`.
+      prefixes: [B, T] int32 or None, as in `types.Batch`.
+    """
+    return self._forward(tokens, positions, segments, prefixes)[0]
 
   def prefill(self, tokens, positions, segments):
     """Hidden states; keys [L, B, K, D, T] and values [L, B, K, T, D]."""
     return self._forward(tokens, positions, segments, keep_kv=True)
 
-  def _forward(self, tokens, positions, segments, keep_kv):
+  def _forward(self, tokens, positions, segments, prefixes=None, keep_kv=False):
     if positions is None:
       positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     if segments is None:
       segments = jnp.ones_like(tokens)
     context = Context(
-      *self._rope(positions), mask=causal_mask(segments), keep_kv=keep_kv
+      *self._rope(positions),
+      mask=causal_mask(segments, prefixes),
+      keep_kv=keep_kv,
     )
     x, _, kv = self._layers(tokens, None, context)
     return x, kv

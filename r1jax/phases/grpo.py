@@ -22,9 +22,10 @@ def grpo(config, state, data, io):
   Args:
     config: steps (rollouts), prompts (N), group (G), minibatches (optimiser
       steps a rollout), lr, schedule and warmup (in rollouts), epsilon, beta,
-      ref_every (rollouts between replacements of the reference), temperature,
-      rewards (name -> weight), slots, max_new_tokens, row_length, rows,
-      save_every.
+      ref_every (rollouts between replacements of the reference, if beta is
+      not 0), temperature, rewards (name -> weight), slots, max_new_tokens,
+      row_length, rows, save_every; optionally share_prompts (whether the
+      completions of a row share their prompt).
     state: `TrainState` whose parameters RL starts from.
     data: not used; the problems are those of `config.task`.
     io: the phase's `PhaseIO`.
@@ -36,13 +37,16 @@ def grpo(config, state, data, io):
   problems = sources.problems(config.task, io, s.tokenizer)["train"]
   update = update_fn(s.model, s.optimizer, s.mesh)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
-  tree = {"state": state, "reference": copy(state.params)}
+  # Without a KL term there is no second set of parameters to keep.
+  tree = {"state": state}
+  if config.beta:
+    tree["reference"] = copy(state.params)
   first, tree = io.restore(tree) or (0, tree)
-  state, reference = tree["state"], tree["reference"]
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
-    if step and step % config.ref_every == 0:
-      reference = copy(state.params)
+    state = tree["state"]
+    if config.beta and step and step % config.ref_every == 0:
+      tree["reference"] = copy(state.params)
     clock = Clock()
     batch = problems.take(step, config.prompts, s.seed)
     prompts, rollout = rollout_lib.generate(
@@ -67,17 +71,18 @@ def grpo(config, state, data, io):
     updates = []
     for minibatch in packed:
       state, metrics = update(
-        state, learner.place(minibatch, s.mesh), lr, reference,
+        state, learner.place(minibatch, s.mesh), lr, tree.get("reference"),
         config.epsilon, config.beta, config.temperature,
       )  # fmt: skip
       updates.append(metrics)
+    tree["state"] = state
     updates = jax.device_get(updates)
     clock("update")
     io.report(step, report(scored, advantages, updates, clock.seconds))
     io.samples(step, rollout_lib.sample_rows(scored, 4))
     if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-      io.save(step + 1, {"state": state, "reference": reference})
-  return state, None
+      io.save(step + 1, tree)
+  return tree["state"], None
 
 
 def pack_rollout(s, config, scored, advantages, step):
@@ -95,8 +100,9 @@ def pack_rollout(s, config, scored, advantages, step):
   order = np.random.default_rng((s.seed, step)).permutation(len(scored.texts))
   longest = max(map(len, scored.prompts)) + config.max_new_tokens
   rows = sharding.whole_rows(config.rows, s.mesh)
+  shared = config.get("share_prompts", False)
   micro = packing.capacity(
-    len(order) // config.minibatches, longest, config.row_length, rows
+    len(order) // config.minibatches, longest, config.row_length, rows, shared
   )
   batches = []
   for members in np.split(order, config.minibatches):
@@ -111,6 +117,7 @@ def pack_rollout(s, config, scored, advantages, step):
         w[: rollout.lengths[i]],
         advantages[i // group, i % group],
         rollout.logprobs[i, : rollout.lengths[i]],
+        shared,
       )
       for i, w in zip(members, weights)
     ]
@@ -126,7 +133,9 @@ def pack_rollout(s, config, scored, advantages, step):
   return batches
 
 
-def sequence(prompt, completion, weights, advantage, old_logprobs):
+def sequence(
+  prompt, completion, weights, advantage, old_logprobs, shared=False
+):
   """A `packing.Sequence`; nothing of the prompt is trained."""
   blank = np.zeros(len(prompt), np.float32)
   return packing.Sequence(
@@ -134,6 +143,7 @@ def sequence(prompt, completion, weights, advantage, old_logprobs):
     np.concatenate((blank, weights)),
     advantage,
     np.concatenate((blank, old_logprobs)),
+    prompt=len(prompt) if shared else 0,
   )
 
 
@@ -149,11 +159,14 @@ def update_fn(model, optimizer, mesh):
     def score(p):
       return policy.logprobs(
         model, p, batch.tokens, batch.positions, batch.segments,
-        batch.targets, temperature=temperature,
+        batch.targets, prefixes=batch.prefixes, temperature=temperature,
       )  # fmt: skip
 
     logprobs, entropy = score(params)
-    ref_logprobs, _ = jax.lax.stop_gradient(score(reference))
+    if reference is None:  # beta is 0
+      ref_logprobs = jax.lax.stop_gradient(logprobs)
+    else:
+      ref_logprobs, _ = jax.lax.stop_gradient(score(reference))
     loss, metrics = losses.grpo_loss(
       logprobs, batch.old_logprobs, ref_logprobs, batch.advantages,
       batch.weights, epsilon, beta,
@@ -213,4 +226,3 @@ class Clock:
 def copy(params):
   """Parameters that survive the donation of their originals."""
   return jax.tree.map(jnp.copy, params)
-

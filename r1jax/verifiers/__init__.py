@@ -6,10 +6,10 @@ function (problem, completion) -> answer or None.
 """
 
 from r1jax.errors import UserError
-from r1jax.verifiers import countdown
+from r1jax.verifiers import countdown, exact
 
-VERIFIERS = {"countdown": countdown.verify}
-ANSWERS = {"countdown": countdown.final_answer}
+VERIFIERS = {"countdown": countdown.verify, "exact": exact.verify}
+ANSWERS = {"countdown": countdown.final_answer, "exact": exact.final_answer}
 
 
 def verify(problem, completion):

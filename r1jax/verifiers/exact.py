@@ -1,0 +1,33 @@
+"""Is the answer the one that stands in the data set?"""
+
+from r1jax.types import Verdict
+from r1jax.verifiers import think_format
+
+
+def verify(problem, completion):
+  """Whether the answer is `problem.answer`, apart from white space.
+
+  For answers that can be written in one way only; "12.0" is not "12".
+
+  Args:
+    problem: a `Problem`; its data plays no part.
+    completion: the text that the policy wrote.
+
+  Returns:
+    `Verdict`; reason "correct", "wrong" or "no_answer".
+  """
+  text = final_answer(problem, completion)
+  if text is None:
+    return Verdict(False, 0.0, "no_answer")
+  if text != _normal(problem.answer):
+    return Verdict(False, 0.0, "wrong")
+  return Verdict(True, 1.0, "correct")
+
+
+def final_answer(problem, completion):
+  """What a majority vote counts: the answer's text, or None."""
+  return _normal(think_format.answer(completion) or "") or None
+
+
+def _normal(text):
+  return " ".join(text.split())
