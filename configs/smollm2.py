@@ -40,10 +40,10 @@ def get_config(size="cpu"):
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
-    phase="grpo", steps=60, prompts=8, group=8, minibatches=1, lr=1e-5,
+    phase="grpo", steps=60, prompts=8, group=8, minibatches=1, lr=2e-5,
     schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=60,
     temperature=1.0, slots=64, rewards=dict(accuracy=1.0, format=0.2),
-    share_prompts=True, row_length=512, rows=1, save_every=10, **length,
+    share_prompts=True, row_length=400, rows=2, save_every=10, **length,
   )  # fmt: skip
   c.eval_r1_zero = dict(evaluate, init="r1_zero", label="R1-Zero")
   c.phases = ("eval_base", "r1_zero", "eval_r1_zero")
