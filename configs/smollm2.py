@@ -1,4 +1,4 @@
-"""R1-Zero on a real model: SmolLM2-135M-Instruct learns small arithmetic.
+"""R1-Zero on a real model: SmolLM2-135M-Instruct counts and multiplies.
 
   python -m tools.get_smollm2 --out=smollm2
   python -m experiments.launch --config=configs/smollm2.py --workdir=DIR
@@ -22,13 +22,13 @@ def get_config(size="cpu"):
   c.model = "hf:smollm2"
   c.tokenizer = dict(kind="hf", path="smollm2")
   c.task = dict(
-    kind="reasoning_gym", seed=0, train=900, test=256, template="chat",
+    kind="reasoning_gym", seed=0, train=800, test=256, template="chat",
     shots=3,
     datasets=dict(
-      chain_sum=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
-      products=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
       gcd=dict(min_value=1, max_value=50),
       lcm=dict(min_value=1, max_value=20),
+      letter_counting=dict(min_words=1, max_words=3),
+      products=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
     ),
   )  # fmt: skip
   c.mesh = dict(data=-1)
@@ -40,7 +40,7 @@ def get_config(size="cpu"):
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
-    phase="grpo", steps=60, prompts=8, group=8, minibatches=1, lr=2e-5,
+    phase="grpo", steps=60, prompts=8, group=8, minibatches=1, lr=5e-6,
     schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=60,
     temperature=1.0, slots=64, rewards=dict(accuracy=1.0, format=0.2),
     share_prompts=True, row_length=400, rows=2, save_every=10, **length,

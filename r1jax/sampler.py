@@ -1,26 +1,34 @@
-"""Sampling completions: one jitted loop over the learner's own parameters.
+"""Sampling completions: a jitted loop over the learner's own parameters.
 
 Prompts are prefilled once each. S slots decode side by side; when one ends
 its completion it takes the next from the queue inside the same loop, so a
 slot never waits for the longest of a batch. Which slot decodes a completion,
 and beside which others, does not enter its randomness: the draw of its token
 t uses fold_in(fold_in(key, index), t) and nothing else.
+
+The host looks in once every `stride` steps, to hand out what is finished
+while the rest goes on.
 """
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
 from r1jax.errors import UserError
-from r1jax.model import Cache, Decoder
+from r1jax.model import Decoder, decode
 from r1jax.types import Rollout
 
-# Of both caches: slots or prompts, and the heads of keys and values.
-CACHE = P(None, sharding.ROWS, "tensor")
+# Of keys and values: slots or prompts, and heads. A ring's chunks go before.
+PROMPTS = P(sharding.ROWS, "tensor")
+RING = P(None, sharding.ROWS, "tensor")
+# Prompts of a batch of the prefill: more would only take memory.
+PREFILL_ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +42,9 @@ class SamplerConfig:
     top_k: draw among the k likeliest tokens; 0 for all.
     top_p: draw among the likeliest tokens that hold this much probability.
     greedy: take the likeliest token; temperature, top_k, top_p play no part.
+    chunk: columns of the cache that are read together; only the chunks that
+      some slot needs are.
+    stride: decoding steps between two looks of the host.
   """
 
   slots: int
@@ -42,6 +53,8 @@ class SamplerConfig:
   top_k: int = 0
   top_p: float = 1.0
   greedy: bool = False
+  chunk: int = 64
+  stride: int = 64
 
   def __post_init__(self):
     for name, allowed, ok in (
@@ -49,6 +62,8 @@ class SamplerConfig:
       ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
       ("top_k", "at least 0, which keeps all", self.top_k >= 0),
       ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
+      ("chunk", "at least 1", self.chunk >= 1),
+      ("stride", "at least 1", self.stride >= 1),
     ):
       if not ok:
         raise UserError(
@@ -56,10 +71,48 @@ class SamplerConfig:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+class Prompts(NamedTuple):
+  """The N prompts of a rollout, prefilled.
+
+  A prompt's last token is the first input of each of its completions, not of
+  the prefill: it is their first step, and no special case.
+
+  Attributes:
+    k, v: L arrays [N, K, D, P] and [N, K, P, D].
+    mask: [N, P] bool, what may be read: all but the last token.
+    lengths: [N] int32, last tokens included. last: [N] int32, these tokens.
+  """
+
+  k: tuple
+  v: tuple
+  mask: jax.Array
+  lengths: jax.Array
+  last: jax.Array
+
+
+class _State(NamedTuple):
+  """What a step reads and writes.
+
+  Attributes:
+    clock: [] int32, steps so far. queue: [] int32, next completion to take.
+    id: [S] int32, each slot's completion, C where there is none left.
+    done: [S] int32, its tokens so far. token: [S] int32, the latest of them.
+    caches: L of `decode.Cache`.
+    rollout: the `Rollout` so far; a length of 0 is not finished.
+  """
+
+  clock: jax.Array
+  queue: jax.Array
+  id: jax.Array
+  done: jax.Array
+  token: jax.Array
+  caches: tuple
+  rollout: Rollout
+
+
 def sample(
   model, config, group, mesh, params, prompts, mask, indices, key,
-  temperature=1.0,
+  temperature=1.0, on_finished=None,
 ):  # fmt: skip
   """G completions of each of N prompts.
 
@@ -76,110 +129,189 @@ def sample(
       its key; completions of prompt n are entries n G to n G + G - 1.
     key: typed PRNG key of this rollout.
     temperature: divides the logits.
+    on_finished: None, or a function of (ids, `Rollout`): numbers of finished
+      completions and their rows, as numpy arrays. It is called for each
+      completion once, while the device decodes the others.
 
   Returns:
     `Rollout` of C = N G completions. Its log-probabilities are those of the
     whole distribution at this temperature also where top_k or top_p cut the
     draw, since that is what the loss needs: pi_theta is not truncated either.
   """
-  decoder = Decoder(model)
-  n = prompts.shape[0]
-  total, length = n * group, config.max_new_tokens
-  slots = min(config.slots, total)
-  last, cache = prefill(decoder, params, prompts, mask, slots, length)
-  cache = jax.tree.map(lambda x: sharding.constrain(x, mesh, CACHE), cache)
-  # A prompt's last token is the first input of each of its completions, not
-  # of the prefill: it is their first step, and no special case.
-  prompt_mask = mask & (jnp.arange(prompts.shape[1])[None] < last[:, None])
-  prompt_lengths = mask.sum(axis=1)
-  last_tokens = jnp.take_along_axis(prompts, last[:, None], axis=1)[:, 0]
-  columns = jnp.arange(length)
+  slots = min(config.slots, prompts.shape[0] * group)
+  weights, queue, state = _start(
+    model, config, slots, group, mesh, params, prompts, mask
+  )
+  told = np.zeros(state.rollout.lengths.shape, bool)
+  while not told.all():
+    state, lengths = _advance(
+      model, config, group, mesh, weights, queue, state, indices, key,
+      temperature,
+    )  # fmt: skip
+    finished = np.asarray(lengths) > 0
+    (ids,) = np.nonzero(finished & ~told)
+    told = finished
+    if on_finished is not None and len(ids):
+      # Rows of fixed number, so that one compiled program takes them.
+      padded = np.pad(ids, (0, len(told) - len(ids)), mode="edge")
+      rows = _rows(state.rollout, padded)
+      rows = jax.tree.map(lambda x: np.asarray(x)[: len(ids)], rows)
+      on_finished(ids, rows)
+  return state.rollout
+
+
+@jax.jit
+def _rows(rollout, ids):
+  return jax.tree.map(lambda x: x[ids], rollout)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _start(model, config, slots, group, mesh, params, prompts, mask):
+  """The weights as they are decoded with, `Prompts`, and the first state."""
+  queue = prefill(model, mesh, params, prompts, mask)
+  total = prompts.shape[0] * group
+  start = jnp.arange(slots)
+  rows = start // group
+  rings = decode.empty_ring(
+    model, slots, config.max_new_tokens, config.chunk, queue.k[0].dtype
+  )
+  rings = [sharding.constrain(x, mesh, RING) for x in rings]
+  caches = tuple(
+    decode.Cache(
+      sharding.constrain(k[rows], mesh, PROMPTS),
+      sharding.constrain(v[rows], mesh, PROMPTS),
+      *rings,
+    )
+    for k, v in zip(queue.k, queue.v)
+  )
+  blank = (total, config.max_new_tokens)
+  rollout = Rollout(
+    jnp.zeros(blank, jnp.int32),
+    jnp.zeros(blank, jnp.float32),
+    jnp.zeros(total, jnp.int32),
+    jnp.zeros(total, bool),
+  )
+  state = _State(
+    clock=jnp.int32(0),
+    queue=jnp.int32(slots),
+    id=start,
+    done=jnp.zeros(slots, jnp.int32),
+    token=queue.last[rows],
+    caches=caches,
+    rollout=jax.tree.map(lambda x: sharding.constrain(x, mesh, P()), rollout),
+  )
+  return decode.lay_out(model, params), queue, state
+
+
+def prefill(model, mesh, params, prompts, mask):
+  """Runs the prompts through the model, some at a time: `Prompts`."""
+  n, width = prompts.shape
+  last = width - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+  positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+
+  def forward(batch):
+    tokens, positions, mask = batch
+    _, kv = Decoder(model).apply(
+      {"params": params}, tokens, positions, mask.astype(jnp.int32),
+      method="prefill",
+    )  # fmt: skip
+    return kv
+
+  rows = min(n, PREFILL_ROWS)
+  if mesh is not None:
+    rows = sharding.whole_rows(rows, mesh)
+
+  def split(x):
+    x = jnp.pad(x, ((0, -n % rows), (0, 0)))
+    return x.reshape(-1, rows, width)
+
+  k, v = jax.lax.map(forward, jax.tree.map(split, (prompts, positions, mask)))
+
+  def layers(x):
+    # [batches, L, rows, ...] -> L arrays [N, ...]
+    each = (
+      x[:, i].reshape(-1, *x.shape[3:])[:n] for i in range(model.n_layers)
+    )
+    return tuple(sharding.constrain(y, mesh, PROMPTS) for y in each)
+
+  return Prompts(
+    layers(k),
+    layers(v),
+    mask & (jnp.arange(width)[None] < last[:, None]),
+    mask.sum(axis=1),
+    jnp.take_along_axis(prompts, last[:, None], axis=1)[:, 0],
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=6)
+def _advance(
+  model, config, group, mesh, weights, queue, state, indices, key, temperature
+):
+  """Up to `stride` steps; the new state, and the lengths of its rollout."""
+  total, length = state.rollout.tokens.shape
+  ring = state.caches[0].ring_k
+  columns = ring.shape[0] * ring.shape[-1]
 
   def step(s):
-    row = jnp.minimum(s["id"], total - 1) // group
-    active = s["id"] < total
-    column = s["clock"] % length
-    age = (column - columns) % length
-    hidden, cache = decoder.apply(
-      {"params": params},
-      s["token"],
-      prompt_lengths[row] - 1 + s["done"],
-      s["cache"],
-      row,
-      prompt_mask[row],
-      age[None] <= s["done"][:, None],
-      column,
-      method="decode",
+    completion = jnp.minimum(s.id, total - 1)
+    row = completion // group
+    view = decode.View(queue.mask[row], s.done, s.clock % columns)
+    logits, caches = decode.decode(
+      model, weights, s.token, queue.lengths[row] - 1 + s.done, s.caches, view
     )
-    logits = decoder.apply({"params": params}, hidden, method="logits")
-    index = indices[jnp.minimum(s["id"], total - 1)]
     token, logprob = draw(
-      logits.astype(jnp.float32), config, key, index, s["done"], temperature
+      logits.astype(jnp.float32), config, key, indices[completion], s.done,
+      temperature,
+    )  # fmt: skip
+    done = s.done + 1
+    ended = token == config.eos_id
+    free = (s.id < total) & (ended | (done == length))
+    over = jnp.where(free, s.id, total)
+    r = s.rollout
+    rollout = Rollout(
+      r.tokens.at[s.id, s.done].set(token, mode="drop"),
+      r.logprobs.at[s.id, s.done].set(logprob, mode="drop"),
+      r.lengths.at[over].set(done, mode="drop"),
+      r.ended.at[over].set(ended, mode="drop"),
     )
-    log = {
-      "id": jnp.where(active, s["id"], total),
-      "at": s["done"],
-      "token": token,
-      "logprob": logprob,
-    }
-    log = {
-      k: jax.lax.dynamic_update_slice(s["log"][k], v[None], (s["clock"], 0))
-      for k, v in log.items()
-    }
-    done = s["done"] + 1
-    free = active & ((token == config.eos_id) | (done == length))
     # The i-th freed slot takes the i-th completion of the queue.
-    next_id = jnp.where(free, s["queue"] + jnp.cumsum(free) - 1, s["id"])
-    next_id = jnp.minimum(next_id, total)
-    next_row = jnp.minimum(next_id, total - 1) // group
-    return {
-      "clock": s["clock"] + 1,
-      "queue": jnp.minimum(s["queue"] + free.sum(), total),
-      "id": next_id,
-      "done": jnp.where(free, 0, done),
-      "token": jnp.where(free, last_tokens[next_row], token),
-      "cache": cache,
-      "log": log,
-    }
+    taken = jnp.minimum(s.queue + jnp.cumsum(free) - 1, total)
+    new_id = jnp.where(free, taken, s.id)
+    new_row = jnp.minimum(new_id, total - 1) // group
+    return _State(
+      clock=s.clock + 1,
+      queue=jnp.minimum(s.queue + free.sum(), total),
+      id=new_id,
+      done=jnp.where(free, 0, done),
+      token=jnp.where(free, queue.last[new_row], token),
+      caches=_admit(caches, queue, free & (new_id < total), new_row),
+      rollout=rollout,
+    )
 
-  # No more steps than if the slots took turns at completions of full length.
-  steps = -(-total // slots) * length
-  start = jnp.arange(slots)
-  init = {
-    "clock": jnp.int32(0),
-    "queue": jnp.int32(slots),
-    "id": start,
-    "done": jnp.zeros(slots, jnp.int32),
-    "token": last_tokens[start // group],
-    "cache": cache,
-    "log": {
-      "id": jnp.full((steps, slots), total),
-      "at": jnp.zeros((steps, slots), jnp.int32),
-      "token": jnp.zeros((steps, slots), jnp.int32),
-      "logprob": jnp.zeros((steps, slots), jnp.float32),
-    },
-  }
-  end = jax.lax.while_loop(lambda s: (s["id"] < total).any(), step, init)
-  rollout = _assemble(end["log"], total, length, config.eos_id)
-  return jax.tree.map(lambda x: sharding.constrain(x, mesh, P()), rollout)
-
-
-def prefill(decoder, params, prompts, mask, slots, length):
-  """Index of each prompt's last token, and the cache with the prompts in."""
-  p = prompts.shape[1]
-  last = p - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-  positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
-  _, (k, v) = decoder.apply(
-    {"params": params},
-    prompts,
-    positions,
-    mask.astype(jnp.int32),
-    method="prefill",
+  end = state.clock + config.stride
+  state = jax.lax.while_loop(
+    lambda s: (s.id < total).any() & (s.clock < end), step, state
   )
-  layers, _, heads, dim, _ = k.shape
-  ring_k = jnp.zeros((layers, slots, heads, dim, length), k.dtype)
-  ring_v = jnp.zeros((layers, slots, heads, length, dim), v.dtype)
-  return last, Cache(prompt_k=k, prompt_v=v, ring_k=ring_k, ring_v=ring_v)
+  rollout = jax.tree.map(
+    lambda x: sharding.constrain(x, mesh, P()), state.rollout
+  )
+  return state._replace(rollout=rollout), jnp.copy(rollout.lengths)
+
+
+def _admit(caches, queue, new, rows):
+  """Puts the prompts `rows` [S] before the slots that are `new` [S] bool."""
+
+  def copy(_, caches):
+    def put(old, prompts):
+      return jnp.where(new[:, None, None, None], prompts[rows], old)
+
+    return tuple(
+      c.replace(prompt_k=put(c.prompt_k, k), prompt_v=put(c.prompt_v, v))
+      for c, k, v in zip(caches, queue.k, queue.v)
+    )
+
+  # Not `cond`: its branch that does nothing would copy every cache.
+  return jax.lax.fori_loop(0, new.any().astype(jnp.int32), copy, caches)
 
 
 def draw(logits, config, key, indices, positions, temperature):
@@ -266,16 +398,3 @@ def _invert(weights, r):
   # r may also lie in a gap of weight zero by rounding; step over it.
   upto = jnp.take_along_axis(cumulative, index[:, None], axis=1)[:, 0]
   return index, upto - jnp.take_along_axis(weights, index[:, None], 1)[:, 0]
-
-
-def _assemble(log, total, length, eos_id):
-  """From the log of every step and slot to rows of completions."""
-  at = (log["id"], log["at"])
-  tokens = jnp.zeros((total, length), jnp.int32)
-  tokens = tokens.at[at].set(log["token"], mode="drop")
-  logprobs = jnp.zeros((total, length), jnp.float32)
-  logprobs = logprobs.at[at].set(log["logprob"], mode="drop")
-  lengths = jnp.zeros(total, jnp.int32)
-  lengths = lengths.at[log["id"]].max(log["at"] + 1, mode="drop")
-  final = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
-  return Rollout(tokens, logprobs, lengths, final == eos_id)

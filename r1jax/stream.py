@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.errors import UserError
-from r1jax.model import Decoder
+from r1jax.model import decode
 from r1jax.sampler import SamplerConfig, draw, prefill
 
 # Prompts and rings are padded to a multiple of this, so that the turns of a
@@ -53,12 +53,12 @@ def stream(
   tokens = np.zeros((1, width), np.int32)
   tokens[0, : len(prompt)] = prompt
   mask = np.arange(width)[None] < len(prompt)
-  cache = _start(model, config, params, tokens, mask)
+  weights, caches = _start(model, config, params, tokens, mask)
   read = mask & (np.arange(width)[None] < len(prompt) - 1)
   token = int(prompt[-1])
   for t in range(length):
-    drawn, cache = _step(
-      model, config, params, cache, token, len(prompt) - 1 + t, t, read, key,
+    drawn, caches = _step(
+      model, config, weights, caches, token, len(prompt) - 1 + t, t, read, key,
       jnp.float32(temperature or 1.0),
     )  # fmt: skip
     token = int(drawn)
@@ -72,30 +72,32 @@ def _bucket(n):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _start(model, config, params, tokens, mask):
-  decoder, length = Decoder(model), config.max_new_tokens
-  return prefill(decoder, params, tokens, mask, 1, length)[1]
+  """The weights as they are decoded with, and the cache with the prompt."""
+  prompts = prefill(model, None, params, tokens, mask)
+  ring = decode.empty_ring(
+    model, 1, config.max_new_tokens, config.chunk, prompts.k[0].dtype
+  )
+  caches = tuple(
+    decode.Cache(k, v, *ring) for k, v in zip(prompts.k, prompts.v)
+  )
+  return decode.lay_out(model, params), caches
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _step(
-  model, config, params, cache, token, position, t, read, key, temperature
+  model, config, weights, caches, token, position, t, read, key, temperature
 ):
   """The token after `token`, which stands in the ring's column t."""
-  decoder = Decoder(model)
-  hidden, cache = decoder.apply(
-    {"params": params},
+  logits, caches = decode.decode(
+    model,
+    weights,
     jnp.full(1, token, jnp.int32),
     jnp.full(1, position, jnp.int32),
-    cache,
-    jnp.zeros(1, jnp.int32),
-    read,
-    jnp.arange(config.max_new_tokens)[None] <= t,
-    t,
-    method="decode",
+    caches,
+    decode.View(read, jnp.full(1, t), t),
   )
-  logits = decoder.apply({"params": params}, hidden, method="logits")
   drawn, _ = draw(
     logits.astype(jnp.float32), config, key, jnp.zeros(1, jnp.int32),
     jnp.full(1, t), temperature,
   )  # fmt: skip
-  return drawn[0], cache
+  return drawn[0], caches

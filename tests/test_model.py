@@ -10,7 +10,13 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig, head_matrix, init, param_count
-from r1jax.model.attention import attend, causal_mask
+from r1jax.model.attention import (
+  attend,
+  causal_mask,
+  finish,
+  join,
+  partial,
+)
 from r1jax.model.linear import matmul
 from r1jax.model.rope import rope_table, rotate
 
@@ -170,14 +176,15 @@ def test_attention_of_grouped_heads(heads, kv):
   segments = jnp.array([[1, 1, 1, 1, 1], [1, 1, 2, 2, 2]])
   mask = causal_mask(segments)
   keys = jnp.swapaxes(k, 2, 3)
-  whole = jax.jit(attend)(q, [(keys, v, mask)])
-  cut = jax.jit(attend)(
-    q,
-    [
-      (keys[..., :2], v[:, :, :2], mask[..., :2]),
-      (keys[..., 2:], v[:, :, 2:], mask[..., 2:]),
-    ],
-  )
+  whole = jax.jit(attend)(q, keys, v, mask)
+
+  @jax.jit
+  def in_parts(q):
+    first = partial(q, keys[..., :2], v[:, :, :2], mask[..., :2])
+    second = partial(q, keys[..., 2:], v[:, :, 2:], mask[..., 2:])
+    return finish(join(first, second), q)
+
+  cut = in_parts(q)
   np.testing.assert_allclose(whole, cut, atol=1e-5)
   for b, h in np.ndindex(2, heads):
     i = h // (heads // kv)

@@ -2,7 +2,6 @@
 
 from r1jax.model.config import ModelConfig
 from r1jax.model.decoder import (
-  Cache,
   Decoder,
   head_matrix,
   init,
@@ -11,7 +10,6 @@ from r1jax.model.decoder import (
 from r1jax.model.rope import RopeScaling
 
 __all__ = [
-  "Cache",
   "Decoder",
   "ModelConfig",
   "RopeScaling",

@@ -1,4 +1,6 @@
-"""Attention of queries on keys, and the masks that it takes."""
+"""Attention of queries on keys, whole or in parts, and its masks."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,44 +10,76 @@ import jax.numpy as jnp
 MASKED = -1e30
 
 
-def attend(q, parts):
-  """Softmax attention over the concatenation of several key/value parts.
+def _scores(q, k, mask):
+  """Scaled scores [B, K, Q, U] in float32; the arguments of `attend`.
 
-  The sampler keeps prompts and completions in two caches; the learner has a
-  single part. The softmax is over all of them, in float32.
+  Q = H / K * T: the query heads of a key head stand as rows, for one matrix
+  product each.
+  """
+  b, h, t, d = q.shape
+  kv, u = k.shape[1], k.shape[3]
+  q = q.reshape(b, kv, h // kv * t, d) * jnp.asarray(d**-0.5, q.dtype)
+  s = jnp.einsum("bkqd,bkdu->bkqu", q, k, preferred_element_type=jnp.float32)
+  s = s.reshape(b, kv, h // kv, t, u)
+  return jnp.where(mask[:, None, None], s, MASKED).reshape(b, kv, -1, u)
+
+
+def _values(p, v):
+  return jnp.einsum(
+    "bkqu,bkud->bkqd", p.astype(v.dtype), v, preferred_element_type=jnp.float32
+  )
+
+
+def attend(q, k, v, mask):
+  """Softmax attention, the softmax in float32.
 
   Args:
     q: [B, H, T, D] queries.
-    parts: tuples (k, v, mask): k [B, K, D, U], v [B, K, U, D] with K dividing
-      H, each key head serving H / K consecutive query heads; mask [B, T, U]
-      bool, True where a query may look. Keys come transposed because both
+    k: [B, K, D, U], v: [B, K, U, D] with K dividing H, each key head serving
+      H / K consecutive query heads. Keys come transposed because both
       products then run along memory, which halves a decoding step on CPU.
+    mask: [B, T, U] bool, True where a query may look.
 
   Returns:
     [B, H, T, D] in the dtype of q.
   """
-  b, h, t, d = q.shape
-  kv = parts[0][1].shape[1]
-  # One matrix product per key head: its H / K query heads stand as rows.
-  q = q.reshape(b, kv, h // kv * t, d) * jnp.asarray(d**-0.5, q.dtype)
-  scores = []
-  for k, _, mask in parts:
-    s = jnp.einsum("bkqd,bkdu->bkqu", q, k, preferred_element_type=jnp.float32)
-    s = s.reshape(b, kv, h // kv, t, k.shape[3])
-    scores.append(jnp.where(mask[:, None, None], s, MASKED))
-  probs = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-  out, start = 0.0, 0
-  for _, v, _ in parts:
-    u = v.shape[2]
-    p = probs[..., start : start + u].reshape(b, kv, h // kv * t, u)
-    out += jnp.einsum(
-      "bkqu,bkud->bkqd",
-      p.astype(v.dtype),
-      v,
-      preferred_element_type=jnp.float32,
-    )
-    start += u
-  return out.reshape(b, h, t, d).astype(q.dtype)
+  out = _values(jax.nn.softmax(_scores(q, k, mask), axis=-1), v)
+  return out.reshape(q.shape).astype(q.dtype)
+
+
+class Partial(NamedTuple):
+  """Attention over some of the keys, ready to be joined with the others.
+
+  Attributes:
+    out: [B, K, Q, D] float32, values weighted by exp(score - peak).
+    total: [B, K, Q] float32, sum of these weights.
+    peak: [B, K, Q] float32, the greatest score.
+  """
+
+  out: jax.Array
+  total: jax.Array
+  peak: jax.Array
+
+
+def partial(q, k, v, mask):
+  """`attend` on one set of keys, up to its normaliser: a `Partial`."""
+  scores = _scores(q, k, mask)
+  peak = scores.max(axis=-1)
+  p = jnp.exp(scores - peak[..., None])
+  return Partial(_values(p, v), p.sum(axis=-1), peak)
+
+
+def join(a, b):
+  """The `Partial` over the keys of both (Milakov and Gimelshein 2018)."""
+  peak = jnp.maximum(a.peak, b.peak)
+  x, y = jnp.exp(a.peak - peak), jnp.exp(b.peak - peak)
+  out = a.out * x[..., None] + b.out * y[..., None]
+  return Partial(out, a.total * x + b.total * y, peak)
+
+
+def finish(part, q):
+  """The normalised output, [B, H, T, D] in the dtype of the queries q."""
+  return (part.out / part.total[..., None]).reshape(q.shape).astype(q.dtype)
 
 
 def causal_mask(segments, prefixes=None):

@@ -4,8 +4,6 @@
 call the methods below it, so that neither ever holds a [B, T, V] array.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import flax.struct
 import jax
@@ -26,39 +24,18 @@ class Context(flax.struct.PyTreeNode):
 
   Attributes:
     cos, sin: [B, 1, T, D/2], the rotations of the queries' positions.
-    mask: [B, T, T] bool over the tokens of this call, without a cache.
-    prompt_mask: [B, 1, P] bool, prompt_rows: [B] int32: which rows of the
-      prompts' cache the queries read, and which of its columns.
-    ring_mask: [B, 1, R] bool, column: [] int32: the columns of the ring that
-      the queries may read, and where this call writes.
+    mask: [B, T, T] bool over the tokens of this call.
     keep_kv: whether the call returns its keys and values.
   """
 
   cos: jax.Array
   sin: jax.Array
-  mask: Any = None
-  prompt_mask: Any = None
-  prompt_rows: Any = None
-  ring_mask: Any = None
-  column: Any = None
+  mask: jax.Array
   keep_kv: bool = flax.struct.field(pytree_node=False, default=False)
 
-
-class Cache(flax.struct.PyTreeNode):
-  """Keys and values of a rollout, every layer's.
-
-  Attributes:
-    prompt_k [L, N, K, D, P], prompt_v [L, N, K, P, D]: each prompt once.
-    ring_k [L, S, K, D, R], ring_v [L, S, K, R, D]: a ring in time. At
-      decoding step g every slot writes column g mod R, wherever it is in its
-      own completion, so a step is one update of a slice and never a scatter;
-      what a slot may read is the mask's business.
-  """
-
-  prompt_k: jax.Array
-  prompt_v: jax.Array
-  ring_k: jax.Array
-  ring_v: jax.Array
+  def attend(self, q, k, v):
+    """The queries' attention, and what of the keys and values is kept."""
+    return attend(q, k, v, self.mask), (k, v) if self.keep_kv else None
 
 
 class RMSNorm(nn.Module):
@@ -110,18 +87,24 @@ class Block(nn.Module):
     self.gate, self.up = dense(c.d_ff), dense(c.d_ff)
     self.down = dense(c.d_model)
 
-  def __call__(self, carry, layer, context):
-    """One layer on x [B, T, d]; `carry` is (x, cache or None)."""
-    x, cache = carry
-    attended, cache, kv = self._attention(
-      self.attention_norm(x), cache, layer, context
-    )
-    x = x + self.o(attended)
-    y = self.mlp_norm(x)
-    x = x + self.down(nn.silu(self.gate(y)) * self.up(y))
-    return (x, cache), kv
+  def __call__(self, x, context):
+    """One layer on x [B, T, d].
 
-  def _attention(self, x, cache, layer, context):
+    Args:
+      context: a `Context`, or what has its `cos`, `sin` and `attend` and
+        knows of keys and values from earlier calls too.
+
+    Returns:
+      [B, T, d], and what `attend` keeps.
+    """
+    q, k, v = self._heads(self.attention_norm(x), context)
+    out, kept = context.attend(q, k, v)
+    b, _, t, _ = out.shape
+    x = x + self.o(out.transpose(0, 2, 1, 3).reshape(b, t, -1))
+    y = self.mlp_norm(x)
+    return x + self.down(nn.silu(self.gate(y)) * self.up(y)), kept
+
+  def _heads(self, x, context):
     c = self.config
     b, t, _ = x.shape
 
@@ -135,35 +118,7 @@ class Block(nn.Module):
       q, k = self.q_norm(q), self.k_norm(k)
     q = rotate(q, context.cos, context.sin)
     k = rotate(k, context.cos, context.sin)
-    k = k.swapaxes(2, 3)
-    if cache is None:
-      parts = ((k, v, context.mask),)
-    else:
-      cache = _write(cache, layer, context.column, k, v)
-      rows = context.prompt_rows
-      parts = (
-        (cache.prompt_k[layer, rows], cache.prompt_v[layer, rows],
-         context.prompt_mask),
-        (cache.ring_k[layer], cache.ring_v[layer], context.ring_mask),
-      )  # fmt: skip
-    out = attend(q, parts).transpose(0, 2, 1, 3).reshape(b, t, -1)
-    return out, cache, (k, v) if context.keep_kv else None
-
-
-def _write(cache, layer, column, k, v):
-  """Puts k [S, K, D, 1], v [S, K, 1, D] in a column of a ring, in place."""
-  return cache.replace(
-    ring_k=jax.lax.dynamic_update_slice(
-      cache.ring_k,
-      k[None].astype(cache.ring_k.dtype),
-      (layer, 0, 0, 0, column),
-    ),
-    ring_v=jax.lax.dynamic_update_slice(
-      cache.ring_v,
-      v[None].astype(cache.ring_v.dtype),
-      (layer, 0, 0, column, 0),
-    ),
-  )
+    return q, k.swapaxes(2, 3), v
 
 
 class Decoder(nn.Module):
@@ -188,7 +143,7 @@ class Decoder(nn.Module):
       block,
       variable_axes={"params": 0},
       split_rngs={"params": True},
-      in_axes=(0, nn.broadcast),
+      in_axes=nn.broadcast,
       length=c.n_layers,
     )(c)
     self.norm = RMSNorm(c)
@@ -233,51 +188,18 @@ class Decoder(nn.Module):
       positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     if segments is None:
       segments = jnp.ones_like(tokens)
+    c = self.config
+    table = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
     context = Context(
-      *self._rope(positions),
-      mask=causal_mask(segments, prefixes),
-      keep_kv=keep_kv,
+      *table, mask=causal_mask(segments, prefixes), keep_kv=keep_kv
     )
-    x, _, kv = self._layers(tokens, None, context)
-    return x, kv
-
-  def decode(self, tokens, positions, cache, rows, prompt_mask, ring_mask, at):
-    """One token for each of S slots.
-
-    Args:
-      tokens, positions: [S] int32.
-      cache: a `Cache`, with R columns of ring.
-      rows: [S] int32, each slot's prompt.
-      prompt_mask: [S, P] bool, ring_mask: [S, R] bool: what may be read.
-      at: [] int32, the ring's column to write (and allowed by the mask).
-
-    Returns:
-      hidden [S, d] and the cache.
-    """
-    context = Context(
-      *self._rope(positions[:, None]),
-      prompt_mask=prompt_mask[:, None],
-      prompt_rows=rows,
-      ring_mask=ring_mask[:, None],
-      column=at,
-    )
-    x, cache, _ = self._layers(tokens[:, None], cache, context)
-    return x[:, 0], cache
+    x, kv = self.layers(self.embed(tokens), context)
+    return self.norm(x), kv
 
   def logits(self, hidden):
     """[..., d] -> [..., V] in `logit_dtype`."""
     y = self.embed.attend(hidden) if self.config.tied else self.head(hidden)
     return y.astype(self.config.logit_dtype)
-
-  def _layers(self, tokens, cache, context):
-    x = self.embed(tokens)
-    layers = jnp.arange(self.config.n_layers)
-    (x, cache), kv = self.layers((x, cache), layers, context)
-    return self.norm(x), cache, kv
-
-  def _rope(self, positions):
-    c = self.config
-    return rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
 
 
 def head_matrix(params, config):
