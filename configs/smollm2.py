@@ -3,34 +3,47 @@
   python -m tools.get_smollm2 --out=smollm2
   python -m experiments.launch --config=configs/smollm2.py --workdir=DIR
 
-Under an hour on two CPU cores. `configs/smollm2.py:gpu` is the larger setting
-for one GPU, `configs/smollm2.py:smoke` a test of the machinery.
+Under an hour on two CPU cores. `configs/smollm2.py:gpu` is a larger setting
+for one GPU; `configs/smollm2.py:survey` samples each of `CANDIDATES` and
+tells where the model starts; `configs/smollm2.py:smoke` tries the machinery.
 
-The questions come from reasoning-gym; which of its tasks the model starts at
-with some right answers, but not many, is tabled in experiments/README.md.
-Three solved questions go before each: the model knows no tags of its own
-accord, and what no sample ever shows cannot be rewarded.
+The questions come from reasoning-gym: tasks at which the model is right now
+and then, which is what RL can amplify. Three solved questions go before each:
+the model knows no tags of its own accord, and what no sample ever shows
+cannot be rewarded. Results: see experiments/README.md.
 """
 
 from ml_collections import ConfigDict
 
+# Of reasoning-gym, with the smallest numbers that leave enough questions.
+CANDIDATES = dict(
+  chain_sum=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
+  count_bits=dict(min_n=1, max_n=1000),
+  gcd=dict(min_value=1, max_value=50),
+  lcm=dict(min_value=1, max_value=20),
+  leg_counting=dict(min_animals=1, max_animals=2, max_instances=4),
+  letter_counting=dict(min_words=1, max_words=3),
+  number_sequence=dict(),
+  products=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
+  simple_equations=dict(min_value=1, max_value=20),
+  spell_backward=dict(min_word_len=3, max_word_len=4),
+  syllogism=dict(),
+)
+LEARNED = ("gcd", "lcm", "letter_counting", "products")
+
 
 def get_config(size="cpu"):
-  """Returns the ConfigDict of the run; size is "cpu", "gpu" or "smoke"."""
+  """Returns the ConfigDict; size is "cpu", "gpu", "survey" or "smoke"."""
+  if size not in ("cpu", "gpu", "survey", "smoke"):
+    raise ValueError(
+      f'configs/smollm2.py:{size} is unknown; known: "cpu", "gpu", "survey",'
+      ' "smoke"'
+    )
   c = ConfigDict()
   c.seed = 0
   c.model = "hf:smollm2"
   c.tokenizer = dict(kind="hf", path="smollm2")
-  c.task = dict(
-    kind="reasoning_gym", seed=0, train=800, test=256, template="chat",
-    shots=3,
-    datasets=dict(
-      gcd=dict(min_value=1, max_value=50),
-      lcm=dict(min_value=1, max_value=20),
-      letter_counting=dict(min_words=1, max_words=3),
-      products=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
-    ),
-  )  # fmt: skip
+  c.task = _task({name: CANDIDATES[name] for name in LEARNED}, 800, 256)
   c.mesh = dict(data=-1)
   c.optimizer = dict(kind="adamw", b2=0.99)
   length = dict(max_new_tokens=40)
@@ -47,4 +60,30 @@ def get_config(size="cpu"):
   )  # fmt: skip
   c.eval_r1_zero = dict(evaluate, init="r1_zero", label="R1-Zero")
   c.phases = ("eval_base", "r1_zero", "eval_r1_zero")
+  if size == "gpu":
+    # The same model, many more samples a step and twice the steps.
+    c.models = dict(smollm2=dict(hf="smollm2", compute_dtype="bfloat16"))
+    c.model = "smollm2"
+    c.r1_zero.update(
+      prompts=64, group=16, steps=120, slots=1024, row_length=1024, rows=16
+    )
+    c.eval_base.slots = c.eval_r1_zero.slots = 256
+  elif size == "survey":
+    # As RL samples: at temperature 1, in groups of 8.
+    c.phases = tuple(CANDIDATES)
+    for name, parameters in CANDIDATES.items():
+      c[name] = dict(
+        evaluate, label=name, problems=24, samples=8, temperature=1.0,
+        top_p=1.0, task=_task({name: parameters}, 1, 24),
+      )  # fmt: skip
+  elif size == "smoke":
+    c.eval_base.problems = c.eval_r1_zero.problems = 4
+    c.r1_zero.update(prompts=2, group=4, steps=2, slots=8)
   return c
+
+
+def _task(datasets, train, test):
+  return dict(
+    kind="reasoning_gym", seed=0, train=train, test=test, template="chat",
+    shots=3, datasets=datasets,
+  )  # fmt: skip

@@ -1,6 +1,8 @@
 """Scores of repeated samples: pass@1 and majority vote."""
 
 import collections
+import math
+import statistics
 
 
 def pass_at_1(correct):
@@ -10,6 +12,20 @@ def pass_at_1(correct):
     correct: N lists of k bools.
   """
   return sum(sum(c) / len(c) for c in correct) / len(correct)
+
+
+def half_width(correct):
+  """Of the 95 % interval of `pass_at_1`, by the normal approximation.
+
+  The problems are what was drawn, and samples of one problem are not
+  independent: the error is that of the mean over problems (Miller 2024,
+  arXiv:2411.00640, section 2.2).
+
+  Args:
+    correct: N lists of k bools; N at least 2.
+  """
+  means = [sum(c) / len(c) for c in correct]
+  return 1.96 * statistics.stdev(means) / math.sqrt(len(means))
 
 
 def cons_at_k(answers, correct):

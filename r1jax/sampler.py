@@ -90,7 +90,7 @@ class Prompts(NamedTuple):
   last: jax.Array
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
   """What a step reads and writes.
 
   Attributes:
@@ -112,7 +112,7 @@ class _State(NamedTuple):
 
 def sample(
   model, config, group, mesh, params, prompts, mask, indices, key,
-  temperature=1.0, on_finished=None,
+  temperature=1.0, limits=None, on_finished=None,
 ):  # fmt: skip
   """G completions of each of N prompts.
 
@@ -129,6 +129,8 @@ def sample(
       its key; completions of prompt n are entries n G to n G + G - 1.
     key: typed PRNG key of this rollout.
     temperature: divides the logits.
+    limits: [N * G] int32, where each completion is cut, or None for
+      max_new_tokens.
     on_finished: None, or a function of (ids, `Rollout`): numbers of finished
       completions and their rows, as numpy arrays. It is called for each
       completion once, while the device decodes the others.
@@ -138,26 +140,43 @@ def sample(
     whole distribution at this temperature also where top_k or top_p cut the
     draw, since that is what the loss needs: pi_theta is not truncated either.
   """
-  slots = min(config.slots, prompts.shape[0] * group)
-  weights, queue, state = _start(
-    model, config, slots, group, mesh, params, prompts, mask
+  total = prompts.shape[0] * group
+  if limits is None:
+    limits = jnp.full(total, config.max_new_tokens, jnp.int32)
+  weights, queue, state = start(
+    model, config, group, mesh, params, prompts, mask
   )
-  told = np.zeros(state.rollout.lengths.shape, bool)
-  while not told.all():
-    state, lengths = _advance(
-      model, config, group, mesh, weights, queue, state, indices, key,
+
+  def go(state):
+    return advance(
+      model, config, group, mesh, weights, queue, state, indices, limits, key,
       temperature,
     )  # fmt: skip
+
+  told = np.zeros(total, bool)
+  state, lengths = go(state)
+  while not told.all():
     finished = np.asarray(lengths) > 0
     (ids,) = np.nonzero(finished & ~told)
     told = finished
-    if on_finished is not None and len(ids):
-      # Rows of fixed number, so that one compiled program takes them.
-      padded = np.pad(ids, (0, len(told) - len(ids)), mode="edge")
-      rows = _rows(state.rollout, padded)
-      rows = jax.tree.map(lambda x: np.asarray(x)[: len(ids)], rows)
-      on_finished(ids, rows)
+    batches = []
+    if on_finished is not None:
+      batches = list(_batches(state.rollout, ids, len(state.id)))
+    if not told.all():
+      # The device goes on before anybody looks at what was finished.
+      state, lengths = go(state)
+    for numbers, rows in batches:
+      rows = jax.tree.map(lambda x: np.asarray(x)[: len(numbers)], rows)
+      on_finished(numbers, rows)
   return state.rollout
+
+
+def _batches(rollout, ids, size):
+  """Yields ids and their rows, `size` at a time, for one compiled program."""
+  for i in range(0, len(ids), size):
+    part = ids[i : i + size]
+    padded = np.pad(part, (0, size - len(part)), mode="edge")
+    yield part, _rows(rollout, padded)
 
 
 @jax.jit
@@ -165,13 +184,18 @@ def _rows(rollout, ids):
   return jax.tree.map(lambda x: x[ids], rollout)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _start(model, config, slots, group, mesh, params, prompts, mask):
-  """The weights as they are decoded with, `Prompts`, and the first state."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def start(model, config, group, mesh, params, prompts, mask):
+  """What a rollout begins with; the arguments are those of `sample`.
+
+  Returns:
+    the weights as they are decoded with, `Prompts`, and the first `State`.
+  """
   queue = prefill(model, mesh, params, prompts, mask)
   total = prompts.shape[0] * group
-  start = jnp.arange(slots)
-  rows = start // group
+  slots = min(config.slots, total)
+  first = jnp.arange(slots)
+  rows = first // group
   rings = decode.empty_ring(
     model, slots, config.max_new_tokens, config.chunk, queue.k[0].dtype
   )
@@ -191,10 +215,10 @@ def _start(model, config, slots, group, mesh, params, prompts, mask):
     jnp.zeros(total, jnp.int32),
     jnp.zeros(total, bool),
   )
-  state = _State(
+  state = State(
     clock=jnp.int32(0),
     queue=jnp.int32(slots),
-    id=start,
+    id=first,
     done=jnp.zeros(slots, jnp.int32),
     token=queue.last[rows],
     caches=caches,
@@ -244,11 +268,19 @@ def prefill(model, mesh, params, prompts, mask):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=6)
-def _advance(
-  model, config, group, mesh, weights, queue, state, indices, key, temperature
-):
-  """Up to `stride` steps; the new state, and the lengths of its rollout."""
-  total, length = state.rollout.tokens.shape
+def advance(
+  model, config, group, mesh, weights, queue, state, indices, limits, key,
+  temperature,
+):  # fmt: skip
+  """Up to `stride` steps of all slots.
+
+  Args:
+    weights, queue, state: of `start`. The others: as of `sample`.
+
+  Returns:
+    the new `State`, and the lengths of its rollout, a copy.
+  """
+  total = len(limits)
   ring = state.caches[0].ring_k
   columns = ring.shape[0] * ring.shape[-1]
 
@@ -265,7 +297,7 @@ def _advance(
     )  # fmt: skip
     done = s.done + 1
     ended = token == config.eos_id
-    free = (s.id < total) & (ended | (done == length))
+    free = (s.id < total) & (ended | (done >= limits[completion]))
     over = jnp.where(free, s.id, total)
     r = s.rollout
     rollout = Rollout(
@@ -278,7 +310,7 @@ def _advance(
     taken = jnp.minimum(s.queue + jnp.cumsum(free) - 1, total)
     new_id = jnp.where(free, taken, s.id)
     new_row = jnp.minimum(new_id, total - 1) // group
-    return _State(
+    return State(
       clock=s.clock + 1,
       queue=jnp.minimum(s.queue + free.sum(), total),
       id=new_id,

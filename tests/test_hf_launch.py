@@ -1,5 +1,6 @@
 """A model from Hugging Face through the launcher, and out again."""
 
+import importlib.util
 import json
 
 import hf_files
@@ -120,3 +121,41 @@ def test_one_line_for_what_is_wrong(directory, tmp_path, capsys, monkeypatch):
   )
   assert "nobody/nothing" in line and "hub" in line
   assert not (tmp_path / "o").exists()
+
+
+def test_the_config_of_the_real_model_on_a_small_one(tmp_path):
+  """configs/smollm2.py:smoke, with a random model in SmolLM2's place."""
+  config = ModelConfig(
+    vocab_size=640, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2,
+    head_dim=4, d_ff=24, max_length=2048,
+  )  # fmt: skip
+  hf.save(tmp_path / "m", config, model_lib.init(config, jax.random.key(0)))
+  hf_files.write_tokenizer(tmp_path / "m")
+  spec = importlib.util.spec_from_file_location("c", "configs/smollm2.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  c = module.get_config("smoke")
+  c.model = f"hf:{tmp_path}/m"
+  c.tokenizer.path = f"{tmp_path}/m"
+  c.r1_zero.row_length = 1024  # this tokenizer has no words
+  rows = launch.run(c, tmp_path / "run")
+  assert [r["checkpoint"] for r in rows] == ["SmolLM2", "R1-Zero"]
+  metrics = (tmp_path / "run/r1_zero/metrics.jsonl").read_text().splitlines()
+  assert len(metrics) == 2
+  first = json.loads(metrics[0])
+  assert first["kl"] == 0 and first["sampler_learner_kl"] < 1e-6
+  assert first["sampler_learner_ratio"] == pytest.approx(1, abs=1e-4)
+
+
+def test_all_settings_of_that_config(directory):
+  spec = importlib.util.spec_from_file_location("c", "configs/smollm2.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  gpu, survey = module.get_config("gpu"), module.get_config("survey")
+  survey.model = f"hf:{directory}"
+  gpu.models.smollm2.hf = str(directory)
+  assert plan.resolve(gpu, PHASES)[1].model.compute_dtype == "bfloat16"
+  assert len(plan.resolve(survey, PHASES)) == len(module.CANDIDATES)
+  assert gpu.r1_zero.slots == gpu.r1_zero.prompts * gpu.r1_zero.group
+  with pytest.raises(ValueError, match="huge is unknown; known:.*gpu"):
+    module.get_config("huge")

@@ -44,6 +44,19 @@ def test_pass_at_1_by_hand():
   assert metrics.pass_at_1([[True], [False] * 4]) == 0.5
 
 
+def test_the_interval_covers_the_truth():
+  """Of a mean over problems of differing difficulty, 4 samples each."""
+  rng = np.random.default_rng(0)
+  covered = []
+  for _ in range(1000):
+    p = rng.beta(0.5, 0.5, 100)  # their mean is 0.5
+    correct = (rng.random((100, 4)) < p[:, None]).tolist()
+    error = abs(metrics.pass_at_1(correct) - 0.5)
+    covered.append(error < metrics.half_width(correct))
+  # 95 %, give or take three standard deviations.
+  assert 0.93 < np.mean(covered) < 0.971
+
+
 @pytest.mark.parametrize(
   "answers, correct, share",
   [
@@ -100,9 +113,12 @@ def evaluated(monkeypatch, texts, ended):
     evaluate.sources, "problems", lambda *args: {"test": [problem()]}
   )
   monkeypatch.setattr(evaluate.learner, "place_params", lambda p, mesh: p)
-  monkeypatch.setattr(
-    evaluate.rollout_lib, "generate", lambda *args: ([], rollout)
-  )
+
+  def generate(*args):
+    args[-1](np.arange(k)[::-1], jax.tree.map(lambda x: x[::-1], rollout))
+    return [], rollout
+
+  monkeypatch.setattr(evaluate.rollout_lib, "generate", generate)
   io = types.SimpleNamespace(
     bar=lambda *a, **k: 0, report=lambda *a: 0, samples=lambda *a: 0
   )

@@ -134,6 +134,53 @@ def test_the_order_of_prompts_does_not_matter(params):
   np.testing.assert_array_equal(tokens, other.tokens)
 
 
+def test_everything_is_handed_out_once(params):
+  """In looks of three steps, whole, and the same as what is returned."""
+  tokens, mask = prompts("right")
+  config = SamplerConfig(slots=4, max_new_tokens=T, eos_id=EOS, stride=3)
+  seen = {}
+
+  def collect(ids, rows):
+    for i, *row in zip(ids, rows.tokens, rows.logprobs, rows.lengths):
+      assert i not in seen
+      seen[int(i)] = row
+
+  r = sample(
+    MODEL, config, G, None, params, tokens, mask, jnp.asarray(INDICES), KEY,
+    on_finished=collect,
+  )  # fmt: skip
+  assert sorted(seen) == INDICES.tolist()
+  assert list(seen) != sorted(seen)  # not all at the end
+  for i, row in seen.items():
+    for got, want in zip(row, (r.tokens[i], r.logprobs[i], r.lengths[i])):
+      np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+def test_the_chunks_of_the_cache_do_not_matter(params, chunk):
+  """Rings of 12, 3 and 1 chunks, some of them larger than the longest."""
+  _, _, one = draw(params, chunk=T)
+  _, _, other = draw(params, chunk=chunk)
+  np.testing.assert_array_equal(one.tokens, other.tokens)
+  np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+
+
+def test_limits_cut_each_its_own(params):
+  _, _, free = draw(params)
+  limits = 1 + INDICES % T
+  tokens, mask = prompts("right")
+  config = SamplerConfig(slots=4, max_new_tokens=T, eos_id=EOS)
+  r = sample(
+    MODEL, config, G, None, params, tokens, mask, jnp.asarray(INDICES), KEY,
+    limits=jnp.asarray(limits),
+  )  # fmt: skip
+  want = np.minimum(free.lengths, limits)
+  np.testing.assert_array_equal(r.lengths, want)
+  np.testing.assert_array_equal(r.ended, free.ended & (free.lengths <= limits))
+  for i, n in enumerate(want):
+    np.testing.assert_array_equal(r.tokens[i, :n], free.tokens[i, :n])
+
+
 def test_noise_is_that_of_key_and_index(params):
   _, _, one = draw(params)
   _, _, again = draw(params)
@@ -259,7 +306,7 @@ def test_inverse_cdf_inverts(v):
 @pytest.mark.parametrize(
   "field, value",
   [("slots", 0), ("max_new_tokens", 0), ("top_k", -1), ("top_p", 0),
-   ("top_p", 1.5)],
+   ("top_p", 1.5), ("chunk", 0), ("stride", 0)],
 )  # fmt: skip
 def test_bad_settings_are_named(field, value):
   settings = {"slots": 1, "max_new_tokens": 1, "eos_id": 1, field: value}

@@ -5,6 +5,7 @@ step: nothing has to be saved to resume, and nothing can get out of step.
 """
 
 import dataclasses
+import json
 import random
 import zlib
 
@@ -79,11 +80,14 @@ def problems(task, io, tokenizer):
     sets = {s: jsonl.read_problems(task[s]) for s in ("train", "test")}
   else:
     shots = task.get("shots", 0)
+    datasets = {k: dict(v) for k, v in task.datasets.items()}
+    asked = (datasets, task.seed, task.train, task.test, shots)
+    # A run may have several such tasks: the name tells them apart.
+    tag = zlib.crc32(json.dumps(asked, default=str).encode())
+    name = f"{task.kind}_{tag:08x}"
     sets = _written(
-      io, task.kind, ("train", "test", "shots")[: 3 if shots else 2],
-      lambda: gym.make_problems(
-        task.datasets, task.seed, task.train, task.test, shots
-      ),
+      io, name, ("train", "test", "shots")[: 3 if shots else 2],
+      lambda: gym.make_problems(*asked),
     )  # fmt: skip
     solved = sets.pop("shots", [])[:]
   return {

@@ -20,19 +20,18 @@ def evaluate(config, state, data, io):
 
   Returns:
     `state` unchanged, and the row: checkpoint, pass@1, cons@k, format,
-    language, tokens (mean length of a completion).
+    language, tokens (mean length of a completion). The phase's metrics also
+    have half the width of pass@1's 95 % interval.
   """
   s = setup(config)
   problems = sources.problems(config.task, io, s.tokenizer)["test"]
   problems = [problems[i] for i in range(min(config.problems, len(problems)))]
   io.bar(1, 0, show=("pass@1", "tokens"))
-  prompts, rollout = rollout_lib.generate(
+  scored = rollout_lib.sample_and_score(
     s, config, learner.place_params(state.params, s.mesh), problems,
-    config.samples, s.key, config.temperature,
+    config.samples, s.key, config.temperature, {"accuracy": 1.0},
   )  # fmt: skip
-  scored = rollout_lib.score(
-    s.tokenizer, problems, prompts, rollout, {"accuracy": 1.0}
-  )
+  rollout = scored.rollout
   k = config.samples
   correct, answers = [], []
   for n, problem in enumerate(problems):
@@ -54,7 +53,10 @@ def evaluate(config, state, data, io):
     "language": scored.mean("language"),
     "tokens": float(rollout.lengths.mean()),
   }
-  io.report(0, {k: v for k, v in row.items() if k != "checkpoint"})
+  measured = {k: v for k, v in row.items() if k != "checkpoint"}
+  if len(correct) > 1:
+    measured["pass@1_half_width"] = metrics.half_width(correct)
+  io.report(0, measured)
   io.samples(0, rollout_lib.sample_rows(scored, 16))
   return state, row
 

@@ -49,16 +49,12 @@ def grpo(config, state, data, io):
       tree["reference"] = copy(state.params)
     clock = Clock()
     batch = problems.take(step, config.prompts, s.seed)
-    prompts, rollout = rollout_lib.generate(
+    scored = rollout_lib.sample_and_score(
       s, config, state.params, batch, config.group,
-      jax.random.fold_in(s.key, step), config.temperature,
+      jax.random.fold_in(s.key, step), config.temperature, config.rewards,
     )  # fmt: skip
     clock("sample")
-    scored = rollout_lib.score(
-      s.tokenizer, batch, prompts, rollout, config.rewards
-    )
     advantages = np.asarray(losses.group_advantages(scored.reward))
-    clock("reward")
     packed = pack_rollout(s, config, scored, advantages, step)
     clock("pack")
     lr = optim.learning_rate(
@@ -171,11 +167,14 @@ def update_fn(model, optimizer, mesh):
       logprobs, batch.old_logprobs, ref_logprobs, batch.advantages,
       batch.weights, epsilon, beta,
     )  # fmt: skip
-    gap = jnp.abs(logprobs - batch.old_logprobs)
+    real = batch.weights > 0
+    gap = jnp.where(real, logprobs - batch.old_logprobs, 0.0)
     return loss, {
       **metrics,
       "entropy": (batch.weights * entropy).sum(),
-      "old_logprob_gap": (batch.weights * gap).sum(),
+      "old_gap": (batch.weights * jnp.abs(gap)).sum(),
+      "old_kl": (batch.weights * losses.kl_k3(jnp.zeros_like(gap), gap)).sum(),
+      "old_ratio": (batch.weights * jnp.exp(gap)).sum(),
     }
 
   return learner.update_fn(loss_fn, model, optimizer, mesh)
@@ -200,10 +199,15 @@ def report(scored, advantages, updates, seconds):
     },
     # Before the first update theta is theta_old: what is left is the
     # difference between the sampler's arithmetic and the learner's.
-    "sampler_learner_gap": float(updates[0]["old_logprob_gap"]),
+    **{
+      f"sampler_learner_{k}": float(updates[0][f"old_{k}"])
+      for k in ("gap", "kl", "ratio")
+    },
     "sampler_tokens_per_s": tokens / seconds["sample"],
     "learner_tokens_per_s": tokens / seconds["update"],
     **{f"seconds_{k}": v for k, v in seconds.items()},
+    # A part of seconds_sample, in which it hides.
+    "seconds_reward": scored.seconds,
     **{f"reason_{r}": reasons.count(r) / len(reasons) for r in {*reasons}},
   }
 

@@ -35,13 +35,10 @@ def rejection(config, state, data, io):
   io.bar(steps, 0, show=("kept", "accuracy"))
   for step in range(steps):
     batch = problems.take(step, config.prompts, s.seed)
-    prompts, rollout = rollout_lib.generate(
+    scored = rollout_lib.sample_and_score(
       s, config, params, batch, config.group,
-      jax.random.fold_in(s.key, step), config.temperature,
+      jax.random.fold_in(s.key, step), config.temperature, {"accuracy": 1.0},
     )  # fmt: skip
-    scored = rollout_lib.score(
-      s.tokenizer, batch, prompts, rollout, {"accuracy": 1.0}
-    )
     kept += select(scored, config.group, config.keep, config.least)
     seen += len(scored.texts)
     io.report(

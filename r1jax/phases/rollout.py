@@ -1,5 +1,6 @@
 """Problems in, completions and their verdicts out: what RL and tests share."""
 
+import time
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ class Scored(NamedTuple):
     rollout: `Rollout` of numpy arrays.
     texts: C completions, decoded.
     scores: C dicts of `rewards.score`.
+    seconds: that the host spent on them, mostly while the device sampled.
   """
 
   problems: list
@@ -32,6 +34,7 @@ class Scored(NamedTuple):
   rollout: Rollout
   texts: list
   scores: list
+  seconds: float = 0.0
 
   @property
   def reward(self):
@@ -54,7 +57,9 @@ def sampler_config(config, tokenizer):
   )
 
 
-def generate(s, config, params, problems, group, key, temperature):
+def generate(
+  s, config, params, problems, group, key, temperature, on_finished=None
+):
   """Samples `group` completions of each problem.
 
   Args:
@@ -64,6 +69,7 @@ def generate(s, config, params, problems, group, key, temperature):
     problems: N of them. group: G.
     key: PRNG key of this rollout.
     temperature: of the draws.
+    on_finished: as of `sampler.sample`.
 
   Returns:
     prompts (N arrays of tokens) and a `Rollout` of numpy arrays.
@@ -95,26 +101,40 @@ def generate(s, config, params, problems, group, key, temperature):
     jnp.arange(len(problems) * group),
     key,
     jnp.float32(temperature),
+    on_finished=on_finished,
   )
   return prompts, jax.tree.map(np.asarray, rollout)
 
 
-def score(tokenizer, problems, prompts, rollout, weights):
-  """Decodes and verifies a rollout.
+def sample_and_score(
+  s, config, params, problems, group, key, temperature, weights
+):
+  """`generate`, verified: what is finished, while the rest is decoded.
+
+  Args:
+    weights: of the rewards, see `rewards.score`. The others: of `generate`.
 
   Returns:
     a `Scored`.
   """
-  group = len(rollout.lengths) // len(problems)
-  texts, scores = [], []
-  for i, n in enumerate(rollout.lengths):
-    texts.append(tokenizer.decode(rollout.tokens[i, :n].tolist()))
-    scores.append(
-      rewards_lib.score(
-        problems[i // group], texts[-1], weights, ended=bool(rollout.ended[i])
+  texts = [None] * (len(problems) * group)
+  scores = [None] * len(texts)
+  seconds = 0.0
+
+  def verify(ids, rows):
+    nonlocal seconds
+    begin = time.perf_counter()
+    for i, tokens, n, ended in zip(ids, rows.tokens, rows.lengths, rows.ended):
+      texts[i] = s.tokenizer.decode(tokens[:n].tolist())
+      scores[i] = rewards_lib.score(
+        problems[i // group], texts[i], weights, ended=bool(ended)
       )
-    )
-  return Scored(problems, prompts, rollout, texts, scores)
+    seconds += time.perf_counter() - begin
+
+  prompts, rollout = generate(
+    s, config, params, problems, group, key, temperature, verify
+  )
+  return Scored(problems, prompts, rollout, texts, scores, seconds)
 
 
 def sample_rows(scored, count):

@@ -1,0 +1,48 @@
+"""The benchmark's line, on a model small enough for a test."""
+
+import json
+
+import jax
+import pytest
+from hf_files import write_tokenizer
+
+from r1jax import hf
+from r1jax import model as model_lib
+from r1jax.model import ModelConfig
+from tools import bench
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  path = tmp_path_factory.mktemp("bench") / "model"
+  config = ModelConfig(
+    vocab_size=640, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2,
+    head_dim=4, d_ff=24, max_length=64,
+  )  # fmt: skip
+  hf.save(path, config, model_lib.init(config, jax.random.key(0)))
+  write_tokenizer(path)
+  return path
+
+
+@pytest.mark.parametrize("workload", bench.WORKLOADS)
+def test_a_line(workload, directory, capsys):
+  bench.main(
+    ["sampler", f"--model=hf:{directory}", f"--workload={workload}",
+     "--prompts=4", "--group=2", "--slots=4", "--prompt-tokens=5",
+     "--new-tokens=24", "--repeats=1"]
+  )  # fmt: skip
+  row = json.loads(capsys.readouterr().out)
+  assert row["workload"] == workload and row["dtype"] == "float32"
+  assert row["tokens"] == 8 * 24 or workload == "heavy_tail"
+  assert row["tokens_per_s"] == pytest.approx(
+    row["tokens"] / row["seconds"][0], rel=0.01
+  )
+  # No slot waits while there is something in the queue.
+  assert row["occupancy"] == 1.0
+  assert 0 < row["floor_share"] < 1
+
+
+def test_no_model(capsys):
+  with pytest.raises(SystemExit):
+    bench.main(["sampler"])
+  assert "--model" in capsys.readouterr().err

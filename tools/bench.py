@@ -1,0 +1,175 @@
+"""How fast the machine is used: one JSON line a measurement.
+
+  python -m tools.bench sampler --model=hf:DIR --workload=fixed
+
+Workloads of the sampler, on random prompts, the end of sequence ignored:
+
+  fixed       completions of one length
+  heavy_tail  lognormal lengths, median 48, in fewer slots than completions
+  long        few slots and long completions: the price of a long cache
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import commandline
+from r1jax import hf, sampler
+from r1jax.hf import hub
+from r1jax.model import decode
+
+# Workload -> prompts, completions of each, slots, tokens of the longest.
+WORKLOADS = {
+  "fixed": (8, 8, 64, 128),
+  "heavy_tail": (8, 8, 16, 512),
+  "long": (8, 1, 8, 4096),
+}
+
+
+def main(argv=None):
+  """Prints a JSON line."""
+  parser = argparse.ArgumentParser(
+    prog="tools.bench",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_subparsers(required=True, metavar="WHAT")
+  what = add.add_parser("sampler", help="tokens/s of the sampler")
+  what.add_argument("--model", required=True, help="hf:DIR, or a hub id")
+  what.add_argument("--workload", choices=WORKLOADS, default="fixed")
+  what.add_argument(
+    "--dtype", choices=("float32", "bfloat16"), default="float32",
+    help="of the arithmetic",
+  )  # fmt: skip
+  for name, text in (
+    ("prompts", "how many"),
+    ("group", "completions of a prompt"),
+    ("slots", "completions side by side"),
+    ("new-tokens", "of the longest completion"),
+  ):
+    what.add_argument(f"--{name}", type=int, help=f"{text}; by the workload")
+  what.add_argument("--prompt-tokens", type=int, default=64)
+  what.add_argument("--repeats", type=int, default=3)
+  args = parser.parse_args(argv)
+  with commandline.one_line_errors():
+    commandline.compilation_cache()
+    print(json.dumps(measure(args)), flush=True)
+
+
+def measure(args):
+  """The row of a sampler workload, medians of the repeats."""
+  sizes = (args.prompts, args.group, args.slots, args.new_tokens)
+  defaults = WORKLOADS[args.workload]
+  prompts, group, slots, new = (a or b for a, b in zip(sizes, defaults))
+  directory = hub.directory(args.model.removeprefix("hf:"))
+  module, params = hf.load(
+    directory, dtype="float32", compute_dtype=args.dtype
+  )
+  limits = np.full(prompts * group, new)
+  if args.workload == "heavy_tail":
+    lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, len(limits))
+    limits = np.clip(np.round(lengths), 4, new).astype(int)
+  config = sampler.SamplerConfig(slots=slots, max_new_tokens=new, eos_id=-1)
+  first, *runs = (
+    run(module.config, config, params, prompts, args.prompt_tokens, limits, i)
+    for i in range(args.repeats + 1)
+  )
+  runs = sorted(runs, key=lambda r: r["seconds"])
+  median = runs[len(runs) // 2]
+  rate = limits.sum() / median["seconds"]
+  floor = slots / products_seconds(module.config, params, slots)
+  row = {
+    "workload": args.workload,
+    "dtype": args.dtype,
+    "device": jax.devices()[0].device_kind,
+    "jax": jax.__version__,
+    "slots": slots,
+    "tokens": int(limits.sum()),
+    "tokens_per_s": round(rate, 1),
+    "seconds": [round(r["seconds"], 4) for r in runs],
+    "floor_tokens_per_s": round(floor, 1),
+    "floor_share": round(rate / floor, 3),
+    "occupancy": round(median["occupancy"], 4),
+    "compile_s": round(first["seconds"] - median["seconds"], 2),
+    "peak_memory_gib": round(peak_memory() / 2**30, 2),
+  }
+  if args.workload == "long":
+    some = list(median["steps"].items())[:: 512 // config.stride]
+    row["ms_per_step"] = {at: round(1e3 * s, 2) for at, s in some}
+  return row
+
+
+def run(model, config, params, prompts, prompt_tokens, limits, seed):
+  """Samples once.
+
+  Returns:
+    dict: seconds; occupancy, the share of the slots that made a token in the
+    steps before the queue was empty; steps, tokens so far -> seconds a step.
+  """
+  rng = np.random.default_rng(seed)
+  tokens = rng.integers(model.vocab_size, size=(prompts, prompt_tokens))
+  begin = time.perf_counter()
+  weights, queue, state = sampler.start(
+    model, config, len(limits) // prompts, None, params,
+    jnp.asarray(tokens, jnp.int32), jnp.ones(tokens.shape, bool),
+  )  # fmt: skip
+  occupancy, steps, lengths = 1.0, {}, np.zeros(len(limits))
+  while not lengths.all():
+    at = time.perf_counter()
+    state, lengths = sampler.advance(
+      model, config, len(limits) // prompts, None, weights, queue, state,
+      jnp.arange(len(limits)), jnp.asarray(limits, jnp.int32),
+      jax.random.key(seed), jnp.float32(1.0),
+    )  # fmt: skip
+    lengths, clock = np.asarray(lengths), int(state.clock)
+    steps[clock] = (time.perf_counter() - at) / config.stride
+    if int(state.queue) < len(limits):
+      made = lengths.sum() + int(state.done.sum())
+      occupancy = made / (clock * config.slots)
+  return {
+    "seconds": time.perf_counter() - begin,
+    "occupancy": float(occupancy),
+    "steps": steps,
+  }
+
+
+def products_seconds(model, params, slots):
+  """Seconds of a step if nothing but its products with weights took time."""
+
+  @jax.jit
+  def step(weights, x):
+    for layer in weights.layers:
+      w = {k: v["kernel"] for k, v in layer.items() if "kernel" in v}
+      q, k, v = x @ w["q"], x @ w["k"], x @ w["v"]
+      # Every product is used, or the compiler would leave it out.
+      x = jnp.tanh(q @ w["o"] + (k.mean() + v.mean()))
+      x = jnp.tanh(((x @ w["gate"]) * (x @ w["up"])) @ w["down"])
+    return jnp.argmax(x @ weights.head, axis=-1)
+
+  weights = jax.jit(decode.lay_out, static_argnums=0)(model, params)
+  x = jnp.ones((slots, model.d_model), model.compute_dtype)
+  seconds = []
+  for _ in range(6):
+    begin = time.perf_counter()
+    step(weights, x).block_until_ready()
+    seconds.append(time.perf_counter() - begin)
+  return statistics.median(seconds[1:])
+
+
+def peak_memory():
+  """Bytes: the device's, or where it does not tell, the process's."""
+  stats = jax.devices()[0].memory_stats() or {}
+  scale = 1 if sys.platform == "darwin" else 1024
+  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+  return stats.get("peak_bytes_in_use", resident)
+
+
+if __name__ == "__main__":
+  main()
