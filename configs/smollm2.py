@@ -3,7 +3,7 @@
   python -m tools.get_smollm2 --out=smollm2
   python -m experiments.launch --config=configs/smollm2.py --workdir=DIR
 
-Under an hour on two CPU cores. `configs/smollm2.py:gpu` is a larger setting
+Half an hour on two CPU cores. `configs/smollm2.py:gpu` is a larger setting
 for one GPU; `configs/smollm2.py:survey` samples each of `CANDIDATES` and
 tells where the model starts; `configs/smollm2.py:smoke` tries the machinery.
 
@@ -53,8 +53,8 @@ def get_config(size="cpu"):
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
-    phase="grpo", steps=60, prompts=8, group=8, minibatches=1, lr=5e-6,
-    schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=60,
+    phase="grpo", steps=40, prompts=8, group=8, minibatches=1, lr=5e-6,
+    schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=40,
     temperature=1.0, slots=64, rewards=dict(accuracy=1.0, format=0.2),
     share_prompts=True, row_length=400, rows=2, save_every=10, **length,
   )  # fmt: skip
@@ -65,7 +65,7 @@ def get_config(size="cpu"):
     c.models = dict(smollm2=dict(hf="smollm2", compute_dtype="bfloat16"))
     c.model = "smollm2"
     c.r1_zero.update(
-      prompts=64, group=16, steps=120, slots=1024, row_length=1024, rows=16
+      prompts=64, group=16, steps=100, slots=1024, row_length=1024, rows=16
     )
     c.eval_base.slots = c.eval_r1_zero.slots = 256
   elif size == "survey":
