@@ -103,6 +103,8 @@ def _explain(e, argv):
   if isinstance(e, flags.Error | UserError):
     # A ValueError of a config file comes with its traceback in the message.
     return str(e).splitlines()[-1] if "Traceback" in str(e) else e
+  # A KeyError shows the repr of its message.
+  text = str(e.args[0] if e.args else e)
   given = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
   path = os.path.abspath(given[-1].partition(":")[0]) if given else ""
   frames = traceback.extract_tb(e.__traceback__)
@@ -110,9 +112,9 @@ def _explain(e, argv):
     where = f"{frames[-1].filename}:{frames[-1].lineno}"
     return f"{where}: {type(e).__name__}: {e}"
   for arg in argv:
-    key = arg.partition("=")[0]
-    if key.startswith("--config.") and key.split(".")[-1] in str(e):
-      close = re.search('Did you mean "(.*?)"', str(e))
+    first, *parts = arg.partition("=")[0].split(".")
+    if first == "--config" and any(re.search(rf"\b{p}\b", text) for p in parts):
+      close = re.search('Did you mean "(.*?)"', text)
       hint = f'; did you mean "{close[1]}"?' if close else ""
       return f"{arg}: the config has no such key{hint}"
   return f"{type(e).__name__}: {e}"

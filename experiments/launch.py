@@ -39,6 +39,7 @@ from r1jax.metrics import write_atomically
 from r1jax.phase_io import PhaseIO
 from r1jax.types import TrainState
 
+flags.adopt_module_key_flags(commandline)
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One of several processes, as on a TPU pod."
 )
@@ -67,11 +68,18 @@ def run(config, workdir, phases=None):
     UserError: the config, the directory or what is in it is unfit; nothing
       on disk is changed then.
   """
+  config, workdir = ConfigDict(config), Path(workdir)
   if phases is None:
     from r1jax.phases import PHASES as phases
-  config = ConfigDict(config)
-  blocks = plan.resolve(config, phases)
-  workdir = Path(workdir)
+    from r1jax.phases import check
+
+    blocks = plan.resolve(config, phases)
+    for block in blocks:
+      if not (workdir / block.name / "done.json").exists():
+        with _missing_keys_named(block):
+          check(block)
+  else:
+    blocks = plan.resolve(config, phases)
   with _claim(workdir, config, blocks):
     records = {}
     for block in blocks:
@@ -94,15 +102,12 @@ def _run_phase(block, phase, workdir, records):
   io = PhaseIO(workdir, block.name)
   _say(f"{block.name}: {block.phase}")
   try:
-    new_state, new_data = phase(block, state, data, io)
+    with _missing_keys_named(block):
+      new_state, new_data = phase(block, state, data, io)
   except KeyboardInterrupt:
     _say(
       f"\n{block.name}: stopped; the same command goes on from step {io.saved}"
     )
-    raise
-  except AttributeError as e:
-    if isinstance(e.obj, ConfigDict):
-      raise plan.missing_key(block, e) from e
     raise
   finally:
     io.close()
@@ -133,6 +138,16 @@ def _run_phase(block, phase, workdir, records):
   if jax.process_index() == 0:
     write_atomically(io.dir / "done.json", json.dumps(record, indent=1) + "\n")
   return record
+
+
+@contextlib.contextmanager
+def _missing_keys_named(block):
+  try:
+    yield
+  except AttributeError as e:
+    if isinstance(e.obj, ConfigDict):
+      raise plan.missing_key(block, e) from e
+    raise
 
 
 def _state(workdir, block, records):
@@ -179,7 +194,7 @@ def _claim(workdir, config, blocks):
     if changes:
       raise UserError(
         f"workdir {workdir} belongs to another config: {'; '.join(changes)};"
-        " use another --workdir or the same config"
+        " use another --workdir or the same config, or delete the directory"
       )
   elif any((workdir / block.name).exists() for block in blocks):
     raise UserError(

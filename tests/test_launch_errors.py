@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from configs import quickstart
 from experiments import commandline, launch, plan, sweep
 from r1jax.errors import UserError
 
@@ -198,6 +199,7 @@ CONFIG, WORKDIR = "--config={}/config.py", "--workdir={}/run"
   "arguments, message",
   [
     ((CONFIG, WORKDIR, "--config.rl.stepz=3"), "rl.stepz=3: the config has no"),
+    ((CONFIG, WORKDIR, "--config.rll.steps=3"), "rll.steps=3: the config has no"),
     ((CONFIG, WORKDIR, "--config.rl.steps=x"), "--config.rl.steps=x"),
     ((CONFIG, WORKDIR, "--steps=3"), "'steps'"),
     ((CONFIG, WORKDIR, "rl.steps=3"), '"rl.steps=3" is no flag'),
@@ -248,3 +250,41 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
   path.write_text("")
   with pytest.raises(UserError, match="defines no sweep"):
     sweep.points(str(path))
+
+
+@pytest.mark.parametrize(
+  "key, value, message",
+  [
+    ("final_rl.rewards", dict(acuracy=1.0), '"acuracy" is unknown; known:'),
+    ("samples.least", dict(style=1.0), '"style" is unknown; known:'),
+    ("r1_zero.group", 1, "r1_zero.group=1: a group of one"),
+    ("r1_zero.minibatches", 7, "minibatches=7 does not divide the 16"),
+    ("distill.data", "none.jsonl", "none.jsonl: cannot be read"),
+    ("task", dict(kind="files", train="a", test="b"), "a: cannot be read"),
+    ("tokenizer", dict(kind="words"), 'tokenizer.kind "words" is unknown'),
+    ("sft.optimizer", dict(kind="sgd"), 'kind "sgd" is unknown'),
+  ],
+)
+def test_what_a_late_phase_lacks_is_said_first(key, value, message, tmp_path):
+  """Before any phase runs, and before anything is written."""
+  config = quickstart.get_config("smoke")
+  *blocks, last = key.split(".")
+  block = config
+  for name in blocks:
+    block = block[name]
+  with block.unlocked():
+    if last in block:
+      del block[last]
+    block[last] = value
+  with pytest.raises(UserError, match=message):
+    launch.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_late_missing_key_is_said_first(tmp_path):
+  config = quickstart.get_config("smoke")
+  with config.small_rl.unlocked():
+    del config.small_rl["group"]
+  with pytest.raises(UserError, match='small_rl .*needs the key "group"'):
+    launch.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()

@@ -321,10 +321,6 @@ def test_the_learner_agrees_with_the_sampler_on_packed_rows(rollout):
   np.testing.assert_allclose(lp[trained], b.old_logprobs[trained], atol=1e-4)
 
 
-def test_minibatches_that_do_not_divide_are_named(rollout):
-  with pytest.raises(UserError, match="minibatches"):
-    pack(rollout, 5)
-
 
 def test_supervised_loss_of_a_fresh_model_is_about_log_v():
   mesh = learner.sharding.make_mesh(devices=jax.devices()[:1])

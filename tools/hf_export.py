@@ -39,13 +39,13 @@ def main(argv=None):
         " or what tools.hf_import made"
       )
     params = checkpoint.load(args.checkpoint / models.PARAMS)
+    source = models.source(args.checkpoint)
     hf.save(
-      args.out,
-      models.config(args.checkpoint, params),
-      params,
-      source=models.source(args.checkpoint),
+      args.out, models.config(args.checkpoint, params), params, source=source
     )
     print(f"{args.out}: written")
+    if source is None:
+      print("without a tokenizer: the run's own is not one of Hugging Face")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ def load(name, dtype=None):
     UserError: it is none of these, or damaged.
   """
   if not is_ours(name):
+    if "phases" in _json(Path(name) / "config.json"):
+      raise UserError(f"{name} is a run; name one of its phases, {name}/PHASE")
     directory = hub.directory(name)
     model, params = hf.load(directory, dtype=dtype)
     return model, params, HFTokenizer(directory)
@@ -97,10 +99,14 @@ def _tokenizer(directory):
 
 
 def _run_config(directory):
-  path = directory.absolute().parent / "config.json"
-  try:
-    run = json.loads(path.read_text())
-  except (OSError, ValueError):
-    return {}
+  run = _json(directory.absolute().parent / "config.json")
   block = run.get(directory.name)
   return {**run, **block} if isinstance(block, dict) else run
+
+
+def _json(path):
+  """The object of a file, empty where there is none."""
+  try:
+    return dict(json.loads(path.read_text()))
+  except (OSError, ValueError, TypeError):
+    return {}

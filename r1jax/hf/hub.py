@@ -23,7 +23,10 @@ def directory(name):
   if path.is_dir():
     return path
   if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-    raise UserError(f"{name}: there is no such directory")
+    raise UserError(
+      f"{name}: there is no such directory; `python -m tools.get_smollm2"
+      " --out=DIR` fetches a model without a hub"
+    )
   import huggingface_hub
   from huggingface_hub import errors
 

@@ -6,6 +6,7 @@ learns from (or the name of a source), `io` all it may touch of the world.
 """
 
 from r1jax.phases import evaluate, grpo, rejection, sft
+from r1jax.phases.common import check
 
 PHASES = {
   "sft": sft.sft,
@@ -13,3 +14,5 @@ PHASES = {
   "rejection": rejection.rejection,
   "evaluate": evaluate.evaluate,
 }
+
+__all__ = ["PHASES", "check"]

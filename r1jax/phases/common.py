@@ -1,4 +1,5 @@
-"""What every phase sets up first: model, mesh, tokenizer, keys."""
+"""What every phase sets up first: model, mesh, tokenizer, keys; and what can
+be said of its config before any phase runs."""
 
 import dataclasses
 import zlib
@@ -7,8 +8,8 @@ from typing import Any
 import jax
 
 from r1jax import optimizer as optim
-from r1jax import sharding
-from r1jax.data import sources
+from r1jax import rewards, sharding
+from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 
@@ -63,3 +64,40 @@ def _build(cls, fields, where):
     return cls(**fields)
   except TypeError as e:
     raise UserError(f"{where}: {e}") from None
+
+
+def check(config):
+  """Finds what is wrong with a phase's config without running it.
+
+  An error in the last phase of a config is worth knowing before the first has
+  run for a day.
+
+  Args:
+    config: as for `setup`, with `phase`, `data` and what the phase needs.
+
+  Raises:
+    UserError: naming the key; AttributeError: one that is missing.
+  """
+  setup(config)
+  if config.phase in ("grpo", "rejection", "evaluate"):
+    task = config.task
+    if task.kind == "files":
+      for split in ("train", "test"):
+        jsonl.read_problems(task[split])
+  if config.phase == "sft" and config.data.endswith(".jsonl"):
+    jsonl.read_examples(config.data)
+  if config.phase == "rejection":
+    rewards.check_weights(config.least)
+  if config.phase == "grpo":
+    rewards.check_weights(config.rewards)
+    if config.group < 2:
+      raise UserError(
+        f"{config.name}.group={config.group}: a group of one has nothing to"
+        " be compared with; 2 is the least"
+      )
+    if config.prompts * config.group % config.minibatches:
+      raise UserError(
+        f"{config.name}.minibatches={config.minibatches} does not divide the"
+        f" {config.prompts * config.group} completions of a rollout (prompts"
+        " times group)"
+      )

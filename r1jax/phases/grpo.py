@@ -10,7 +10,6 @@ import numpy as np
 from r1jax import learner, losses, policy, sharding
 from r1jax import optimizer as optim
 from r1jax.data import packing, sources
-from r1jax.errors import UserError
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
 from r1jax.verifiers import reflection
@@ -88,11 +87,6 @@ def pack_rollout(s, config, scored, advantages, step):
   over the optimiser steps.
   """
   rollout, group = scored.rollout, advantages.shape[1]
-  if len(scored.texts) % config.minibatches:
-    raise UserError(
-      f"minibatches={config.minibatches} does not divide the"
-      f" {len(scored.texts)} completions of a rollout (prompts times group)"
-    )
   order = np.random.default_rng((s.seed, step)).permutation(len(scored.texts))
   longest = max(map(len, scored.prompts)) + config.max_new_tokens
   rows = sharding.whole_rows(config.rows, s.mesh)
