@@ -199,7 +199,7 @@ CONFIG, WORKDIR = "--config={}/config.py", "--workdir={}/run"
   "arguments, message",
   [
     ((CONFIG, WORKDIR, "--config.rl.stepz=3"), "rl.stepz=3: the config has no"),
-    ((CONFIG, WORKDIR, "--config.rll.steps=3"), "rll.steps=3: the config has no"),
+    ((CONFIG, WORKDIR, "--config.rll.lr=3"), "rll.lr=3: the config has no"),
     ((CONFIG, WORKDIR, "--config.rl.steps=x"), "--config.rl.steps=x"),
     ((CONFIG, WORKDIR, "--steps=3"), "'steps'"),
     ((CONFIG, WORKDIR, "rl.steps=3"), '"rl.steps=3" is no flag'),
