@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import evaluate as metrics
-from r1jax import learner, policy, sampler
+from r1jax import learner, losses, policy, sampler
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
@@ -249,12 +249,15 @@ def rollout():
   return params, Scored([None] * 3, prompts, r, [""] * 12, [])
 
 
-def pack(rollout, minibatches, step=0):
-  # Different for each completion, so that it says which one a segment is.
-  advantages = np.arange(1, 13, dtype=np.float32).reshape(3, GROUP)
+def pack(rollout, minibatches, step=0, advantages=None, beta=0.0):
+  if advantages is None:
+    # Different for each completion, so that it says which one a segment is.
+    advantages = np.arange(1, 13, dtype=np.float32)
+  advantages = np.asarray(advantages, np.float32).reshape(3, GROUP)
   c = config(
-    max_new_tokens=LENGTH, row_length=16, rows=2, minibatches=minibatches
-  )
+    max_new_tokens=LENGTH, row_length=16, rows=2, minibatches=minibatches,
+    beta=beta,
+  )  # fmt: skip
   return grpo.pack_rollout(SETUP, c, rollout[1], advantages, step)
 
 
@@ -320,6 +323,46 @@ def test_the_learner_agrees_with_the_sampler_on_packed_rows(rollout):
   assert trained.sum() == rollout[1].rollout.lengths.sum()
   np.testing.assert_allclose(lp[trained], b.old_logprobs[trained], atol=1e-4)
 
+
+
+def test_without_a_kl_term_no_advantage_costs_nothing(rollout):
+  params, of = rollout[0], rollout[1]
+  advantages = [0] * GROUP + [-1, 1, 1, -1] + [0, 2, -2, 0]
+  (every,) = pack(rollout, 1, advantages=advantages, beta=1e-3)
+  (some,) = pack(rollout, 1, advantages=advantages)
+  assert (every.weights > 0).sum() == of.rollout.lengths.sum()
+  lengths = of.rollout.lengths[np.array(advantages) != 0]
+  assert (some.weights > 0).sum() == lengths.sum()
+  # Each token weighs what it did: 6 of 12 completions.
+  np.testing.assert_allclose(some.weights.sum(), 0.5, rtol=1e-6)
+
+  def loss(params, batch):
+    b = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), batch[:-1])
+    b = type(batch)(*b, count=batch.count)
+    lp, _ = policy.logprobs(
+      MODEL, params, b.tokens, b.positions, b.segments, b.targets,
+      temperature=TEMPERATURE,
+    )  # fmt: skip
+    return losses.grpo_loss(
+      lp, b.old_logprobs, lp, b.advantages, b.weights, 0.2, 0.0
+    )[0]
+
+  want, got = (jax.jit(jax.grad(loss))(params, b) for b in (every, some))
+  assert max(jnp.abs(x).max() for x in jax.tree.leaves(want)) > 1e-2
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), want, got
+  )
+  # Nor has a rollout without any signal a token to compute.
+  (none,) = pack(rollout, 1, advantages=np.zeros(12))
+  assert none.count == 0 and not none.weights.any()
+
+
+def test_metrics_are_of_what_was_trained():
+  updates = [
+    dict(trained=0.5, entropy=1.0), dict(trained=0.25, entropy=0.2),
+  ]  # fmt: skip
+  assert grpo.token_mean(updates, "entropy") == pytest.approx(1.2 / 0.75)
+  assert np.isnan(grpo.token_mean([dict(trained=0.0, kl=0.0)], "kl"))
 
 
 def test_supervised_loss_of_a_fresh_model_is_about_log_v():

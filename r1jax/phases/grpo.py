@@ -84,7 +84,8 @@ def pack_rollout(s, config, scored, advantages, step):
   """The rollout's completions as `minibatches` packed batches.
 
   They are shuffled first, as R1 does (v2, 2.1), so that a group is spread
-  over the optimiser steps.
+  over the optimiser steps. Where the advantage is 0 and there is no KL term
+  the gradient is 0 as well, exactly, and nothing is computed.
   """
   rollout, group = scored.rollout, advantages.shape[1]
   order = np.random.default_rng((s.seed, step)).permutation(len(scored.texts))
@@ -110,6 +111,7 @@ def pack_rollout(s, config, scored, advantages, step):
         shared,
       )
       for i, w in zip(members, weights)
+      if config.beta or advantages[i // group, i % group]
     ]
     batches.append(
       packing.pack(
@@ -165,6 +167,7 @@ def update_fn(model, optimizer, mesh):
     gap = jnp.where(real, logprobs - batch.old_logprobs, 0.0)
     return loss, {
       **metrics,
+      "trained": batch.weights.sum(),
       "entropy": (batch.weights * entropy).sum(),
       "old_gap": (batch.weights * jnp.abs(gap)).sum(),
       "old_kl": (batch.weights * losses.kl_k3(jnp.zeros_like(gap), gap)).sum(),
@@ -175,7 +178,11 @@ def update_fn(model, optimizer, mesh):
 
 
 def report(scored, advantages, updates, seconds):
-  """The metrics of one rollout and its updates, as plain numbers."""
+  """The metrics of one rollout and its updates, as plain numbers.
+
+  Those of tokens are means over what the updates computed: without a KL term
+  completions without advantage are left out.
+  """
   rollout = scored.rollout
   tokens = int(rollout.lengths.sum())
   parts = [k for k in scored.scores[0] if k not in ("reward", "reason")]
@@ -188,13 +195,15 @@ def report(scored, advantages, updates, seconds):
     "cut": float(1 - rollout.ended.mean()),
     "no_signal": float((np.abs(advantages).max(axis=1) == 0).mean()),
     **{
-      k: float(np.mean([u[k] for u in updates]))
-      for k in ("loss", "kl", "entropy", "clip_fraction", "grad_norm")
+      k: float(np.mean([u[k] for u in updates])) for k in ("loss", "grad_norm")
+    },
+    **{
+      k: token_mean(updates, k) for k in ("kl", "entropy", "clip_fraction")
     },
     # Before the first update theta is theta_old: what is left is the
     # difference between the sampler's arithmetic and the learner's.
     **{
-      f"sampler_learner_{k}": float(updates[0][f"old_{k}"])
+      f"sampler_learner_{k}": token_mean(updates[:1], f"old_{k}")
       for k in ("gap", "kl", "ratio")
     },
     "sampler_tokens_per_s": tokens / seconds["sample"],
@@ -204,6 +213,13 @@ def report(scored, advantages, updates, seconds):
     "seconds_reward": scored.seconds,
     **{f"reason_{r}": reasons.count(r) / len(reasons) for r in {*reasons}},
   }
+
+
+def token_mean(updates, name):
+  """A metric's mean over the tokens that updates trained; NaN without any."""
+  trained = sum(float(u["trained"]) for u in updates)
+  total = sum(float(u[name]) for u in updates)
+  return total / trained if trained else float("nan")
 
 
 class Clock:
