@@ -43,17 +43,17 @@ def get_config(size="cpu"):
   c.seed = 0
   c.model = "hf:smollm2"
   c.tokenizer = dict(kind="hf", path="smollm2")
-  c.task = _task({name: CANDIDATES[name] for name in LEARNED}, 800, 256)
+  c.task = _task({name: CANDIDATES[name] for name in LEARNED}, 800, 512)
   c.mesh = dict(data=-1)
   c.optimizer = dict(kind="adamw", b2=0.99)
   length = dict(max_new_tokens=40)
   evaluate = dict(
-    phase="evaluate", problems=256, samples=1, temperature=0.6, top_p=0.95,
+    phase="evaluate", problems=512, samples=1, temperature=0.6, top_p=0.95,
     slots=64, **length,
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
-    phase="grpo", steps=40, prompts=8, group=8, minibatches=1, lr=5e-6,
+    phase="grpo", steps=40, prompts=16, group=8, minibatches=1, lr=5e-6,
     schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=40,
     temperature=1.0, slots=64, rewards=dict(accuracy=1.0, format=0.2),
     share_prompts=True, row_length=400, rows=2, save_every=10, **length,

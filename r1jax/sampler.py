@@ -1,13 +1,15 @@
 """Sampling completions: a jitted loop over the learner's own parameters.
 
-Prompts are prefilled once each. S slots decode side by side; when one ends
-its completion it takes the next from the queue inside the same loop, so a
-slot never waits for the longest of a batch. Which slot decodes a completion,
-and beside which others, does not enter its randomness: the draw of its token
-t uses fold_in(fold_in(key, index), t) and nothing else.
+Prompts are prefilled once each, those of a length together. S slots decode
+side by side; when one ends its completion it takes the next from the queue
+inside the same loop, so a slot never waits for the longest of a batch. Which
+slot decodes a completion, and beside which others, does not enter its
+randomness: the draw of its token t uses fold_in(fold_in(key, index), t) and
+nothing else.
 
-The host looks in once every `stride` steps, to hand out what is finished
-while the rest goes on.
+The host looks in once every `stride` steps, to hand out what is finished and
+to put the next prompts in the places of those that are done with, while the
+rest goes on.
 """
 
 import dataclasses
@@ -20,13 +22,13 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
+from r1jax.draws import draw
 from r1jax.errors import UserError
 from r1jax.model import Decoder, decode
 from r1jax.types import Rollout
 
-# Of keys and values: slots or prompts, and heads. A ring's chunks go before.
-PROMPTS = P(sharding.ROWS, "tensor")
-RING = P(None, sharding.ROWS, "tensor")
+# Of keys and values: a block's places or a ring's slots, and heads.
+PLACES = P(None, sharding.ROWS, "tensor")
 # Prompts of a batch of the prefill: more would only take memory.
 PREFILL_ROWS = 16
 
@@ -45,6 +47,9 @@ class SamplerConfig:
     chunk: columns of the cache that are read together; only the chunks that
       some slot needs are.
     stride: decoding steps between two looks of the host.
+    tail_slots: when the queue is empty and no more slots than this are at
+      work, the others are given up, so that the last and longest completions
+      do not pay for them; 0 keeps all to the end. Costs a compilation.
   """
 
   slots: int
@@ -55,6 +60,7 @@ class SamplerConfig:
   greedy: bool = False
   chunk: int = 64
   stride: int = 64
+  tail_slots: int = 0
 
   def __post_init__(self):
     for name, allowed, ok in (
@@ -64,6 +70,7 @@ class SamplerConfig:
       ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
       ("chunk", "at least 1", self.chunk >= 1),
       ("stride", "at least 1", self.stride >= 1),
+      ("tail_slots", "at least 0, which gives up none", self.tail_slots >= 0),
     ):
       if not ok:
         raise UserError(
@@ -71,20 +78,19 @@ class SamplerConfig:
         )
 
 
-class Prompts(NamedTuple):
-  """The N prompts of a rollout, prefilled.
+class Pool(NamedTuple):
+  """Prompts that are being completed, prefilled, each in one of A places.
 
   A prompt's last token is the first input of each of its completions, not of
   the prefill: it is their first step, and no special case.
 
   Attributes:
-    k, v: L arrays [N, K, D, P] and [N, K, P, D].
-    mask: [N, P] bool, what may be read: all but the last token.
-    lengths: [N] int32, last tokens included. last: [N] int32, these tokens.
+    layers: L of `decode.Prompts`, whose N B places are A.
+    mask: [A, P] bool, what may be read: all but the last token.
+    lengths: [A] int32, last tokens included. last: [A] int32, these tokens.
   """
 
-  k: tuple
-  v: tuple
+  layers: tuple
   mask: jax.Array
   lengths: jax.Array
   last: jax.Array
@@ -95,24 +101,42 @@ class State(NamedTuple):
 
   Attributes:
     clock: [] int32, steps so far. queue: [] int32, next completion to take.
-    id: [S] int32, each slot's completion, C where there is none left.
+    waited: [] int32, steps so far with something left in the queue. busy: []
+      int32, slots at work in these, summed.
+    id: [S] int32, each slot's completion, C where there is none.
     done: [S] int32, its tokens so far. token: [S] int32, the latest of them.
-    caches: L of `decode.Cache`.
+    rings: L of `decode.Ring`.
     rollout: the `Rollout` so far; a length of 0 is not finished.
   """
 
   clock: jax.Array
   queue: jax.Array
+  waited: jax.Array
+  busy: jax.Array
   id: jax.Array
   done: jax.Array
   token: jax.Array
-  caches: tuple
+  rings: tuple
   rollout: Rollout
+
+
+class Look(NamedTuple):
+  """What the host sees between strides; scalars as in `State`.
+
+  Attributes:
+    lengths: [C] int32, of the finished completions, else 0.
+  """
+
+  clock: jax.Array
+  queue: jax.Array
+  waited: jax.Array
+  busy: jax.Array
+  lengths: jax.Array
 
 
 def sample(
   model, config, group, mesh, params, prompts, mask, indices, key,
-  temperature=1.0, limits=None, on_finished=None,
+  temperature=1.0, limits=None, on_finished=None, on_look=None,
 ):  # fmt: skip
   """G completions of each of N prompts.
 
@@ -124,7 +148,7 @@ def sample(
       heads over its tensor axis; None for one device.
     params: the learner's parameters.
     prompts: [N, P] int32. mask: [N, P] bool, its tokens; padding may stand
-      on either side.
+      on either side. Of the host.
     indices: [N * G] int32, the sample index of each completion, folded into
       its key; completions of prompt n are entries n G to n G + G - 1.
     key: typed PRNG key of this rollout.
@@ -134,41 +158,52 @@ def sample(
     on_finished: None, or a function of (ids, `Rollout`): numbers of finished
       completions and their rows, as numpy arrays. It is called for each
       completion once, while the device decodes the others.
+    on_look: None, or a function of a `Look`, called after each stride.
 
   Returns:
     `Rollout` of C = N G completions. Its log-probabilities are those of the
     whole distribution at this temperature also where top_k or top_p cut the
     draw, since that is what the loss needs: pi_theta is not truncated either.
   """
-  total = prompts.shape[0] * group
+  texts = [np.asarray(p)[np.asarray(m)] for p, m in zip(prompts, mask)]
+  # Prompts of about a length are prefilled together, so they are taken in
+  # this order; what a completion is does not depend on it.
+  order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+  texts = [texts[n] for n in order]
+  number = (np.asarray(order)[:, None] * group + np.arange(group)).ravel()
   if limits is None:
-    limits = jnp.full(total, config.max_new_tokens, jnp.int32)
-  weights, queue, state = start(
-    model, config, group, mesh, params, prompts, mask
+    limits = np.full(len(number), config.max_new_tokens)
+  indices, limits = (
+    np.asarray(x, np.int32)[number] for x in (indices, limits)
   )
-
-  def go(state):
-    return advance(
-      model, config, group, mesh, weights, queue, state, indices, limits, key,
-      temperature,
-    )  # fmt: skip
-
-  told = np.zeros(total, bool)
-  state, lengths = go(state)
+  weights = _lay_out(model, params)
+  places = _Places(model, config, group, mesh, params, texts)
+  state = _begin(model, config, mesh, len(number))
+  tail = _tail(config, mesh)
+  told, batches = np.zeros(len(number), bool), []
   while not told.all():
-    finished = np.asarray(lengths) > 0
-    (ids,) = np.nonzero(finished & ~told)
-    told = finished
+    places.fill()
+    state, look = advance(
+      model, config, group, mesh, weights, places.pool, state, places.of,
+      places.filled, places.wanted, indices, limits, key, temperature,
+    )  # fmt: skip
+    # The device is at work before anybody looks at what was finished.
+    _hand_out(batches, number, on_finished)
+    look = jax.device_get(look)
+    if on_look is not None:
+      on_look(look)
+    finished = look.lengths > 0
+    places.release(finished)
     batches = []
     if on_finished is not None:
-      batches = list(_batches(state.rollout, ids, len(state.id)))
-    if not told.all():
-      # The device goes on before anybody looks at what was finished.
-      state, lengths = go(state)
-    for numbers, rows in batches:
-      rows = jax.tree.map(lambda x: np.asarray(x)[: len(numbers)], rows)
-      on_finished(numbers, rows)
-  return state.rollout
+      (new,) = np.nonzero(finished & ~told)
+      batches = list(_batches(state.rollout, new, len(state.id)))
+    told = finished
+    left = len(told) - told.sum()
+    if look.queue == len(told) and left <= tail < len(state.id):
+      state = _shrink(mesh, tail, state)
+  _hand_out(batches, number, on_finished)
+  return _rows(state.rollout, np.argsort(number))
 
 
 def _batches(rollout, ids, size):
@@ -179,35 +214,26 @@ def _batches(rollout, ids, size):
     yield part, _rows(rollout, padded)
 
 
+def _hand_out(batches, number, on_finished):
+  for ids, rows in batches:
+    rows = jax.tree.map(lambda x: np.asarray(x)[: len(ids)], rows)
+    on_finished(number[ids], rows)
+
+
 @jax.jit
 def _rows(rollout, ids):
   return jax.tree.map(lambda x: x[ids], rollout)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def start(model, config, group, mesh, params, prompts, mask):
-  """What a rollout begins with; the arguments are those of `sample`.
+_lay_out = jax.jit(decode.lay_out, static_argnums=0)
 
-  Returns:
-    the weights as they are decoded with, `Prompts`, and the first `State`.
-  """
-  queue = prefill(model, mesh, params, prompts, mask)
-  total = prompts.shape[0] * group
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _begin(model, config, mesh, total):
+  """The `State` before the first of `total` completions is taken."""
   slots = min(config.slots, total)
-  first = jnp.arange(slots)
-  rows = first // group
-  rings = decode.empty_ring(
-    model, slots, config.max_new_tokens, config.chunk, queue.k[0].dtype
-  )
-  rings = [sharding.constrain(x, mesh, RING) for x in rings]
-  caches = tuple(
-    decode.Cache(
-      sharding.constrain(k[rows], mesh, PROMPTS),
-      sharding.constrain(v[rows], mesh, PROMPTS),
-      *rings,
-    )
-    for k, v in zip(queue.k, queue.v)
-  )
+  ring = decode.empty_ring(model, slots, config.max_new_tokens, config.chunk)
+  nothing = jnp.zeros(slots, jnp.int32)
   blank = (total, config.max_new_tokens)
   rollout = Rollout(
     jnp.zeros(blank, jnp.int32),
@@ -215,246 +241,266 @@ def start(model, config, group, mesh, params, prompts, mask):
     jnp.zeros(total, jnp.int32),
     jnp.zeros(total, bool),
   )
-  state = State(
+  return State(
     clock=jnp.int32(0),
-    queue=jnp.int32(slots),
-    id=first,
-    done=jnp.zeros(slots, jnp.int32),
-    token=queue.last[rows],
-    caches=caches,
-    rollout=jax.tree.map(lambda x: sharding.constrain(x, mesh, P()), rollout),
+    queue=jnp.int32(0),
+    waited=jnp.int32(0),
+    busy=jnp.int32(0),
+    id=jnp.full(slots, total, jnp.int32),
+    done=nothing,
+    token=nothing,
+    rings=(_constrain(ring, mesh, PLACES),) * model.n_layers,
+    rollout=_constrain(rollout, mesh, P()),
   )
-  return decode.lay_out(model, params), queue, state
 
 
-def prefill(model, mesh, params, prompts, mask):
-  """Runs the prompts through the model, some at a time: `Prompts`."""
-  n, width = prompts.shape
-  last = width - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-  positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+def _tail(config, mesh):
+  """`tail_slots`, or more where the mesh cannot split so few."""
+  if mesh is None or not config.tail_slots:
+    return config.tail_slots
+  return sharding.whole_rows(config.tail_slots, mesh)
 
-  def forward(batch):
-    tokens, positions, mask = batch
-    _, kv = Decoder(model).apply(
-      {"params": params}, tokens, positions, mask.astype(jnp.int32),
-      method="prefill",
-    )  # fmt: skip
-    return kv
 
-  rows = min(n, PREFILL_ROWS)
-  if mesh is not None:
-    rows = sharding.whole_rows(rows, mesh)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _shrink(mesh, slots, state):
+  """The `State` with fewer slots, all that are at work among them."""
+  total = len(state.rollout.lengths)
+  kept = jnp.argsort(state.id == total)[:slots]
+  rings = tuple(decode.Ring(r.k[:, kept], r.v[:, kept]) for r in state.rings)
+  return state._replace(
+    id=state.id[kept],
+    done=state.done[kept],
+    token=state.token[kept],
+    rings=_constrain(rings, mesh, PLACES),
+  )
 
-  def split(x):
-    x = jnp.pad(x, ((0, -n % rows), (0, 0)))
-    return x.reshape(-1, rows, width)
 
-  k, v = jax.lax.map(forward, jax.tree.map(split, (prompts, positions, mask)))
+def _constrain(tree, mesh, spec):
+  return jax.tree.map(lambda x: sharding.constrain(x, mesh, spec), tree)
 
-  def layers(x):
-    # [batches, L, rows, ...] -> L arrays [N, ...]
-    each = (
-      x[:, i].reshape(-1, *x.shape[3:])[:n] for i in range(model.n_layers)
+
+class _Places:
+  """Which prompt lies in which place of the pool: the host's book.
+
+  Attributes:
+    pool: the `Pool`.
+    of: [N] int32, the place of each prompt that has one.
+    filled: int, completions whose prompts have had a place.
+  """
+
+  def __init__(self, model, config, group, mesh, params, texts):
+    self._static = (model, mesh)
+    self._params, self._texts, self._group = params, texts, group
+    self._rows = min(len(texts), PREFILL_ROWS)
+    # What the slots need at one time, and two batches for them to go on with.
+    block = min(len(texts), -(-config.slots // group))
+    places = min(len(texts), block + 2 * PREFILL_ROWS)
+    if mesh is not None:
+      self._rows = sharding.whole_rows(self._rows, mesh)
+      block = sharding.whole_rows(block, mesh)
+    blocks = -(-places // block)
+    self.pool = empty_pool(
+      model, mesh, blocks, block, bucket(max(map(len, texts)))
     )
-    return tuple(sharding.constrain(y, mesh, PROMPTS) for y in each)
+    self.of = np.zeros(len(texts), np.int32)
+    self._free = list(range(blocks * block))
+    self._loaded = 0
+    self._held = set()
 
-  return Prompts(
-    layers(k),
-    layers(v),
-    mask & (jnp.arange(width)[None] < last[:, None]),
-    mask.sum(axis=1),
-    jnp.take_along_axis(prompts, last[:, None], axis=1)[:, 0],
+  @property
+  def filled(self):
+    return self._loaded * self._group
+
+  @property
+  def _next(self):
+    """How many prompts the next batch has."""
+    return min(self._rows, len(self._texts) - self._loaded)
+
+  @property
+  def wanted(self):
+    """Prompts to be done with, of all so far, before the next batch fits."""
+    if not self._next:
+      return len(self._texts) + 1
+    missing = max(0, self._next - len(self._free))
+    return self._loaded - len(self._held) + missing
+
+  def fill(self):
+    """Prefills as many of the next prompts as there are places for."""
+    while 0 < self._next <= len(self._free):
+      new = np.arange(self._loaded, self._loaded + self._next)
+      # Not in place: the device may still read the old one.
+      self.of = self.of.copy()
+      self.of[new] = [self._free.pop(0) for _ in new]
+      self._held |= set(new.tolist())
+      # A batch that is not full has its last prompt again, at the same place.
+      rows = np.pad(new, (0, self._rows - len(new)), mode="edge")
+      width = bucket(max(len(self._texts[n]) for n in new))
+      tokens = np.zeros((self._rows, width), np.int32)
+      lengths = np.asarray([len(self._texts[n]) for n in rows], np.int32)
+      for row, n in enumerate(rows):
+        tokens[row, : lengths[row]] = self._texts[n]
+      self.pool = load(
+        *self._static, self._params, self.pool, tokens, lengths, self.of[rows]
+      )
+      self._loaded += len(new)
+
+  def release(self, finished):
+    """Frees the places of prompts whose completions are all finished [C]."""
+    whole = finished.reshape(-1, self._group).all(axis=1)
+    for n in [n for n in self._held if whole[n]]:
+      self._held.remove(n)
+      self._free.append(int(self.of[n]))
+
+
+def bucket(length):
+  """The width that a prompt is padded to: at most an eighth more than it has.
+
+  Few of them, so that few shapes are compiled.
+  """
+  step = max(16, 1 << max(0, length.bit_length() - 4))
+  return -(-length // step) * step
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def empty_pool(model, mesh, blocks, places, width):
+  """A `Pool` of `blocks` of `places` for prompts of `width` tokens."""
+  layer = decode.empty_prompts(model, blocks, places, width)
+  count = jnp.zeros(blocks * places, jnp.int32)
+  return Pool(
+    (_constrain(layer, mesh, PLACES),) * model.n_layers,
+    jnp.zeros((blocks * places, width), bool),
+    count,
+    count,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def load(model, mesh, params, pool, tokens, lengths, places):
+  """Prefills a batch of prompts.
+
+  Args:
+    model, mesh, params: as of `sample`.
+    pool: the `Pool`; donated.
+    tokens: [R, W] int32, padded on the right. lengths: [R] int32.
+    places: [R] int32, where each goes.
+
+  Returns:
+    the `Pool` with them.
+  """
+  rows, width = tokens.shape
+  tokens = sharding.constrain(tokens, mesh, P(sharding.ROWS))
+  columns = jnp.arange(width)
+  mask = columns[None] < lengths[:, None]
+  _, (k, v) = Decoder(model).apply(
+    {"params": params}, tokens, jnp.where(mask, columns, 0),
+    mask.astype(jnp.int32), method="prefill",
+  )  # fmt: skip
+
+  def put(i, layers):
+    at = jnp.divmod(places[i], pool.layers[0].k.shape[1])
+
+    def write(old, new):
+      return jax.lax.dynamic_update_slice(old, new[None, None], (*at, 0, 0, 0))
+
+    return tuple(
+      decode.Prompts(write(old.k, k[n, i]), write(old.v, v[n, i]))
+      for n, old in enumerate(layers)
+    )
+
+  layers = jax.lax.fori_loop(0, rows, put, pool.layers)
+  read = jnp.arange(pool.mask.shape[1])[None] < lengths[:, None] - 1
+  last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
+  return Pool(
+    _constrain(layers, mesh, PLACES),
+    pool.mask.at[places].set(read),
+    pool.lengths.at[places].set(lengths),
+    pool.last.at[places].set(last),
   )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=6)
 def advance(
-  model, config, group, mesh, weights, queue, state, indices, limits, key,
-  temperature,
+  model, config, group, mesh, weights, pool, state, places, filled, wanted,
+  indices, limits, key, temperature,
 ):  # fmt: skip
   """Up to `stride` steps of all slots.
 
   Args:
-    weights, queue, state: of `start`. The others: as of `sample`.
+    weights: of `decode.lay_out`. pool: the `Pool`. state: the `State`.
+    places: [N] int32, where in the pool each prompt lies.
+    filled: [] int32, completions that may be taken.
+    wanted: [] int32; when slots have nothing to do and so many prompts are
+      done with, the host can put others in their places: it stops early.
+    The others: as of `sample`, completions in the order of the queue.
 
   Returns:
-    the new `State`, and the lengths of its rollout, a copy.
+    the new `State`, and a `Look` at it.
   """
   total = len(limits)
-  ring = state.caches[0].ring_k
+  ring = state.rings[0].k
   columns = ring.shape[0] * ring.shape[-1]
+  blocks, size = pool.layers[0].k.shape[:2]
+  tail = _tail(config, mesh)
 
   def step(s):
-    completion = jnp.minimum(s.id, total - 1)
-    row = completion // group
-    view = decode.View(queue.mask[row], s.done, s.clock % columns)
-    logits, caches = decode.decode(
-      model, weights, s.token, queue.lengths[row] - 1 + s.done, s.caches, view
-    )
+    # The i-th idle slot takes the i-th completion of the queue.
+    idle = s.id == total
+    taken = s.queue + jnp.cumsum(idle) - 1
+    new = idle & (taken < filled)
+    id = jnp.where(new, taken, s.id)
+    active = id < total
+    completion = jnp.minimum(id, total - 1)
+    place = places[completion // group]
+    token = jnp.where(new, pool.last[place], s.token)
+    view = decode.view(
+      jnp.where(active, place * group + id % group, blocks * size * group),
+      group, pool.mask.reshape(blocks, size, -1), s.done, s.clock % columns,
+    )  # fmt: skip
+    logits, rings = decode.decode(
+      model, weights, pool.layers, s.rings, token,
+      pool.lengths[place] - 1 + s.done, view,
+    )  # fmt: skip
     token, logprob = draw(
       logits.astype(jnp.float32), config, key, indices[completion], s.done,
       temperature,
     )  # fmt: skip
     done = s.done + 1
     ended = token == config.eos_id
-    free = (s.id < total) & (ended | (done >= limits[completion]))
-    over = jnp.where(free, s.id, total)
+    over = active & (ended | (done >= limits[completion]))
+    finished = jnp.where(over, id, total)
+    queue = s.queue + new.sum()
     r = s.rollout
-    rollout = Rollout(
-      r.tokens.at[s.id, s.done].set(token, mode="drop"),
-      r.logprobs.at[s.id, s.done].set(logprob, mode="drop"),
-      r.lengths.at[over].set(done, mode="drop"),
-      r.ended.at[over].set(ended, mode="drop"),
-    )
-    # The i-th freed slot takes the i-th completion of the queue.
-    taken = jnp.minimum(s.queue + jnp.cumsum(free) - 1, total)
-    new_id = jnp.where(free, taken, s.id)
-    new_row = jnp.minimum(new_id, total - 1) // group
     return State(
       clock=s.clock + 1,
-      queue=jnp.minimum(s.queue + free.sum(), total),
-      id=new_id,
-      # 0 in idle slots too: the longest decides what of the caches is read.
-      done=jnp.where(free | (s.id == total), 0, done),
-      token=jnp.where(free, queue.last[new_row], token),
-      caches=_admit(caches, queue, free & (new_id < total), new_row),
-      rollout=rollout,
+      queue=queue,
+      waited=s.waited + (queue < total),
+      busy=s.busy + jnp.where(queue < total, active.sum(), 0),
+      id=jnp.where(over, total, id),
+      # 0 in idle slots too: the longest decides what of the rings is read.
+      done=jnp.where(over | ~active, 0, done),
+      token=token,
+      rings=rings,
+      rollout=Rollout(
+        r.tokens.at[id, s.done].set(token, mode="drop"),
+        r.logprobs.at[id, s.done].set(logprob, mode="drop"),
+        r.lengths.at[finished].set(done, mode="drop"),
+        r.ended.at[finished].set(ended, mode="drop"),
+      ),
     )
+
+  def go_on(s):
+    idle = s.id == total
+    empty = s.queue >= filled
+    whole = (s.rollout.lengths > 0).reshape(-1, group).all(axis=1).sum()
+    stalled = idle.any() & empty & (whole >= wanted)
+    few = tail if len(idle) > tail else 0
+    ebbed = (s.queue == total) & ((~idle).sum() <= few)
+    return ~ebbed & ~stalled & (s.clock < end)
 
   end = state.clock + config.stride
-  state = jax.lax.while_loop(
-    lambda s: (s.id < total).any() & (s.clock < end), step, state
+  state = jax.lax.while_loop(go_on, step, state)
+  state = state._replace(rollout=_constrain(state.rollout, mesh, P()))
+  look = Look(
+    state.clock, state.queue, state.waited, state.busy, state.rollout.lengths
   )
-  rollout = jax.tree.map(
-    lambda x: sharding.constrain(x, mesh, P()), state.rollout
-  )
-  return state._replace(rollout=rollout), jnp.copy(rollout.lengths)
-
-
-def _admit(caches, queue, new, rows):
-  """Puts the prompts `rows` [S] before the slots that are `new` [S] bool."""
-
-  def copy(_, caches):
-    def put(old, prompts):
-      return jnp.where(new[:, None, None, None], prompts[rows], old)
-
-    return tuple(
-      c.replace(prompt_k=put(c.prompt_k, k), prompt_v=put(c.prompt_v, v))
-      for c, k, v in zip(caches, queue.k, queue.v)
-    )
-
-  # Not `cond`: its branch that does nothing would copy every cache.
-  return jax.lax.fori_loop(0, new.any().astype(jnp.int32), copy, caches)
-
-
-def draw(logits, config, key, indices, positions, temperature):
-  """One token a row and its log-probability.
-
-  An inverse CDF with one uniform number a row: the Gumbel trick would draw
-  one for every logit, which costs more than the rest of a small model.
-  """
-  if not config.greedy:
-    logits = logits / temperature
-  peak = logits.max(axis=-1)
-  # Once: the compiler would take the exponentials again in every pass.
-  weights = jax.lax.optimization_barrier(jnp.exp(logits - peak[:, None]))
-  if config.greedy:
-    token = jnp.argmax(logits, axis=-1)
-  else:
-
-    def uniform(index, position):
-      k = jax.random.fold_in(jax.random.fold_in(key, index), position)
-      return jax.random.uniform(k)
-
-    token = inverse_cdf(
-      truncate(weights, config.top_k, config.top_p),
-      jax.vmap(uniform)(indices, positions),
-    )
-  token = token.astype(jnp.int32)
-  picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-  return token, picked - peak - jnp.log(weights.sum(axis=-1))
-
-
-def truncate(weights, top_k, top_p):
-  """Zeroes what top-k and then top-p leave out, without renormalising.
-
-  Args:
-    weights: [S, V] float32, not negative; each proportional to a probability.
-    top_k: 0 keeps all; ties with the k-th stay in.
-    top_p: keeps the smallest set of likeliest tokens holding at least this
-      share of what top-k left.
-
-  Returns:
-    [S, V].
-  """
-  if top_k and top_k < weights.shape[1]:
-    weights = _keep(weights, lambda kept: (kept > 0).sum(axis=1) >= top_k)
-  if top_p < 1:
-    enough = top_p * weights.sum(axis=1)
-    weights = _keep(weights, lambda kept: kept.sum(axis=1) >= enough)
-  return weights
-
-
-def _keep(weights, enough):
-  """The largest of the weights, as few as are `enough`; zero elsewhere.
-
-  By bisection of the threshold: as integers, the bits of floats that are not
-  negative have the floats' order, so 31 passes are exact. A sort takes 25
-  times as long on CPU.
-
-  Args:
-    weights: [S, V]. enough: function of the kept weights [S, V] to [S] bool.
-  """
-
-  def kept(least):
-    least = jax.lax.bitcast_convert_type(least, jnp.float32)
-    return jnp.where(weights >= least[:, None], weights, 0.0)
-
-  def halve(_, bounds):
-    low, high = bounds  # low is enough, more than high is not
-    middle = low + (high - low + 1) // 2
-    good = enough(kept(middle))
-    return jnp.where(good, middle, low), jnp.where(good, high, middle - 1)
-
-  high = jax.lax.bitcast_convert_type(weights.max(axis=1), jnp.int32)
-  low, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(high), high))
-  return kept(low)
-
-
-def inverse_cdf(probs, uniforms):
-  """Draws by inverting the cumulative distribution, in two levels.
-
-  First a block of tokens, then a token of it: less work than one cumulative
-  sum over V, and the sums stay short, so their rounding stays small.
-
-  Args:
-    probs: [S, V], not negative, rows of any positive sum.
-    uniforms: [S] in [0, 1).
-
-  Returns:
-    [S] int32; never a token of probability zero.
-  """
-  s, v = probs.shape
-  width = max(1, round(v**0.5))
-  # A width that divides V saves a copy.
-  width = next((w for w in range(width, 2 * width) if v % w == 0), width)
-  blocks = jnp.pad(probs, ((0, 0), (0, -v % width))).reshape(s, -1, width)
-  sums = blocks.sum(axis=2)
-  r = uniforms * sums.sum(axis=1)
-  block, before = _invert(sums, r)
-  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  token, _ = _invert(inside, r - before)
-  return block * width + token
-
-
-def _invert(weights, r):
-  """First index whose cumulative weight exceeds r, and the weight before."""
-  cumulative = jnp.cumsum(weights, axis=1)
-  # Rounding may leave r at the very end: the last index of positive weight
-  # stands in for "none".
-  size = weights.shape[1]
-  final = size - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=1)
-  index = jnp.minimum((cumulative <= r[:, None]).sum(axis=1), final)
-  # r may also lie in a gap of weight zero by rounding; step over it.
-  upto = jnp.take_along_axis(cumulative, index[:, None], axis=1)[:, 0]
-  return index, upto - jnp.take_along_axis(weights, index[:, None], 1)[:, 0]
+  return state, jax.tree.map(jnp.copy, look)

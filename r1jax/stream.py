@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax import sampler
+from r1jax.draws import draw
 from r1jax.errors import UserError
 from r1jax.model import decode
-from r1jax.sampler import SamplerConfig, draw, prefill
+from r1jax.sampler import SamplerConfig
 
 # Prompts and rings are padded to a multiple of this, so that the turns of a
 # conversation share a few compiled programs.
@@ -52,13 +54,11 @@ def stream(
   width = _bucket(len(prompt))
   tokens = np.zeros((1, width), np.int32)
   tokens[0, : len(prompt)] = prompt
-  mask = np.arange(width)[None] < len(prompt)
-  weights, caches = _start(model, config, params, tokens, mask)
-  read = mask & (np.arange(width)[None] < len(prompt) - 1)
+  weights, pool, rings = _start(model, config, params, tokens, len(prompt))
   token = int(prompt[-1])
   for t in range(length):
-    drawn, caches = _step(
-      model, config, weights, caches, token, len(prompt) - 1 + t, t, read, key,
+    drawn, rings = _step(
+      model, config, weights, pool, rings, token, t, key,
       jnp.float32(temperature or 1.0),
     )  # fmt: skip
     token = int(drawn)
@@ -71,33 +71,30 @@ def _bucket(n):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(model, config, params, tokens, mask):
-  """The weights as they are decoded with, and the cache with the prompt."""
-  prompts = prefill(model, None, params, tokens, mask)
-  ring = decode.empty_ring(
-    model, 1, config.max_new_tokens, config.chunk, prompts.k[0].dtype
+def _start(model, config, params, tokens, length):
+  """What is decoded with: the weights, the prompt's pool, and empty rings."""
+  pool = sampler.empty_pool(model, None, 1, 1, tokens.shape[1])
+  place = jnp.zeros(1, jnp.int32)
+  pool = sampler.load(
+    model, None, params, pool, tokens, jnp.full(1, length), place
   )
-  caches = tuple(
-    decode.Cache(k, v, *ring) for k, v in zip(prompts.k, prompts.v)
-  )
-  return decode.lay_out(model, params), caches
+  ring = decode.empty_ring(model, 1, config.max_new_tokens, config.chunk)
+  return decode.lay_out(model, params), pool, (ring,) * model.n_layers
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def _step(
-  model, config, weights, caches, token, position, t, read, key, temperature
+  model, config, weights, pool, rings, token, t, key, temperature
 ):
   """The token after `token`, which stands in the ring's column t."""
-  logits, caches = decode.decode(
-    model,
-    weights,
-    jnp.full(1, token, jnp.int32),
-    jnp.full(1, position, jnp.int32),
-    caches,
-    decode.View(read, jnp.full(1, t), t),
-  )
+  seat = jnp.zeros(1, jnp.int32)
+  logits, rings = decode.decode(
+    model, weights, pool.layers, rings, jnp.full(1, token, jnp.int32),
+    pool.lengths - 1 + t,
+    decode.view(seat, 1, pool.mask[None], jnp.full(1, t), t),
+  )  # fmt: skip
   drawn, _ = draw(
     logits.astype(jnp.float32), config, key, jnp.zeros(1, jnp.int32),
     jnp.full(1, t), temperature,
   )  # fmt: skip
-  return drawn[0], caches
+  return drawn[0], rings

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_model import random_params
 
-from r1jax import policy
+from r1jax import policy, sampler
+from r1jax.draws import inverse_cdf, truncate
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig
-from r1jax.sampler import SamplerConfig, inverse_cdf, sample, truncate
+from r1jax.sampler import SamplerConfig, sample
 
 EOS, V, N, G, T, P = 1, 32, 4, 16, 12, 5
 MODEL = ModelConfig(
@@ -118,6 +119,7 @@ def test_a_completion_ends_with_its_end(params):
 def test_draws_depend_on_nothing_but_the_sample(params):
   _, _, one = draw(params)
   others = [draw(params, slots=s)[2] for s in (16, 64)]
+  others.append(draw(params, slots=16, tail_slots=3)[2])
   others.append(draw(params, side="left")[2])
   for other in others:
     np.testing.assert_array_equal(one.tokens, other.tokens)
@@ -132,6 +134,48 @@ def test_the_order_of_prompts_does_not_matter(params):
   _, _, other = draw(params, order=order)
   tokens = one.tokens.reshape(N, G, T)[order].reshape(-1, T)
   np.testing.assert_array_equal(tokens, other.tokens)
+
+
+def test_prompts_that_take_turns_in_the_pool(params):
+  """90 prompts in 35 places: each still gets what it gets alone."""
+  rng = np.random.default_rng(1)
+  lengths = rng.integers(1, 40, 90)
+  tokens = rng.integers(2, V, (90, 40))
+  mask = np.arange(40) < lengths[:, None]
+  looks, calls = [], []
+
+  def draw(which, slots, **callbacks):
+    config = SamplerConfig(slots=slots, max_new_tokens=T, eos_id=EOS)
+    indices = (2 * which[:, None] + np.arange(2)).ravel()
+    r = sample(
+      MODEL, config, 2, None, params, tokens[which], mask[which], indices, KEY,
+      **callbacks,
+    )  # fmt: skip
+    return jax.tree.map(np.asarray, r)
+
+  r = draw(
+    np.arange(90), 6, on_look=looks.append,
+    on_finished=lambda ids, rows: calls.append((ids, rows)),
+  )  # fmt: skip
+  for n in (0, 7, 44, 89):
+    alone = draw(np.array([n]), 2)
+    at = slice(2 * n, 2 * n + 2)
+    np.testing.assert_array_equal(r.tokens[at], alone.tokens)
+    np.testing.assert_array_equal(r.lengths[at], alone.lengths)
+    np.testing.assert_allclose(r.logprobs[at], alone.logprobs, atol=1e-5)
+  ids = np.concatenate([ids for ids, _ in calls])
+  assert sorted(ids) == list(range(180))
+  for ids, rows in calls:
+    np.testing.assert_array_equal(rows.tokens, r.tokens[ids])
+  # No slot waited for the others to give up their prompts.
+  assert looks[-1].busy == 6 * looks[-1].waited > 0
+
+
+@pytest.mark.parametrize("length", [1, 16, 17, 100, 128, 300, 1000, 5000])
+def test_a_bucket_is_hardly_wider_than_its_prompt(length):
+  width = sampler.bucket(length)
+  assert length <= width <= max(16, length + 15, 9 / 8 * length)
+  assert sampler.bucket(width) == width
 
 
 def test_everything_is_handed_out_once(params):

@@ -11,6 +11,7 @@ Workloads of the sampler, on random prompts, the end of sequence ignored:
 
 import argparse
 import functools
+import itertools
 import json
 import resource
 import statistics
@@ -26,11 +27,12 @@ from r1jax import hf, sampler
 from r1jax.hf import hub
 from r1jax.model import decode
 
-# Workload -> prompts, completions of each, slots, tokens of the longest.
+# Workload -> prompts, completions of each, slots, tokens of the longest,
+# slots of the tail.
 WORKLOADS = {
-  "fixed": (8, 8, 64, 128),
-  "heavy_tail": (8, 8, 16, 512),
-  "long": (8, 1, 8, 4096),
+  "fixed": (8, 8, 64, 128, 0),
+  "heavy_tail": (8, 8, 16, 512, 4),
+  "long": (8, 1, 8, 4096, 0),
 }
 
 
@@ -54,6 +56,7 @@ def main(argv=None):
     ("group", "completions of a prompt"),
     ("slots", "completions side by side"),
     ("new-tokens", "of the longest completion"),
+    ("tail-slots", "side by side at the end, see SamplerConfig"),
   ):
     what.add_argument(f"--{name}", type=int, help=f"{text}; by the workload")
   what.add_argument("--prompt-tokens", type=int, default=64)
@@ -66,9 +69,13 @@ def main(argv=None):
 
 def measure(args):
   """The row of a sampler workload, medians of the repeats."""
-  sizes = (args.prompts, args.group, args.slots, args.new_tokens)
-  defaults = WORKLOADS[args.workload]
-  prompts, group, slots, new = (a or b for a, b in zip(sizes, defaults))
+  sizes = (
+    args.prompts, args.group, args.slots, args.new_tokens, args.tail_slots
+  )  # fmt: skip
+  prompts, group, slots, new, tail = (
+    default if size is None else size
+    for size, default in zip(sizes, WORKLOADS[args.workload])
+  )
   directory = hub.directory(args.model.removeprefix("hf:"))
   module, params = hf.load(
     directory, dtype="float32", compute_dtype=args.dtype
@@ -77,7 +84,9 @@ def measure(args):
   if args.workload == "heavy_tail":
     lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, len(limits))
     limits = np.clip(np.round(lengths), 4, new).astype(int)
-  config = sampler.SamplerConfig(slots=slots, max_new_tokens=new, eos_id=-1)
+  config = sampler.SamplerConfig(
+    slots=slots, max_new_tokens=new, eos_id=-1, tail_slots=tail
+  )
   first, *runs = (
     run(module.config, config, params, prompts, args.prompt_tokens, limits, i)
     for i in range(args.repeats + 1)
@@ -99,7 +108,7 @@ def measure(args):
     "seconds": [round(r["seconds"], 4) for r in runs],
     "floor_tokens_per_s": round(floor, 1),
     "floor_share": round(rate / floor, 3),
-    "occupancy": round(median["occupancy"], 4),
+    "occupancy": round(float(median["occupancy"]), 4),
     "compile_s": round(first["seconds"] - median["seconds"], 2),
     "peak_memory_gib": round(peak_memory() / 2**30, 2),
   }
@@ -113,33 +122,33 @@ def run(model, config, params, prompts, prompt_tokens, limits, seed):
   """Samples once.
 
   Returns:
-    dict: seconds; occupancy, the share of the slots that made a token in the
-    steps before the queue was empty; steps, tokens so far -> seconds a step.
+    dict: seconds; occupancy, the share of the slots at work while something
+    waited in the queue, or 1 if nothing did; steps, tokens so far -> seconds
+    a step.
   """
   rng = np.random.default_rng(seed)
   tokens = rng.integers(model.vocab_size, size=(prompts, prompt_tokens))
-  begin = time.perf_counter()
-  weights, queue, state = sampler.start(
-    model, config, len(limits) // prompts, None, params,
-    jnp.asarray(tokens, jnp.int32), jnp.ones(tokens.shape, bool),
+  looks, begin = [], time.perf_counter()
+
+  def on_look(look):
+    looks.append((look, time.perf_counter()))
+
+  rollout = sampler.sample(
+    model, config, len(limits) // prompts, None, params, tokens,
+    np.ones(tokens.shape, bool), np.arange(len(limits)), jax.random.key(seed),
+    jnp.float32(1.0), limits, on_look=on_look,
   )  # fmt: skip
-  occupancy, steps, lengths = 1.0, {}, np.zeros(len(limits))
-  while not lengths.all():
-    at = time.perf_counter()
-    state, lengths = sampler.advance(
-      model, config, len(limits) // prompts, None, weights, queue, state,
-      jnp.arange(len(limits)), jnp.asarray(limits, jnp.int32),
-      jax.random.key(seed), jnp.float32(1.0),
-    )  # fmt: skip
-    lengths, clock = np.asarray(lengths), int(state.clock)
-    steps[clock] = (time.perf_counter() - at) / config.stride
-    if int(state.queue) < len(limits):
-      made = lengths.sum() + int(state.done.sum())
-      occupancy = made / (clock * config.slots)
+  jax.block_until_ready(rollout)
+  end = time.perf_counter()
+  last, _ = looks[-1]
+  offered = last.waited * config.slots
   return {
-    "seconds": time.perf_counter() - begin,
-    "occupancy": float(occupancy),
-    "steps": steps,
+    "seconds": end - begin,
+    "occupancy": last.busy / offered if offered else 1.0,
+    "steps": {
+      int(b.clock): (at - before) / int(b.clock - a.clock)
+      for (a, before), (b, at) in itertools.pairwise(looks)
+    },
   }
 
 

@@ -7,7 +7,6 @@ be a copy of it.
 
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -54,96 +53,184 @@ def lay_out(config, params):
   )
 
 
-class Cache(flax.struct.PyTreeNode):
-  """Keys and values of one layer.
+class Prompts(NamedTuple):
+  """One layer's keys and values of prompts, each stored once.
 
   Attributes:
-    prompt_k [S, K, D, P], prompt_v [S, K, P, D]: of each slot's prompt.
-    ring_k [C, S, K, D, R], ring_v [C, S, K, R, D]: of what was decoded, a
-      ring in time of C chunks of R columns. At decoding step g every slot
-      writes column g mod C R, wherever it is in its own completion, so a step
-      is one update of a slice and never a scatter; and only the chunks that
-      some slot still needs are read.
+    k [N, B, K, D, P], v [N, B, K, P, D]: N blocks of B places, a prompt each.
+      Blocks that no slot reads are skipped; a block's places are split over
+      the mesh.
   """
 
-  prompt_k: jax.Array
-  prompt_v: jax.Array
-  ring_k: jax.Array
-  ring_v: jax.Array
+  k: jax.Array
+  v: jax.Array
+
+
+class Ring(NamedTuple):
+  """One layer's keys and values of what the slots decoded.
+
+  Attributes:
+    k [C, S, K, D, R], v [C, S, K, R, D]: a ring in time of C chunks of R
+      columns. At decoding step g every slot writes column g mod C R, wherever
+      it is in its own completion, so a step is one update of a slice and
+      never a scatter; and only the chunks that some slot still needs are
+      read.
+  """
+
+  k: jax.Array
+  v: jax.Array
 
 
 class View(NamedTuple):
-  """What the slots may read of their caches in one step.
+  """What the slots may read in one step.
+
+  A prompt's place has G seats, one for each of its completions. Slots that
+  read the same prompt are brought together by their seats, so that it is
+  read once.
 
   Attributes:
-    prompt_mask: [S, P] bool.
+    seat: [S] int32, of each slot: place G + member; N B G for an idle one.
+    slots: [N, B G] int32, who sits there; S for nobody.
+    blocks: [N] int32, all blocks, first those where somebody sits.
+    used: [] int32, how many these are.
+    prompt_mask: [N, B, P] bool, the tokens of the prompts.
     age: [S] int32, how many of the latest columns of the ring, less the one
       now written, are a slot's own.
     column: [] int32, the ring's column to write.
   """
 
+  seat: jax.Array
+  slots: jax.Array
+  blocks: jax.Array
+  used: jax.Array
   prompt_mask: jax.Array
   age: jax.Array
   column: jax.Array
 
 
+def view(seat, members, prompt_mask, age, column):
+  """The `View` of slots on their seats.
+
+  Args:
+    members: G. The others: as in `View`.
+  """
+  blocks, places = prompt_mask.shape[:2]
+  nobody = seat.shape[0]
+  slots = jnp.full(blocks * places * members, nobody, jnp.int32)
+  slots = slots.at[seat].set(jnp.arange(nobody), mode="drop")
+  slots = slots.reshape(blocks, -1)
+  empty = (slots == nobody).all(axis=1)
+  return View(
+    seat, slots, jnp.argsort(empty), (~empty).sum(), prompt_mask, age, column
+  )
+
+
 class _Reader(NamedTuple):
-  """A layer's context while decoding: a `View` of its `Cache`."""
+  """A layer's context while decoding: a `View` of its prompts and ring."""
 
   cos: jax.Array
   sin: jax.Array
   view: View
-  cache: Cache
+  prompts: Prompts
+  ring: Ring
 
   def attend(self, q, k, v):
-    """Writes k and v [S, K, ., 1] and reads what there is; keeps the cache."""
-    view, cache = self.view, self.cache
-    chunks, _, _, _, size = cache.ring_k.shape
-    newest, at = view.column // size, view.column % size
-    cache = cache.replace(
-      ring_k=_put(cache.ring_k, k, (newest, 0, 0, 0, at)),
-      ring_v=_put(cache.ring_v, v, (newest, 0, 0, at, 0)),
+    """Writes k and v [S, K, ., 1] and reads what there is; keeps the ring."""
+    ring, column = self.ring, self.view.column
+    size = ring.k.shape[-1]
+    newest, at = column // size, column % size
+    ring = Ring(
+      _put(ring.k, k, (newest, 0, 0, 0, at)),
+      _put(ring.v, v, (newest, 0, 0, at, 0)),
     )
-
-    def chunk(i):
-      """The chunk i before the newest."""
-      c = (newest - i) % chunks
-      columns = c * size + jnp.arange(size)
-      age = (view.column - columns) % (chunks * size)
-      return attention.partial(
-        q, cache.ring_k[c], cache.ring_v[c],
-        (age[None] <= view.age[:, None])[:, None],
-      )  # fmt: skip
-
-    part = chunk(0)
-    if chunks > 1:
-      # Columns beyond the newest chunk, in whole chunks.
-      older = jnp.maximum(view.age.max() - at, 0)
-      used = jnp.minimum(-(-older // size) + 1, chunks)
-      part = jax.lax.fori_loop(
-        1, used, lambda i, part: attention.join(part, chunk(i)), part
-      )
-    prompt = attention.partial(
-      q, cache.prompt_k, cache.prompt_v, view.prompt_mask[:, None]
+    part = attention.join(
+      _read_ring(q, ring, self.view), _read_prompts(q, self.prompts, self.view)
     )
-    return attention.finish(attention.join(part, prompt), q), cache
+    return attention.finish(part, q), ring
 
 
 def _put(ring, x, at):
   return jax.lax.dynamic_update_slice(ring, x[None].astype(ring.dtype), at)
 
 
-def decode(config, weights, tokens, positions, caches, view):
+def _read_ring(q, ring, view):
+  """`attention.Partial` of the slots' queries on what they decoded."""
+  chunks, _, _, _, size = ring.k.shape
+  newest, at = view.column // size, view.column % size
+
+  def chunk(i):
+    """The chunk i before the newest."""
+    c = (newest - i) % chunks
+    columns = c * size + jnp.arange(size)
+    age = (view.column - columns) % (chunks * size)
+    own = age[None] <= view.age[:, None]
+    return attention.partial(q, ring.k[c], ring.v[c], own[:, None])
+
+  part = chunk(0)
+  if chunks == 1:
+    return part
+  # Columns beyond the newest chunk, in whole chunks.
+  older = jnp.maximum(view.age.max() - at, 0)
+  used = jnp.minimum(-(-older // size) + 1, chunks)
+  return jax.lax.fori_loop(
+    1, used, lambda i, part: attention.join(part, chunk(i)), part
+  )
+
+
+def _read_prompts(q, prompts, view):
+  """`attention.Partial` of the slots' queries on their prompts."""
+  slots, heads, _, dim = q.shape
+  blocks, places, kv = prompts.k.shape[:3]
+  seats = view.slots.shape[1]
+  members = seats // places
+  queries = jnp.concatenate((q[:, :, 0], jnp.zeros((1, heads, dim), q.dtype)))
+
+  def block(i):
+    """The parts of a block's seats."""
+    x = queries[view.slots[i]].reshape(places, members, heads, dim)
+    part = attention.partial(
+      x.swapaxes(1, 2), prompts.k[i], prompts.v[i],
+      view.prompt_mask[i][:, None],
+    )  # fmt: skip
+
+    def by_seat(y):
+      y = y.reshape(places, kv, heads // kv, members, *y.shape[3:])
+      return jnp.moveaxis(y, 3, 1).reshape(seats, kv, -1, *y.shape[4:])
+
+    return jax.tree.map(by_seat, part)
+
+  def visit(n, part):
+    i = view.blocks[n]
+    at = view.seat - i * seats
+    here = (at >= 0) & (at < seats)
+
+    def take(old, new):
+      mask = here.reshape(-1, *(1,) * (old.ndim - 1))
+      return jnp.where(mask, new[jnp.clip(at, 0, seats - 1)], old)
+
+    return jax.tree.map(take, part, block(i))
+
+  shape = (slots, kv, heads // kv)
+  nothing = attention.Partial(
+    jnp.zeros((*shape, dim)), jnp.zeros(shape),
+    jnp.full(shape, attention.MASKED),
+  )  # fmt: skip
+  if blocks == 1:
+    return visit(0, nothing)
+  return jax.lax.fori_loop(0, view.used, visit, nothing)
+
+
+def decode(config, weights, prompts, rings, tokens, positions, view):
   """The step after one token for each slot.
 
   Args:
     config: the `ModelConfig`. weights: its `Weights`.
+    prompts, rings: L of `Prompts` and of `Ring`.
     tokens, positions: [S] int32.
-    caches: L of `Cache`.
     view: the `View` of this step.
 
   Returns:
-    logits [S, V] in `logit_dtype`, and the new caches.
+    logits [S, V] in `logit_dtype`, and the new rings.
   """
   c = config
   cos, sin = rope_table(
@@ -151,28 +238,34 @@ def decode(config, weights, tokens, positions, caches, view):
   )
   x = weights.embedding[tokens][:, None]
   out = []
-  for layer, cache in zip(weights.layers, caches):
-    x, cache = Block(c).apply(
-      {"params": layer}, x, _Reader(cos, sin, view, cache)
+  for layer, prompt, ring in zip(weights.layers, prompts, rings):
+    x, ring = Block(c).apply(
+      {"params": layer}, x, _Reader(cos, sin, view, prompt, ring)
     )
-    out.append(cache)
+    out.append(ring)
   x = RMSNorm(c).apply({"params": weights.norm}, x)[:, 0]
   return (x @ weights.head).astype(c.logit_dtype), tuple(out)
 
 
-def empty_ring(config, slots, length, chunk, dtype):
-  """Ring arrays of one layer, for `length` columns or more.
+def empty_prompts(config, blocks, places, width):
+  """`Prompts` of one layer: N, B and P, in the compute dtype."""
+  shape = (blocks, places, config.n_kv_heads)
+  return Prompts(
+    jnp.zeros((*shape, config.head_dim, width), config.compute_dtype),
+    jnp.zeros((*shape, width, config.head_dim), config.compute_dtype),
+  )
+
+
+def empty_ring(config, slots, length, chunk):
+  """The `Ring` of one layer, for `length` columns or more.
 
   Args:
     slots: S. length: columns that a slot may need. chunk: columns that are
       read together.
-
-  Returns:
-    ring_k, ring_v, as in `Cache`.
   """
   size = min(chunk, length)
   shape = (-(-length // size), slots, config.n_kv_heads)
-  return (
-    jnp.zeros((*shape, config.head_dim, size), dtype),
-    jnp.zeros((*shape, size, config.head_dim), dtype),
+  return Ring(
+    jnp.zeros((*shape, config.head_dim, size), config.compute_dtype),
+    jnp.zeros((*shape, size, config.head_dim), config.compute_dtype),
   )

@@ -8,13 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import rewards as rewards_lib
-from r1jax import sharding
 from r1jax.errors import UserError
 from r1jax.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
-
-# Prompts are padded to a multiple of this, so that few shapes are compiled.
-PROMPT_BUCKET = 16
 
 
 class Scored(NamedTuple):
@@ -54,6 +50,7 @@ def sampler_config(config, tokenizer):
     max_new_tokens=config.max_new_tokens,
     eos_id=tokenizer.eos_id,
     top_p=config.get("top_p", 1.0),
+    tail_slots=config.get("tail_slots", 0),
   )
 
 
@@ -83,13 +80,10 @@ def generate(
       f" max_new_tokens={config.max_new_tokens} that exceeds the model's"
       f" max_length={s.model.max_length}; shorten the prompt or change either"
     )
-  width = -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET
-  tokens = np.full((len(prompts), width), s.tokenizer.pad_id, np.int32)
-  mask = np.zeros((len(prompts), width), bool)
+  tokens = np.zeros((len(prompts), longest), np.int32)
+  mask = np.zeros(tokens.shape, bool)
   for row, p in enumerate(prompts):
     tokens[row, : len(p)], mask[row, : len(p)] = p, True
-  whole = sharding.replicated(s.mesh)
-  tokens, mask = sharding.put((tokens, mask), whole)
   rollout = sample(
     s.model,
     sampler_config(config, s.tokenizer),
@@ -98,7 +92,7 @@ def generate(
     params,
     tokens,
     mask,
-    jnp.arange(len(problems) * group),
+    np.arange(len(problems) * group),
     key,
     jnp.float32(temperature),
     on_finished=on_finished,
