@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from r1jax import sharding
 from r1jax.draws import draw
 from r1jax.errors import UserError
-from r1jax.model import Decoder, decode
+from r1jax.model import Decoder, attention, decode
 from r1jax.types import Rollout
 
 # Of keys and values: a block's places or a ring's slots, and heads.
@@ -50,6 +50,9 @@ class SamplerConfig:
     tail_slots: when the queue is empty and no more slots than this are at
       work, the others are given up, so that the last and longest completions
       do not pay for them; 0 keeps all to the end. Costs a compilation.
+    kv_dtype: "compute", keys and values are kept as the model computes them;
+      or "int8", with a scale for each token and head: less memory, and
+      log-probabilities that differ a little from the learner's.
   """
 
   slots: int
@@ -61,6 +64,7 @@ class SamplerConfig:
   chunk: int = 64
   stride: int = 64
   tail_slots: int = 0
+  kv_dtype: str = "compute"
 
   def __post_init__(self):
     for name, allowed, ok in (
@@ -71,11 +75,18 @@ class SamplerConfig:
       ("chunk", "at least 1", self.chunk >= 1),
       ("stride", "at least 1", self.stride >= 1),
       ("tail_slots", "at least 0, which gives up none", self.tail_slots >= 0),
+      (
+        "kv_dtype", '"compute" or "int8"', self.kv_dtype in ("compute", "int8")
+      ),
     ):
       if not ok:
         raise UserError(
           f"sampler: {name}={getattr(self, name)} must be {allowed}"
         )
+
+  @property
+  def int8(self):
+    return self.kv_dtype == "int8"
 
 
 class Pool(NamedTuple):
@@ -232,7 +243,9 @@ _lay_out = jax.jit(decode.lay_out, static_argnums=0)
 def _begin(model, config, mesh, total):
   """The `State` before the first of `total` completions is taken."""
   slots = min(config.slots, total)
-  ring = decode.empty_ring(model, slots, config.max_new_tokens, config.chunk)
+  ring = decode.empty_ring(
+    model, slots, config.max_new_tokens, config.chunk, config.int8
+  )
   nothing = jnp.zeros(slots, jnp.int32)
   blank = (total, config.max_new_tokens)
   rollout = Rollout(
@@ -266,7 +279,7 @@ def _shrink(mesh, slots, state):
   """The `State` with fewer slots, all that are at work among them."""
   total = len(state.rollout.lengths)
   kept = jnp.argsort(state.id == total)[:slots]
-  rings = tuple(decode.Ring(r.k[:, kept], r.v[:, kept]) for r in state.rings)
+  rings = jax.tree.map(lambda x: x[:, kept], state.rings)
   return state._replace(
     id=state.id[kept],
     done=state.done[kept],
@@ -300,7 +313,7 @@ class _Places:
       block = sharding.whole_rows(block, mesh)
     blocks = -(-places // block)
     self.pool = empty_pool(
-      model, mesh, blocks, block, bucket(max(map(len, texts)))
+      model, mesh, blocks, block, bucket(max(map(len, texts))), config.int8
     )
     self.of = np.zeros(len(texts), np.int32)
     self._free = list(range(blocks * block))
@@ -361,10 +374,10 @@ def bucket(length):
   return -(-length // step) * step
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def empty_pool(model, mesh, blocks, places, width):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def empty_pool(model, mesh, blocks, places, width, int8=False):
   """A `Pool` of `blocks` of `places` for prompts of `width` tokens."""
-  layer = decode.empty_prompts(model, blocks, places, width)
+  layer = decode.empty_prompts(model, blocks, places, width, int8)
   count = jnp.zeros(blocks * places, jnp.int32)
   return Pool(
     (_constrain(layer, mesh, PLACES),) * model.n_layers,
@@ -396,14 +409,19 @@ def load(model, mesh, params, pool, tokens, lengths, places):
     mask.astype(jnp.int32), method="prefill",
   )  # fmt: skip
 
-  def put(i, layers):
-    at = jnp.divmod(places[i], pool.layers[0].k.shape[1])
+  k, v = decode.stored(k, v, isinstance(pool.layers[0].k, attention.Int8))
+  size = jax.tree.leaves(pool.layers[0].k)[0].shape[1]
 
-    def write(old, new):
-      return jax.lax.dynamic_update_slice(old, new[None, None], (*at, 0, 0, 0))
+  def put(i, layers):
+    at = (*jnp.divmod(places[i], size), 0, 0, 0)
+
+    def one(x, layer):
+      return jax.tree.map(lambda y: y[layer, i][None], x)
 
     return tuple(
-      decode.Prompts(write(old.k, k[n, i]), write(old.v, v[n, i]))
+      decode.Prompts(
+        decode.write(old.k, one(k, n), at), decode.write(old.v, one(v, n), at)
+      )
       for n, old in enumerate(layers)
     )
 
@@ -437,9 +455,9 @@ def advance(
     the new `State`, and a `Look` at it.
   """
   total = len(limits)
-  ring = state.rings[0].k
-  columns = ring.shape[0] * ring.shape[-1]
-  blocks, size = pool.layers[0].k.shape[:2]
+  chunks, size = decode.extent(state.rings[0])
+  columns = chunks * size
+  blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
   tail = _tail(config, mesh)
 
   def step(s):

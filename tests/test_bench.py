@@ -42,6 +42,20 @@ def test_a_line(workload, directory, capsys):
   assert 0 < row["floor_share"] < 1
 
 
+@pytest.mark.parametrize(
+  "kv_dtype, least, most", [("compute", 0, 1e-5), ("int8", 1e-6, 0.05)]
+)
+def test_the_learner_agrees(kv_dtype, least, most, directory, capsys):
+  bench.main(
+    ["sampler", f"--model=hf:{directory}", "--prompts=3", "--group=3",
+     "--slots=4", "--prompt-tokens=5", "--new-tokens=9", "--repeats=1",
+     "--check", f"--kv-dtype={kv_dtype}"]
+  )  # fmt: skip
+  row = json.loads(capsys.readouterr().out)
+  assert least <= row["learner_gap"] <= most
+  assert abs(row["learner_ratio"] - 1) <= most
+
+
 def test_no_model(capsys):
   with pytest.raises(SystemExit):
     bench.main(["sampler"])

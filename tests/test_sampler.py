@@ -12,7 +12,7 @@ from test_model import random_params
 from r1jax import policy, sampler
 from r1jax.draws import inverse_cdf, truncate
 from r1jax.errors import UserError
-from r1jax.model import Decoder, ModelConfig
+from r1jax.model import Decoder, ModelConfig, attention
 from r1jax.sampler import SamplerConfig, sample
 
 EOS, V, N, G, T, P = 1, 32, 4, 16, 12, 5
@@ -83,12 +83,8 @@ def learner_logprobs(params, rows, segments, temperature):
   )[0]  # fmt: skip
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
-def test_logprobs_equal_the_learners(params, side, temperature):
-  """The gate: 64 completions in 4 slots, some ended and some cut."""
-  tokens, mask, r = draw(params, side, temperature)
-  assert r.ended.any() and not r.ended.all()
+def learned(params, tokens, mask, r, temperature=1.0):
+  """What the learner says of the drawn tokens of all completions, in a row."""
   rows = np.zeros((N * G, P + T), np.int32)
   segments = np.zeros((N * G, P + T - 1), np.int32)
   trained = np.zeros((N * G, P + T - 1), bool)
@@ -99,11 +95,24 @@ def test_logprobs_equal_the_learners(params, side, temperature):
     segments[i, : end - 1] = 1
     trained[i, len(prompt) - 1 : end - 1] = True
   lp = learner_logprobs(params, rows, segments, jnp.float32(temperature))
+  return np.asarray(lp)[trained]
+
+
+def said(r):
+  """What the sampler says of them; of other places nothing."""
   drawn = np.arange(T) < r.lengths[:, None]
-  np.testing.assert_allclose(
-    np.asarray(lp)[trained], r.logprobs[drawn], atol=1e-4
-  )
   assert (r.logprobs[~drawn] == 0).all()
+  return r.logprobs[drawn]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
+def test_logprobs_equal_the_learners(params, side, temperature):
+  """The gate: 64 completions in 4 slots, some ended and some cut."""
+  tokens, mask, r = draw(params, side, temperature)
+  assert r.ended.any() and not r.ended.all()
+  want = learned(params, tokens, mask, r, temperature)
+  np.testing.assert_allclose(said(r), want, atol=1e-4)
 
 
 def test_a_completion_ends_with_its_end(params):
@@ -207,6 +216,29 @@ def test_the_chunks_of_the_cache_do_not_matter(params, chunk):
   _, _, other = draw(params, chunk=chunk)
   np.testing.assert_array_equal(one.tokens, other.tokens)
   np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+
+
+def test_a_cache_of_eight_bits(params):
+  """What it says of its tokens is nearly what the learner says of them."""
+  tokens, mask, r = draw(params, kv_dtype="int8")
+  gap = np.abs(learned(params, tokens, mask, r) - said(r))
+  assert 1e-6 < gap.mean() < 0.02
+
+
+@given(
+  hnp.arrays(
+    np.float32, (2, 3, 4, 5),
+    elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False),
+  ),
+  st.sampled_from([-1, -2]),
+)  # fmt: skip
+@settings(deadline=None)
+def test_eight_bits_err_by_half_a_step(x, axis):
+  values, scale = attention.quantize(jnp.asarray(x), axis)
+  assert values.dtype == jnp.int8
+  step = np.abs(x).max(axis=axis, keepdims=True) / 127
+  back = np.asarray(values, np.float32) * np.expand_dims(scale, axis)
+  assert (np.abs(back - x) <= 0.501 * step + 1e-30).all()
 
 
 def test_limits_cut_each_its_own(params):

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import commandline
-from r1jax import hf, sampler
+from r1jax import hf, policy, sampler
 from r1jax.hf import hub
 from r1jax.model import decode
 
@@ -59,6 +59,14 @@ def main(argv=None):
     ("tail-slots", "side by side at the end, see SamplerConfig"),
   ):
     what.add_argument(f"--{name}", type=int, help=f"{text}; by the workload")
+  what.add_argument(
+    "--kv-dtype", choices=("compute", "int8"), default="compute",
+    help="of the cache, see SamplerConfig",
+  )  # fmt: skip
+  what.add_argument(
+    "--check", action="store_true",
+    help="compare the log-probabilities with the learner's",
+  )  # fmt: skip
   what.add_argument("--prompt-tokens", type=int, default=64)
   what.add_argument("--repeats", type=int, default=3)
   args = parser.parse_args(argv)
@@ -85,8 +93,9 @@ def measure(args):
     lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, len(limits))
     limits = np.clip(np.round(lengths), 4, new).astype(int)
   config = sampler.SamplerConfig(
-    slots=slots, max_new_tokens=new, eos_id=-1, tail_slots=tail
-  )
+    slots=slots, max_new_tokens=new, eos_id=-1, tail_slots=tail,
+    kv_dtype=args.kv_dtype,
+  )  # fmt: skip
   first, *runs = (
     run(module.config, config, params, prompts, args.prompt_tokens, limits, i)
     for i in range(args.repeats + 1)
@@ -112,6 +121,8 @@ def measure(args):
     "compile_s": round(first["seconds"] - median["seconds"], 2),
     "peak_memory_gib": round(peak_memory() / 2**30, 2),
   }
+  if args.check:
+    row |= compare(module.config, params, first["prompts"], first["rollout"])
   if args.workload == "long":
     some = list(median["steps"].items())[:: 512 // config.stride]
     row["ms_per_step"] = {at: round(1e3 * s, 2) for at, s in some}
@@ -122,9 +133,9 @@ def run(model, config, params, prompts, prompt_tokens, limits, seed):
   """Samples once.
 
   Returns:
-    dict: seconds; occupancy, the share of the slots at work while something
-    waited in the queue, or 1 if nothing did; steps, tokens so far -> seconds
-    a step.
+    dict: prompts; rollout; seconds; occupancy, the share of the slots at
+    work while something waited in the queue, or 1 if nothing did; steps,
+    tokens so far -> seconds a step.
   """
   rng = np.random.default_rng(seed)
   tokens = rng.integers(model.vocab_size, size=(prompts, prompt_tokens))
@@ -143,12 +154,46 @@ def run(model, config, params, prompts, prompt_tokens, limits, seed):
   last, _ = looks[-1]
   offered = last.waited * config.slots
   return {
+    "prompts": tokens,
+    "rollout": rollout,
     "seconds": end - begin,
     "occupancy": last.busy / offered if offered else 1.0,
     "steps": {
       int(b.clock): (at - before) / int(b.clock - a.clock)
       for (a, before), (b, at) in itertools.pairwise(looks)
     },
+  }
+
+
+def compare(model, params, prompts, rollout):
+  """How the learner's log-probabilities differ from the sampler's.
+
+  Returns:
+    dict: learner_gap, the mean absolute difference in nats; learner_ratio,
+    the mean of pi_learner / pi_sampler.
+  """
+  r = jax.tree.map(np.asarray, rollout)
+  each = len(r.lengths) // len(prompts)
+  width = prompts.shape[1]
+  tokens = np.concatenate((np.repeat(prompts, each, axis=0), r.tokens), axis=1)
+  drawn = np.arange(r.tokens.shape[1]) < r.lengths[:, None]
+  segments = np.pad(drawn, ((0, 0), (width, 0)), constant_values=True)[:, :-1]
+  positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
+
+  @jax.jit
+  def score(params, *rows):
+    return policy.logprobs(model, params, *rows)[0]
+
+  rows = (tokens[:, :-1], positions, segments.astype(np.int32), tokens[:, 1:])
+  parts = [
+    score(params, *(x[i : i + 8] for x in rows))
+    for i in range(0, len(drawn), 8)
+  ]
+  logprobs = np.concatenate(parts)[:, width - 1 :]
+  gap = (logprobs - r.logprobs)[drawn].astype(np.float64)
+  return {
+    "learner_gap": float(f"{np.abs(gap).mean():.3g}"),
+    "learner_ratio": round(float(np.exp(gap).mean()), 5),
   }
 
 

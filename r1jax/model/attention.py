@@ -10,8 +10,10 @@ import jax.numpy as jnp
 MASKED = -1e30
 
 
-def _scores(q, k, mask):
+def _scores(q, k, mask, scale=None):
   """Scaled scores [B, K, Q, U] in float32; the arguments of `attend`.
+
+  `scale`, [B, K, U] or None, multiplies the keys.
 
   Q = H / K * T: the query heads of a key head stand as rows, for one matrix
   product each.
@@ -19,7 +21,12 @@ def _scores(q, k, mask):
   b, h, t, d = q.shape
   kv, u = k.shape[1], k.shape[3]
   q = q.reshape(b, kv, h // kv * t, d) * jnp.asarray(d**-0.5, q.dtype)
-  s = jnp.einsum("bkqd,bkdu->bkqu", q, k, preferred_element_type=jnp.float32)
+  s = jnp.einsum(
+    "bkqd,bkdu->bkqu", q, k.astype(q.dtype),
+    preferred_element_type=jnp.float32,
+  )  # fmt: skip
+  if scale is not None:
+    s *= scale[:, :, None]
   s = s.reshape(b, kv, h // kv, t, u)
   return jnp.where(mask[:, None, None], s, MASKED).reshape(b, kv, -1, u)
 
@@ -47,6 +54,30 @@ def attend(q, k, v, mask):
   return out.reshape(q.shape).astype(q.dtype)
 
 
+class Int8(NamedTuple):
+  """Keys or values in eight bits, a scale for each token and head.
+
+  Attributes:
+    values: [..., D, U] or [..., U, D] int8. scale: [..., U], what they are
+      multiplied by.
+  """
+
+  values: jax.Array
+  scale: jax.Array
+
+
+def quantize(x, axis):
+  """`Int8` of keys or values, D being the dimension `axis`.
+
+  The greatest of D numbers becomes 127 or -127: the error of each is at most
+  half a 127th of it.
+  """
+  y = x.astype(jnp.float32)
+  scale = jnp.abs(y).max(axis=axis, keepdims=True) / 127
+  values = jnp.round(y / jnp.where(scale > 0, scale, 1)).astype(jnp.int8)
+  return Int8(values, scale.squeeze(axis))
+
+
 class Partial(NamedTuple):
   """Attention over some of the keys, ready to be joined with the others.
 
@@ -62,11 +93,21 @@ class Partial(NamedTuple):
 
 
 def partial(q, k, v, mask):
-  """`attend` on one set of keys, up to its normaliser: a `Partial`."""
-  scores = _scores(q, k, mask)
+  """`attend` on one set of keys, up to its normaliser: a `Partial`.
+
+  Args:
+    q, mask: as of `attend`.
+    k, v: arrays as of `attend`, or `Int8` of them.
+  """
+  k, k_scale = k if isinstance(k, Int8) else (k, None)
+  v, v_scale = v if isinstance(v, Int8) else (v, None)
+  scores = _scores(q, k, mask, k_scale)
   peak = scores.max(axis=-1)
   p = jnp.exp(scores - peak[..., None])
-  return Partial(_values(p, v), p.sum(axis=-1), peak)
+  total = p.sum(axis=-1)
+  if v_scale is not None:
+    p, v = p * v_scale[:, :, None], v.astype(q.dtype)
+  return Partial(_values(p, v), total, peak)
 
 
 def join(a, b):

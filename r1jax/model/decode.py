@@ -57,13 +57,13 @@ class Prompts(NamedTuple):
   """One layer's keys and values of prompts, each stored once.
 
   Attributes:
-    k [N, B, K, D, P], v [N, B, K, P, D]: N blocks of B places, a prompt each.
-      Blocks that no slot reads are skipped; a block's places are split over
-      the mesh.
+    k [N, B, K, D, P], v [N, B, K, P, D]: N blocks of B places, a prompt each;
+      arrays or `attention.Int8`. Blocks that no slot reads are skipped; a
+      block's places are split over the mesh.
   """
 
-  k: jax.Array
-  v: jax.Array
+  k: Any
+  v: Any
 
 
 class Ring(NamedTuple):
@@ -71,14 +71,14 @@ class Ring(NamedTuple):
 
   Attributes:
     k [C, S, K, D, R], v [C, S, K, R, D]: a ring in time of C chunks of R
-      columns. At decoding step g every slot writes column g mod C R, wherever
-      it is in its own completion, so a step is one update of a slice and
-      never a scatter; and only the chunks that some slot still needs are
-      read.
+      columns; arrays or `attention.Int8`. At decoding step g every slot
+      writes column g mod C R, wherever it is in its own completion, so a step
+      is one update of a slice and never a scatter; and only the chunks that
+      some slot still needs are read.
   """
 
-  k: jax.Array
-  v: jax.Array
+  k: Any
+  v: Any
 
 
 class View(NamedTuple):
@@ -137,11 +137,12 @@ class _Reader(NamedTuple):
   def attend(self, q, k, v):
     """Writes k and v [S, K, ., 1] and reads what there is; keeps the ring."""
     ring, column = self.ring, self.view.column
-    size = ring.k.shape[-1]
+    size = extent(ring)[1]
     newest, at = column // size, column % size
+    k, v = stored(k, v, isinstance(ring.k, attention.Int8))
     ring = Ring(
-      _put(ring.k, k, (newest, 0, 0, 0, at)),
-      _put(ring.v, v, (newest, 0, 0, at, 0)),
+      write(ring.k, k, (newest, 0, 0, 0, at)),
+      write(ring.v, v, (newest, 0, 0, at, 0)),
     )
     part = attention.join(
       _read_ring(q, ring, self.view), _read_prompts(q, self.prompts, self.view)
@@ -149,13 +150,38 @@ class _Reader(NamedTuple):
     return attention.finish(part, q), ring
 
 
-def _put(ring, x, at):
-  return jax.lax.dynamic_update_slice(ring, x[None].astype(ring.dtype), at)
+def stored(k, v, int8):
+  """Keys [..., D, U] and values [..., U, D] as a cache holds them."""
+  if int8:
+    return attention.quantize(k, -2), attention.quantize(v, -1)
+  return k, v
+
+
+def write(cache, x, at):
+  """Puts x [S, K, ., .] into keys or values [C, S, K, ., .].
+
+  Args:
+    cache: array or `attention.Int8`. x: the same, as of `stored`.
+    at: indices of where it begins, one a dimension.
+  """
+  if not isinstance(cache, attention.Int8):
+    return jax.lax.dynamic_update_slice(cache, x[None].astype(cache.dtype), at)
+  # The scales lack the dimension D, whose index is 0: x is whole there.
+  return attention.Int8(
+    write(cache.values, x.values, at),
+    write(cache.scale, x.scale, (*at[:3], at[3] + at[4])),
+  )
+
+
+def extent(ring):
+  """C and R of a `Ring`."""
+  shape = jax.tree.leaves(ring.k)[0].shape
+  return shape[0], shape[-1]
 
 
 def _read_ring(q, ring, view):
   """`attention.Partial` of the slots' queries on what they decoded."""
-  chunks, _, _, _, size = ring.k.shape
+  chunks, size = extent(ring)
   newest, at = view.column // size, view.column % size
 
   def chunk(i):
@@ -164,7 +190,8 @@ def _read_ring(q, ring, view):
     columns = c * size + jnp.arange(size)
     age = (view.column - columns) % (chunks * size)
     own = age[None] <= view.age[:, None]
-    return attention.partial(q, ring.k[c], ring.v[c], own[:, None])
+    k, v = jax.tree.map(lambda x: x[c], ring)
+    return attention.partial(q, k, v, own[:, None])
 
   part = chunk(0)
   if chunks == 1:
@@ -180,7 +207,7 @@ def _read_ring(q, ring, view):
 def _read_prompts(q, prompts, view):
   """`attention.Partial` of the slots' queries on their prompts."""
   slots, heads, _, dim = q.shape
-  blocks, places, kv = prompts.k.shape[:3]
+  blocks, places, kv = jax.tree.leaves(prompts.k)[0].shape[:3]
   seats = view.slots.shape[1]
   members = seats // places
   queries = jnp.concatenate((q[:, :, 0], jnp.zeros((1, heads, dim), q.dtype)))
@@ -188,10 +215,10 @@ def _read_prompts(q, prompts, view):
   def block(i):
     """The parts of a block's seats."""
     x = queries[view.slots[i]].reshape(places, members, heads, dim)
+    k, v = jax.tree.map(lambda x: x[i], prompts)
     part = attention.partial(
-      x.swapaxes(1, 2), prompts.k[i], prompts.v[i],
-      view.prompt_mask[i][:, None],
-    )  # fmt: skip
+      x.swapaxes(1, 2), k, v, view.prompt_mask[i][:, None]
+    )
 
     def by_seat(y):
       y = y.reshape(places, kv, heads // kv, members, *y.shape[3:])
@@ -247,25 +274,23 @@ def decode(config, weights, prompts, rings, tokens, positions, view):
   return (x @ weights.head).astype(c.logit_dtype), tuple(out)
 
 
-def empty_prompts(config, blocks, places, width):
-  """`Prompts` of one layer: N, B and P, in the compute dtype."""
-  shape = (blocks, places, config.n_kv_heads)
-  return Prompts(
-    jnp.zeros((*shape, config.head_dim, width), config.compute_dtype),
-    jnp.zeros((*shape, width, config.head_dim), config.compute_dtype),
-  )
+def empty_prompts(config, blocks, places, width, int8=False):
+  """`Prompts` of one layer: N, B and P; int8, or in the compute dtype."""
+  return Prompts(*_zeros(config, blocks, places, width, int8))
 
 
-def empty_ring(config, slots, length, chunk):
+def empty_ring(config, slots, length, chunk, int8=False):
   """The `Ring` of one layer, for `length` columns or more.
 
   Args:
     slots: S. length: columns that a slot may need. chunk: columns that are
-      read together.
+      read together. int8: else in the compute dtype.
   """
   size = min(chunk, length)
-  shape = (-(-length // size), slots, config.n_kv_heads)
-  return Ring(
-    jnp.zeros((*shape, config.head_dim, size), config.compute_dtype),
-    jnp.zeros((*shape, size, config.head_dim), config.compute_dtype),
-  )
+  return Ring(*_zeros(config, -(-length // size), slots, size, int8))
+
+
+def _zeros(config, chunks, slots, columns, int8):
+  shape, c = (chunks, slots, config.n_kv_heads), config
+  k = jnp.zeros((*shape, c.head_dim, columns), c.compute_dtype)
+  return stored(k, k.swapaxes(-1, -2), int8)
