@@ -28,7 +28,9 @@ def accumulate(loss_fn, params, batch):
   """
 
   def micro(i):
-    leaves = (jax.lax.dynamic_index_in_dim(x, i, 0, False) for x in batch[:-1])
+    leaves = jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), batch[:-1]
+    )
     return Batch(*leaves, count=batch.count)
 
   def value_and_grad(i):
@@ -99,9 +101,10 @@ def update_fn(loss_fn, model, optimizer, mesh):
   """
 
   def update(state, batch, learning_rate, *constants):
-    grads, metrics = accumulate(
-      lambda p, micro: loss_fn(p, micro, *constants), state.params, batch
-    )
+    with sharding.on(mesh):
+      grads, metrics = accumulate(
+        lambda p, micro: loss_fn(p, micro, *constants), state.params, batch
+      )
     state, norm = optim.apply_gradients(optimizer, state, grads, learning_rate)
     return state, {**metrics, "grad_norm": norm}
 

@@ -404,11 +404,11 @@ def load(model, mesh, params, pool, tokens, lengths, places):
   tokens = sharding.constrain(tokens, mesh, P(sharding.ROWS))
   columns = jnp.arange(width)
   mask = columns[None] < lengths[:, None]
-  _, (k, v) = Decoder(model).apply(
-    {"params": params}, tokens, jnp.where(mask, columns, 0),
-    mask.astype(jnp.int32), method="prefill",
-  )  # fmt: skip
-
+  with sharding.on(mesh):
+    _, (k, v) = Decoder(model).apply(
+      {"params": params}, tokens, jnp.where(mask, columns, 0),
+      mask.astype(jnp.int32), method="prefill",
+    )  # fmt: skip
   k, v = decode.stored(k, v, isinstance(pool.layers[0].k, attention.Int8))
   size = jax.tree.leaves(pool.layers[0].k)[0].shape[1]
 

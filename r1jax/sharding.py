@@ -5,6 +5,8 @@ every large parameter, and with it the optimiser's moments; `tensor` splits
 heads and hidden units. One device is the mesh (1, 1, 1): the same code.
 """
 
+import contextlib
+import contextvars
 import math
 import re
 
@@ -51,6 +53,31 @@ def make_mesh(data=1, fsdp=1, tensor=1, devices=None):
   return jax.make_mesh(
     sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
   )
+
+
+_MESH = contextvars.ContextVar("mesh", default=None)
+
+
+@contextlib.contextmanager
+def on(mesh):
+  """What is traced inside runs on this mesh: see `current`, `platform`."""
+  token = _MESH.set(mesh)
+  try:
+    yield
+  finally:
+    _MESH.reset(token)
+
+
+def current():
+  """The mesh that is traced for, or None."""
+  return _MESH.get()
+
+
+def platform():
+  """ "cpu", "gpu" or "tpu": where what is traced will run."""
+  mesh = current()
+  device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+  return device.platform
 
 
 def path_name(path):

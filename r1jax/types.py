@@ -107,7 +107,8 @@ class Batch(NamedTuple):
     positions: int32, from 0 in each segment, or on from its prefix.
     segments: int32, 1, 2, ... along a row; 0 is padding.
     prefixes: int32, the earlier segment that also comes before this token,
-      the prompt that several completions share; 0 where there is none.
+      the prompt that several completions share; 0 where there is none. None
+      if no row has any.
     targets: int32, the next token of the same segment.
     weights: float32, the share of this prediction in the loss; they sum to 1
       over the whole batch, 0 where nothing is to be learned.

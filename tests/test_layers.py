@@ -11,11 +11,10 @@ ROOT = Path(__file__).parents[1]
 # its layer where that is not circular.
 LAYERS = (
   ("r1jax.errors", "r1jax.types"),
-  ("r1jax.losses", "r1jax.verifiers"),
+  ("r1jax.losses", "r1jax.verifiers", "r1jax.sharding", "r1jax.draws"),
   (
     "r1jax.rewards",
     "r1jax.model",
-    "r1jax.sharding",
     "r1jax.chat_template",
     "r1jax.tokenizer",
     "r1jax.optimizer",

@@ -35,7 +35,7 @@ def make_batch(micro_batches=4):
 
 
 def reshape(batch, m, rows):
-  leaves = (x.reshape(m, rows, -1) for x in batch[:-1])
+  leaves = jax.tree.map(lambda x: x.reshape(m, rows, -1), batch[:-1])
   return Batch(*leaves, count=np.int32(m))
 
 
@@ -68,7 +68,9 @@ def close(got, want, **kwargs):
 def test_accumulation_is_the_full_batch(m, rows):
   batch = make_batch()
   assert batch.count == 4
-  whole = Batch(*(x[:, 0] for x in batch[:-1]), count=batch.count)
+  whole = Batch(
+    *jax.tree.map(lambda x: x[:, 0], batch[:-1]), count=batch.count
+  )
   (loss, metrics), want = jax.value_and_grad(cheap_loss, has_aux=True)(
     CHEAP, whole
   )
@@ -100,7 +102,8 @@ def test_only_the_first_micro_batches_are_visited(count):
   want = jax.tree.map(jnp.zeros_like, CHEAP)
   loss = 0.0
   for i in range(count):
-    micro = Batch(*(x[i] for x in batch[:-1]), count=batch.count)
+    leaves = jax.tree.map(lambda x: x[i], batch[:-1])
+    micro = Batch(*leaves, count=batch.count)
     (value, _), g = jax.value_and_grad(cheap_loss, has_aux=True)(CHEAP, micro)
     want, loss = jax.tree.map(jnp.add, want, g), loss + value
   close(got, want)

@@ -74,7 +74,8 @@ def spread(sequences, *, row_length, pad_id=0):
     sequences, row_length=row_length, rows=2, micro_batches=4, pad_id=pad_id
   )
   widths = ((0, 0), (0, 0), (0, 16 - row_length))
-  return type(batch)(*(np.pad(x, widths) for x in batch[:-1]), batch.count)
+  leaves = jax.tree.map(lambda x: np.pad(x, widths), batch[:-1])
+  return type(batch)(*leaves, batch.count)
 
 
 def alone(sequences):
@@ -82,8 +83,10 @@ def alone(sequences):
   rows = [
     packing.pack([s], row_length=16, rows=1, micro_batches=1) for s in sequences
   ]
-  leaves = [np.concatenate(x) for x in zip(*(r[:-1] for r in rows))]
-  return type(rows[0])(*(x.reshape(4, 2, 16) for x in leaves), np.int32(4))
+  leaves = jax.tree.map(
+    lambda *x: np.concatenate(x).reshape(4, 2, 16), *(r[:-1] for r in rows)
+  )
+  return type(rows[0])(*leaves, np.int32(4))
 
 
 def test_packed_rows_equal_one_sequence_a_row(params):

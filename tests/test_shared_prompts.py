@@ -61,7 +61,9 @@ def loss_and_gradient(params, batch):
 
 def pack(sequences):
   # One shape for all, so that one compiled program serves them.
-  return packing.pack(sequences, row_length=ROW, rows=2, micro_batches=8)
+  return packing.pack(
+    sequences, row_length=ROW, rows=2, micro_batches=8, shared=True
+  )
 
 
 shapes = st.lists(
@@ -95,7 +97,9 @@ def test_the_layout_of_a_group():
     )
     for c, a in (((8, 9), 2.0), ((4,), -1.0))
   ]  # fmt: skip
-  row = packing.pack(sequences, row_length=6, rows=1, micro_batches=1)
+  row = packing.pack(
+    sequences, row_length=6, rows=1, micro_batches=1, shared=True
+  )
   got = {k: getattr(row, k)[0, 0].tolist() for k in row._fields[:-1]}
   assert got == {
     "tokens": [5, 6, 7, 8, 7, 0],
@@ -124,7 +128,9 @@ def test_equal_prompts_alone_are_shared():
 def test_a_sibling_changes_nothing():
   """Nor does another group; the prompt changes all of its completions."""
   sequences = groups(3, [(6, (4, 5)), (3, (3,))])
-  batch = packing.pack(sequences, row_length=ROW, rows=1, micro_batches=1)
+  batch = packing.pack(
+    sequences, row_length=ROW, rows=1, micro_batches=1, shared=True
+  )
   params = random_params(MODEL)
 
   @jax.jit
@@ -155,7 +161,7 @@ def test_capacity_suffices(shapes, rows):
   longest = max(len(s.tokens) for s in sequences)
   micro = packing.capacity(len(sequences), longest, ROW, rows, shared=True)
   batch = packing.pack(
-    sequences, row_length=ROW, rows=rows, micro_batches=micro
+    sequences, row_length=ROW, rows=rows, micro_batches=micro, shared=True
   )
   assert 1 <= batch.count <= micro
   trained = sum(int((s.weights > 0).sum()) for s in sequences)

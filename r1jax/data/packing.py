@@ -100,7 +100,9 @@ def capacity(count, longest, row_length, rows, shared=False):
   return 1 << (micro - 1).bit_length()
 
 
-def pack(sequences, *, row_length, rows, micro_batches, pad_id=0):
+def pack(
+  sequences, *, row_length, rows, micro_batches, pad_id=0, shared=False
+):
   """A `Batch` of numpy arrays [M, B, T].
 
   Args:
@@ -108,6 +110,7 @@ def pack(sequences, *, row_length, rows, micro_batches, pad_id=0):
       less what it shares.
     row_length: T. rows: B. micro_batches: M, see `capacity`.
     pad_id: fills what is left.
+    shared: whether prompts may be shared; if not, `prefixes` is None.
 
   Raises:
     UserError: a sequence is longer than a row.
@@ -118,6 +121,8 @@ def pack(sequences, *, row_length, rows, micro_batches, pad_id=0):
       f"a sequence of {longest + 1} tokens does not fit a row of"
       f" row_length={row_length}; raise row_length or shorten the data"
     )
+  if not shared:
+    sequences = [s._replace(prompt=0) for s in sequences]
   shape = (micro_batches * rows, row_length)
   tokens = np.full(shape, pad_id, np.int32)
   targets = np.full(shape, pad_id, np.int32)
@@ -149,10 +154,11 @@ def pack(sequences, *, row_length, rows, micro_batches, pad_id=0):
   leaves = (
     tokens, positions, segments, prefixes, targets, weights, advantages, old
   )  # fmt: skip
-  return Batch(
+  batch = Batch(
     *(x.reshape(micro_batches, rows, row_length) for x in leaves),
     count=np.int32(-(-len(packed) // rows)),
   )
+  return batch if shared else batch._replace(prefixes=None)
 
 
 def _length(sequences, part):

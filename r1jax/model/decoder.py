@@ -9,7 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from r1jax.model.attention import attend, causal_mask
+from r1jax.model import kernels
+from r1jax.model.attention import causal_mask
 from r1jax.model.config import ModelConfig
 from r1jax.model.linear import dot_general
 from r1jax.model.rope import rope_table, rotate
@@ -24,18 +25,22 @@ class Context(flax.struct.PyTreeNode):
 
   Attributes:
     cos, sin: [B, 1, T, D/2], the rotations of the queries' positions.
-    mask: [B, T, T] bool over the tokens of this call.
+    segments: [B, T] int32. mask: [B, T, T] bool, what they and the shared
+      prefixes let a token see. shared: whether there are such.
     keep_kv: whether the call returns its keys and values.
   """
 
   cos: jax.Array
   sin: jax.Array
+  segments: jax.Array
   mask: jax.Array
+  shared: bool = flax.struct.field(pytree_node=False, default=False)
   keep_kv: bool = flax.struct.field(pytree_node=False, default=False)
 
   def attend(self, q, k, v):
     """The queries' attention, and what of the keys and values is kept."""
-    return attend(q, k, v, self.mask), (k, v) if self.keep_kv else None
+    out = kernels.attend(q, k, v, self.segments, self.mask, self.shared)
+    return out, (k, v) if self.keep_kv else None
 
 
 class RMSNorm(nn.Module):
@@ -191,7 +196,11 @@ class Decoder(nn.Module):
     c = self.config
     table = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
     context = Context(
-      *table, mask=causal_mask(segments, prefixes), keep_kv=keep_kv
+      *table,
+      segments,
+      causal_mask(segments, prefixes),
+      shared=prefixes is not None,
+      keep_kv=keep_kv,
     )
     x, kv = self.layers(self.embed(tokens), context)
     return self.norm(x), kv

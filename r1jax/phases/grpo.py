@@ -108,7 +108,6 @@ def pack_rollout(s, config, scored, advantages, step):
         w[: rollout.lengths[i]],
         advantages[i // group, i % group],
         rollout.logprobs[i, : rollout.lengths[i]],
-        shared,
       )
       for i, w in zip(members, weights)
       if config.beta or advantages[i // group, i % group]
@@ -120,14 +119,13 @@ def pack_rollout(s, config, scored, advantages, step):
         rows=rows,
         micro_batches=micro,
         pad_id=s.tokenizer.pad_id,
+        shared=shared,
       )
     )
   return batches
 
 
-def sequence(
-  prompt, completion, weights, advantage, old_logprobs, shared=False
-):
+def sequence(prompt, completion, weights, advantage, old_logprobs):
   """A `packing.Sequence`; nothing of the prompt is trained."""
   blank = np.zeros(len(prompt), np.float32)
   return packing.Sequence(
@@ -135,7 +133,7 @@ def sequence(
     np.concatenate((blank, weights)),
     advantage,
     np.concatenate((blank, old_logprobs)),
-    prompt=len(prompt) if shared else 0,
+    prompt=len(prompt),
   )
 
 

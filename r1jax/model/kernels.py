@@ -1,0 +1,75 @@
+"""Which attention a platform runs on whole sequences: chosen here only.
+
+On TPU the splash kernel that JAX ships, whose memory is linear in T; elsewhere
+plain XLA. A decoding step has a layout of its own, see `decode`.
+"""
+
+import functools
+
+import jax
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jax.sharding import PartitionSpec as P
+
+from r1jax import sharding
+from r1jax.model import attention
+
+# Tokens of the kernel's smallest block.
+BLOCK = 128
+
+
+def attend(q, k, v, segments, mask, shared):
+  """Causal attention within segments, by the platform's kernel.
+
+  Args:
+    q, k, v: as of `attention.attend`, T = U.
+    segments: [B, T] int32, 0 for padding.
+    mask: [B, T, T] bool, `attention.causal_mask` of them.
+    shared: whether tokens see other segments too, as the mask says. Splash
+      knows none of that, nor rows that are no multiple of `BLOCK`.
+
+  Returns:
+    [B, H, T, D] in the dtype of q; anything in padding.
+  """
+  if sharding.platform() == "tpu" and not shared and not q.shape[2] % BLOCK:
+    return splash_attend(q, k, v, segments)
+  return attention.attend(q, k, v, mask)
+
+
+def splash_attend(q, k, v, segments, interpret=False):
+  """`attend` by the splash kernel.
+
+  Args:
+    interpret: on any platform, slowly; for tests.
+  """
+  attend_local = functools.partial(_splash, interpret=interpret)
+  mesh = sharding.current()
+  if mesh is not None and mesh.size > 1:
+    # The compiler cannot split a kernel; by rows and heads it is ours to do.
+    rows = P(sharding.ROWS)
+    heads = sharding.fit(P(sharding.ROWS, "tensor"), k.shape, mesh)
+    rows = sharding.fit(rows, segments.shape, mesh)
+    attend_local = jax.shard_map(
+      attend_local, mesh=mesh, in_specs=(heads, heads, heads, rows),
+      out_specs=heads, check_vma=False,
+    )  # fmt: skip
+  return attend_local(q, k, v, segments)
+
+
+def _splash(q, k, v, segments, interpret):
+  _, h, t, d = q.shape
+  size = next(b for b in (512, 256, BLOCK) if t % b == 0)
+  kernel = splash.make_splash_mha(
+    splash.MultiHeadMask([splash.CausalMask((t, t))] * h),
+    block_sizes=splash.BlockSizes(
+      block_q=size, block_kv=size, block_kv_compute=size, block_q_dkv=size,
+      block_kv_dkv=size, block_kv_dkv_compute=size, use_fused_bwd_kernel=True,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+  )  # fmt: skip
+  q = (q.astype(jax.numpy.float32) * d**-0.5).astype(q.dtype)
+  out = jax.vmap(kernel)(
+    q, k.swapaxes(2, 3), v, splash.SegmentIds(segments, segments)
+  )
+  return out.astype(q.dtype)

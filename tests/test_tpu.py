@@ -1,0 +1,122 @@
+"""Compiles for TPU pods without one.
+
+  pip install -e ".[test,aot]" && python -m pytest tests/test_tpu.py
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("libtpu", reason='needs pip install -e ".[aot]"')
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+
+from jax.experimental import topologies
+
+from r1jax import learner, sampler, sharding
+from r1jax import model as model_lib
+from r1jax.model import ModelConfig, decode
+from r1jax.optimizer import OptimizerConfig
+from r1jax.phases import grpo
+from r1jax.types import Batch
+
+MODEL = ModelConfig(
+  vocab_size=1024, d_model=256, n_layers=2, n_heads=4, n_kv_heads=2,
+  head_dim=128, d_ff=512, max_length=1024, compute_dtype="bfloat16",
+  remat="block",
+)  # fmt: skip
+N, G = 8, 8
+
+
+@pytest.fixture(
+  params=[
+    ("v5e:2x4", dict(data=2, fsdp=2, tensor=2)),
+    ("v5p:2x2x2", dict(data=1, fsdp=4, tensor=2)),
+  ],
+  ids=["v5e", "v5p"],
+)
+def mesh(request):
+  name, axes = request.param
+  topology = topologies.get_topology_desc(name, platform="tpu")
+  return sharding.make_mesh(devices=topology.devices, **axes)
+
+
+def whole(mesh, tree):
+  """Shapes of what every device holds whole."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding.replicated(mesh)
+    ),
+    tree,
+  )
+
+
+def by_rules(mesh, tree):
+  """Shapes of parameters and a train state."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    sharding.tree_shardings(mesh, tree),
+  )
+
+
+def ints(mesh, *shape):
+  return whole(mesh, jax.ShapeDtypeStruct(shape, jnp.int32))
+
+
+def random_params():
+  return jax.eval_shape(lambda key: model_lib.init(MODEL, key), KEY)
+
+
+KEY = jax.eval_shape(lambda: jax.random.key(0))
+FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
+
+
+@pytest.mark.parametrize("kv_dtype", ["compute", "int8"])
+def test_the_sampler(mesh, kv_dtype):
+  config = sampler.SamplerConfig(
+    slots=16, max_new_tokens=128, eos_id=1, kv_dtype=kv_dtype
+  )
+  params = random_params()
+  weights = jax.eval_shape(lambda p: decode.lay_out(MODEL, p), params)
+  int8 = kv_dtype == "int8"
+  pool = jax.eval_shape(
+    lambda: sampler.empty_pool(MODEL, None, 2, 4, 256, int8)
+  )
+  state = jax.eval_shape(lambda: sampler._begin(MODEL, config, None, N * G))
+  load = sampler.load.lower(
+    MODEL, mesh, by_rules(mesh, params), whole(mesh, pool), ints(mesh, N, 256),
+    ints(mesh, N), ints(mesh, N),
+  )  # fmt: skip
+  assert "tpu_custom_call" in load.as_text()  # the splash kernel
+  assert load.compile().memory_analysis().temp_size_in_bytes > 0
+  step = sampler.advance.lower(
+    MODEL, config, G, mesh, whole(mesh, weights), whole(mesh, pool),
+    whole(mesh, state), ints(mesh, N), ints(mesh), ints(mesh),
+    ints(mesh, N * G), ints(mesh, N * G), whole(mesh, KEY), whole(mesh, FLOAT),
+  )  # fmt: skip
+  assert step.compile().cost_analysis()["flops"] > 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_grpo_update(mesh, shared):
+  optimizer = OptimizerConfig()
+  update = grpo.update_fn(MODEL, optimizer, mesh)
+  state = by_rules(mesh, learner.state_shapes(MODEL, optimizer))
+  rows = sharding.rows(mesh, axis=1)
+  leaves = [np.int32] * 5 + [np.float32] * 3
+  batch = Batch(
+    *(jax.ShapeDtypeStruct((2, 8, 512), t, sharding=rows) for t in leaves),
+    count=ints(mesh),
+  )
+  if not shared:
+    batch = batch._replace(prefixes=None)
+  scalar = whole(mesh, FLOAT)
+  lowered = update.lower(
+    state, batch, scalar, state.params, scalar, scalar, scalar
+  )
+  # Splash knows segments, and not the prompt that several share.
+  assert ("tpu_custom_call" in lowered.as_text()) != shared
+  assert lowered.compile().memory_analysis().temp_size_in_bytes > 0
