@@ -6,20 +6,21 @@ import jax
 import pytest
 from hf_files import write_tokenizer
 
-from r1jax import hf
+from r1jax import hf, sampler
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig
 from tools import bench
+
+MODEL = ModelConfig(
+  vocab_size=640, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4,
+  d_ff=24, max_length=64,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
   path = tmp_path_factory.mktemp("bench") / "model"
-  config = ModelConfig(
-    vocab_size=640, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2,
-    head_dim=4, d_ff=24, max_length=64,
-  )  # fmt: skip
-  hf.save(path, config, model_lib.init(config, jax.random.key(0)))
+  hf.save(path, MODEL, model_lib.init(MODEL, jax.random.key(0)))
   write_tokenizer(path)
   return path
 
@@ -40,6 +41,17 @@ def test_a_line(workload, directory, capsys):
   # No slot waits while there is something in the queue.
   assert row["occupancy"] == 1.0
   assert 0 < row["floor_share"] < 1
+  if workload == "long":
+    assert row["ms_per_step"].keys() == row["reading_ms_per_step"].keys()
+
+
+def test_bytes_of_a_token():
+  """By hand: 2 layers, 2 heads of 4 numbers, keys and values."""
+  config = {"slots": 1, "max_new_tokens": 1, "eos_id": 1}
+  plain = sampler.SamplerConfig(**config)
+  assert bench.kv_bytes(MODEL, plain) == 2 * 2 * 4 * 2 * 4
+  int8 = sampler.SamplerConfig(**config, kv_dtype="int8")
+  assert bench.kv_bytes(MODEL, int8) == 2 * 2 * (4 + 4) * 2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ Workloads of the sampler, on random prompts, the end of sequence ignored:
 
   fixed       completions of one length
   heavy_tail  lognormal lengths, median 48, in fewer slots than completions
-  long        few slots and long completions: the price of a long cache
+  long        few slots and long completions: the price of a long cache, beside
+              what reading the cache takes at the machine's bandwidth
 """
 
 import argparse
@@ -126,6 +127,13 @@ def measure(args):
   if args.workload == "long":
     some = list(median["steps"].items())[:: 512 // config.stride]
     row["ms_per_step"] = {at: round(1e3 * s, 2) for at, s in some}
+    speed = bandwidth()
+    row["bandwidth_gb_per_s"] = round(speed / 1e9, 1)
+    column = kv_bytes(module.config, config) * slots
+    row["reading_ms_per_step"] = {
+      at: round(1e3 * column * (at + args.prompt_tokens) / speed, 2)
+      for at, _ in some
+    }
   return row
 
 
@@ -227,6 +235,28 @@ def products_seconds(model, params, slots, number):
     jax.block_until_ready(steps(weights, x, number))
     seconds.append((time.perf_counter() - begin) / number)
   return statistics.median(seconds[1:])
+
+
+def kv_bytes(model, config):
+  """Bytes that one token has in the caches of all layers."""
+  ring = jax.eval_shape(
+    lambda: decode.empty_ring(model, 1, 1, 1, config.int8)
+  )
+  return model.n_layers * sum(
+    x.size * x.dtype.itemsize for x in jax.tree.leaves(ring)
+  )
+
+
+def bandwidth():
+  """Bytes a second that are read from memory."""
+  x = jnp.ones((4096, 2**16), jnp.float32)  # more than any cache holds
+  read = jax.jit(lambda x: x.max(axis=1))
+  seconds = []
+  for _ in range(4):
+    begin = time.perf_counter()
+    read(x).block_until_ready()
+    seconds.append(time.perf_counter() - begin)
+  return x.nbytes / min(seconds[1:])
 
 
 def peak_memory():
