@@ -1,4 +1,4 @@
-"""R1-Zero on a real model: SmolLM2-135M-Instruct counts and multiplies.
+"""R1-Zero on a real model: SmolLM2-135M-Instruct adds, counts, multiplies.
 
   python -m tools.get_smollm2 --out=smollm2
   python -m experiments.launch --config=configs/smollm2.py --workdir=DIR
@@ -29,7 +29,7 @@ CANDIDATES = dict(
   spell_backward=dict(min_word_len=3, max_word_len=4),
   syllogism=dict(),
 )
-LEARNED = ("gcd", "lcm", "letter_counting", "products")
+LEARNED = ("chain_sum", "count_bits", "gcd", "products")
 
 
 def get_config(size="cpu"):
@@ -53,7 +53,7 @@ def get_config(size="cpu"):
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
-    phase="grpo", steps=40, prompts=16, group=8, minibatches=1, lr=5e-6,
+    phase="grpo", steps=40, prompts=16, group=8, minibatches=1, lr=3e-6,
     schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=40,
     temperature=1.0, slots=64, rewards=dict(accuracy=1.0, format=0.2),
     share_prompts=True, row_length=400, rows=2, save_every=10, **length,

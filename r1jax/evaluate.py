@@ -2,6 +2,7 @@
 
 import collections
 import math
+import re
 import statistics
 
 
@@ -46,3 +47,19 @@ def cons_at_k(answers, correct):
       winner = max(votes, key=lambda a: (votes[a], -group.index(a)))
       right += bool(verdicts[group.index(winner)])
   return right / len(answers)
+
+
+def by_task(ids, correct):
+  """The verdicts of each task, where problems are of several.
+
+  Args:
+    ids: of N problems, TASK-NUMBER. correct: N lists of bools.
+
+  Returns:
+    list of (task, the lists of its problems); empty if there is one task, or
+    if the ids tell as many tasks as problems.
+  """
+  tasks = {}
+  for name, verdicts in zip(ids, correct):
+    tasks.setdefault(re.sub(r"-\d+$", "", name), []).append(verdicts)
+  return list(tasks.items()) if 1 < len(tasks) < len(ids) else []

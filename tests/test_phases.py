@@ -148,6 +148,15 @@ def test_a_cut_completion_spoils_no_vote(monkeypatch):
   assert row["cons@3"] == 1.0
 
 
+def test_verdicts_by_task():
+  verdicts = [[True], [False], [False], [True]]
+  assert metrics.by_task(["gcd-0", "lcm-0", "gcd-1", "lcm-12"], verdicts) == [
+    ("gcd", [[True], [False]]), ("lcm", [[False], [True]]),
+  ]  # fmt: skip
+  assert metrics.by_task(["gcd-0", "gcd-1"], verdicts[:2]) == []
+  assert metrics.by_task(["a", "b", "c"], verdicts[:3]) == []
+
+
 # --- rejection sampling ------------------------------------------------------
 
 

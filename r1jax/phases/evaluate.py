@@ -21,7 +21,8 @@ def evaluate(config, state, data, io):
   Returns:
     `state` unchanged, and the row: checkpoint, pass@1, cons@k, format,
     language, tokens (mean length of a completion). The phase's metrics also
-    have half the width of pass@1's 95 % interval.
+    have half the width of pass@1's 95 % interval and, where the problems are
+    of several tasks (by their ids, TASK-NUMBER), pass@1 of each.
   """
   s = setup(config)
   problems = sources.problems(config.task, io, s.tokenizer)["test"]
@@ -56,6 +57,8 @@ def evaluate(config, state, data, io):
   measured = {k: v for k, v in row.items() if k != "checkpoint"}
   if len(correct) > 1:
     measured["pass@1_half_width"] = metrics.half_width(correct)
+  for task, of_task in metrics.by_task([p.id for p in problems], correct):
+    measured[f"pass@1_{task}"] = metrics.pass_at_1(of_task)
   io.report(0, measured)
   io.samples(0, rollout_lib.sample_rows(scored, 16))
   return state, row

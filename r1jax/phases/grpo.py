@@ -24,7 +24,8 @@ def grpo(config, state, data, io):
       ref_every (rollouts between replacements of the reference, if beta is
       not 0), temperature, rewards (name -> weight), slots, max_new_tokens,
       row_length, rows, save_every; optionally share_prompts (whether the
-      completions of a row share their prompt).
+      completions of a row share their prompt) and the sampler's
+      `rollout.SAMPLER_OPTIONS`.
     state: `TrainState` whose parameters RL starts from.
     data: not used; the problems are those of `config.task`.
     io: the phase's `PhaseIO`.

@@ -13,6 +13,10 @@ from r1jax.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
 
 
+# What a phase may say of its sampler beyond what it must; see SamplerConfig.
+SAMPLER_OPTIONS = ("top_p", "chunk", "stride", "tail_slots", "kv_dtype")
+
+
 class Scored(NamedTuple):
   """A rollout on the host, with its texts and verdicts; rows are [N * G].
 
@@ -49,8 +53,7 @@ def sampler_config(config, tokenizer):
     slots=config.slots,
     max_new_tokens=config.max_new_tokens,
     eos_id=tokenizer.eos_id,
-    top_p=config.get("top_p", 1.0),
-    tail_slots=config.get("tail_slots", 0),
+    **{k: config[k] for k in SAMPLER_OPTIONS if k in config},
   )
 
 
