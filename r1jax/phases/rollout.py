@@ -12,7 +12,6 @@ from r1jax.errors import UserError
 from r1jax.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
 
-
 # What a phase may say of its sampler beyond what it must; see SamplerConfig.
 SAMPLER_OPTIONS = ("top_p", "chunk", "stride", "tail_slots", "kv_dtype")
 
