@@ -1,4 +1,4 @@
-"""R1-Zero on a real model: SmolLM2-135M-Instruct adds, counts, multiplies.
+"""R1-Zero on a real model: SmolLM2-135M-Instruct counts and multiplies.
 
   python -m tools.get_smollm2 --out=smollm2
   python -m experiments.launch --config=configs/smollm2.py --workdir=DIR
@@ -29,7 +29,7 @@ CANDIDATES = dict(
   spell_backward=dict(min_word_len=3, max_word_len=4),
   syllogism=dict(),
 )
-LEARNED = ("chain_sum", "count_bits", "gcd", "products")
+LEARNED = ("gcd", "lcm", "letter_counting", "products")
 
 
 def get_config(size="cpu"):
@@ -53,9 +53,9 @@ def get_config(size="cpu"):
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
-    phase="grpo", steps=40, prompts=16, group=8, minibatches=1, lr=3e-6,
-    schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=40,
-    temperature=1.0, slots=64, rewards=dict(accuracy=1.0, format=0.2),
+    phase="grpo", steps=30, prompts=16, group=8, minibatches=1, lr=4e-6,
+    schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=30,
+    temperature=0.7, slots=64, rewards=dict(accuracy=1.0, format=0.2),
     share_prompts=True, row_length=400, rows=2, save_every=10, **length,
   )  # fmt: skip
   c.eval_r1_zero = dict(evaluate, init="r1_zero", label="R1-Zero")
