@@ -148,10 +148,13 @@ def put(tree, sharding):
   return jax.tree.map(place, tree)
 
 
-def constrain(x, mesh, spec):
-  """Inside jit: x lives as `spec` says; without a mesh, x itself."""
+def constrain(tree, mesh, spec):
+  """Inside jit: arrays live as `spec` says; without a mesh, as they are."""
   if mesh is None or mesh.size == 1:
-    return x
-  return jax.lax.with_sharding_constraint(
-    x, NamedSharding(mesh, fit(spec, x.shape, mesh))
+    return tree
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(
+      x, NamedSharding(mesh, fit(spec, x.shape, mesh))
+    ),
+    tree,
   )

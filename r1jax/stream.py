@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import sampler
+from r1jax import pool as pools
 from r1jax.draws import draw
 from r1jax.errors import UserError
 from r1jax.model import decode
@@ -73,9 +73,9 @@ def _bucket(n):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _start(model, config, params, tokens, length):
   """What is decoded with: the weights, the prompt's pool, and empty rings."""
-  pool = sampler.empty_pool(model, None, 1, 1, tokens.shape[1])
+  pool = pools.empty(model, None, 1, 1, tokens.shape[1])
   place = jnp.zeros(1, jnp.int32)
-  pool = sampler.load(
+  pool = pools.load(
     model, None, params, pool, tokens, jnp.full(1, length), place
   )
   ring = decode.empty_ring(model, 1, config.max_new_tokens, config.chunk)

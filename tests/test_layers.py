@@ -22,6 +22,7 @@ LAYERS = (
   ),
   (
     "r1jax.policy",
+    "r1jax.pool",
     "r1jax.sampler",
     "r1jax.stream",
     "r1jax.learner",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_model import random_params
 
-from r1jax import policy, sampler
+from r1jax import policy, pool
 from r1jax.draws import inverse_cdf, truncate
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig, attention
@@ -182,9 +182,9 @@ def test_prompts_that_take_turns_in_the_pool(params):
 
 @pytest.mark.parametrize("length", [1, 16, 17, 100, 128, 300, 1000, 5000])
 def test_a_bucket_is_hardly_wider_than_its_prompt(length):
-  width = sampler.bucket(length)
+  width = pool.bucket(length)
   assert length <= width <= max(16, length + 15, 9 / 8 * length)
-  assert sampler.bucket(width) == width
+  assert pool.bucket(width) == width
 
 
 def test_everything_is_handed_out_once(params):

@@ -17,6 +17,7 @@ from jax.experimental import topologies
 
 from r1jax import learner, sampler, sharding
 from r1jax import model as model_lib
+from r1jax import pool as pool_lib
 from r1jax.model import ModelConfig, decode
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
@@ -83,10 +84,10 @@ def test_the_sampler(mesh, kv_dtype):
   weights = jax.eval_shape(lambda p: decode.lay_out(MODEL, p), params)
   int8 = kv_dtype == "int8"
   pool = jax.eval_shape(
-    lambda: sampler.empty_pool(MODEL, None, 2, 4, 256, int8)
+    lambda: pool_lib.empty(MODEL, None, 2, 4, 256, int8)
   )
   state = jax.eval_shape(lambda: sampler._begin(MODEL, config, None, N * G))
-  load = sampler.load.lower(
+  load = pool_lib.load.lower(
     MODEL, mesh, by_rules(mesh, params), whole(mesh, pool), ints(mesh, N, 256),
     ints(mesh, N), ints(mesh, N),
   )  # fmt: skip

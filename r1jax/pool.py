@@ -1,0 +1,184 @@
+"""Prompts that are being completed: prefilled, each in a place of a pool.
+
+However many prompts a rollout has, the pool holds what the slots need and two
+batches more; places of prompts that are done with are filled again. A group's
+prompt lies in it once, and all of its completions read it there.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from r1jax import sharding
+from r1jax.model import Decoder, attention, decode
+
+# Of keys and values: a block's places or a ring's slots, and heads.
+PLACES = P(None, sharding.ROWS, "tensor")
+# Prompts of a batch of the prefill: more would only take memory.
+PREFILL_ROWS = 16
+
+
+class Pool(NamedTuple):
+  """Prompts that are being completed, prefilled, each in one of A places.
+
+  A prompt's last token is the first input of each of its completions, not of
+  the prefill: it is their first step, and no special case.
+
+  Attributes:
+    layers: L of `decode.Prompts`, whose N B places are A.
+    mask: [A, P] bool, what may be read: all but the last token.
+    lengths: [A] int32, last tokens included. last: [A] int32, these tokens.
+  """
+
+  layers: tuple
+  mask: jax.Array
+  lengths: jax.Array
+  last: jax.Array
+
+
+class Places:
+  """Which prompt lies in which place of the pool: the host's book.
+
+  Attributes:
+    pool: the `Pool`.
+    of: [N] int32, the place of each prompt that has one.
+    filled: int, completions whose prompts have had a place.
+  """
+
+  def __init__(self, model, config, group, mesh, params, texts):
+    self._static = (model, mesh)
+    self._params, self._texts, self._group = params, texts, group
+    self._rows = min(len(texts), PREFILL_ROWS)
+    # What the slots need at one time, and two batches for them to go on with.
+    block = min(len(texts), -(-config.slots // group))
+    places = min(len(texts), block + 2 * PREFILL_ROWS)
+    if mesh is not None:
+      self._rows = sharding.whole_rows(self._rows, mesh)
+      block = sharding.whole_rows(block, mesh)
+    blocks = -(-places // block)
+    self.pool = empty(
+      model, mesh, blocks, block, bucket(max(map(len, texts))), config.int8
+    )
+    self.of = np.zeros(len(texts), np.int32)
+    self._free = list(range(blocks * block))
+    self._loaded = 0
+    self._held = set()
+
+  @property
+  def filled(self):
+    return self._loaded * self._group
+
+  @property
+  def _next(self):
+    """How many prompts the next batch has."""
+    return min(self._rows, len(self._texts) - self._loaded)
+
+  @property
+  def wanted(self):
+    """Prompts to be done with, of all so far, before the next batch fits."""
+    if not self._next:
+      return len(self._texts) + 1
+    missing = max(0, self._next - len(self._free))
+    return self._loaded - len(self._held) + missing
+
+  def fill(self):
+    """Prefills as many of the next prompts as there are places for."""
+    while 0 < self._next <= len(self._free):
+      new = np.arange(self._loaded, self._loaded + self._next)
+      # Not in place: the device may still read the old one.
+      self.of = self.of.copy()
+      self.of[new] = [self._free.pop(0) for _ in new]
+      self._held |= set(new.tolist())
+      # A batch that is not full has its last prompt again, at the same place.
+      rows = np.pad(new, (0, self._rows - len(new)), mode="edge")
+      width = bucket(max(len(self._texts[n]) for n in new))
+      tokens = np.zeros((self._rows, width), np.int32)
+      lengths = np.asarray([len(self._texts[n]) for n in rows], np.int32)
+      for row, n in enumerate(rows):
+        tokens[row, : lengths[row]] = self._texts[n]
+      self.pool = load(
+        *self._static, self._params, self.pool, tokens, lengths, self.of[rows]
+      )
+      self._loaded += len(new)
+
+  def release(self, finished):
+    """Frees the places of prompts whose completions are all finished [C]."""
+    whole = finished.reshape(-1, self._group).all(axis=1)
+    for n in [n for n in self._held if whole[n]]:
+      self._held.remove(n)
+      self._free.append(int(self.of[n]))
+
+
+def bucket(length):
+  """The width that a prompt is padded to: at most an eighth more than it has.
+
+  Few of them, so that few shapes are compiled.
+  """
+  step = max(16, 1 << max(0, length.bit_length() - 4))
+  return -(-length // step) * step
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def empty(model, mesh, blocks, places, width, int8=False):
+  """A `Pool` of `blocks` of `places` for prompts of `width` tokens."""
+  layer = decode.empty_prompts(model, blocks, places, width, int8)
+  count = jnp.zeros(blocks * places, jnp.int32)
+  return Pool(
+    (sharding.constrain(layer, mesh, PLACES),) * model.n_layers,
+    jnp.zeros((blocks * places, width), bool),
+    count,
+    count,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def load(model, mesh, params, pool, tokens, lengths, places):
+  """Prefills a batch of prompts.
+
+  Args:
+    model, mesh, params: as of `sample`.
+    pool: the `Pool`; donated.
+    tokens: [R, W] int32, padded on the right. lengths: [R] int32.
+    places: [R] int32, where each goes.
+
+  Returns:
+    the `Pool` with them.
+  """
+  rows, width = tokens.shape
+  tokens = sharding.constrain(tokens, mesh, P(sharding.ROWS))
+  columns = jnp.arange(width)
+  mask = columns[None] < lengths[:, None]
+  with sharding.on(mesh):
+    _, (k, v) = Decoder(model).apply(
+      {"params": params}, tokens, jnp.where(mask, columns, 0),
+      mask.astype(jnp.int32), method="prefill",
+    )  # fmt: skip
+  k, v = decode.stored(k, v, isinstance(pool.layers[0].k, attention.Int8))
+  size = jax.tree.leaves(pool.layers[0].k)[0].shape[1]
+
+  def put(i, layers):
+    at = (*jnp.divmod(places[i], size), 0, 0, 0)
+
+    def one(x, layer):
+      return jax.tree.map(lambda y: y[layer, i][None], x)
+
+    return tuple(
+      decode.Prompts(
+        decode.write(old.k, one(k, n), at), decode.write(old.v, one(v, n), at)
+      )
+      for n, old in enumerate(layers)
+    )
+
+  layers = jax.lax.fori_loop(0, rows, put, pool.layers)
+  read = jnp.arange(pool.mask.shape[1])[None] < lengths[:, None] - 1
+  last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
+  return Pool(
+    sharding.constrain(layers, mesh, PLACES),
+    pool.mask.at[places].set(read),
+    pool.lengths.at[places].set(lengths),
+    pool.last.at[places].set(last),
+  )
