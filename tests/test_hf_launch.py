@@ -138,11 +138,14 @@ def test_the_config_of_the_real_model_on_a_small_one(tmp_path):
   c.model = f"hf:{tmp_path}/m"
   c.tokenizer.path = f"{tmp_path}/m"
   c.r1_zero.row_length = 1024  # this tokenizer has no words
+  # Which a random model meets by chance, so that there is a signal.
+  c.r1_zero.rewards = dict(language=1.0)
   rows = launch.run(c, tmp_path / "run")
   assert [r["checkpoint"] for r in rows] == ["SmolLM2", "R1-Zero"]
   metrics = (tmp_path / "run/r1_zero/metrics.jsonl").read_text().splitlines()
   assert len(metrics) == 2
   first = json.loads(metrics[0])
+  assert first["no_signal"] < 1 and first["grad_norm"] > 0
   assert first["kl"] == 0 and first["sampler_learner_kl"] < 1e-6
   assert first["sampler_learner_ratio"] == pytest.approx(1, abs=1e-4)
 
