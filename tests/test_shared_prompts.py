@@ -4,7 +4,7 @@ import math
 
 import jax
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_model import random_params
 
@@ -77,6 +77,7 @@ shapes = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(shapes, st.integers(0, 99))
+@example([(1, [1]), (2, [1])], 0)
 def test_the_gradient_is_the_plain_one(shapes, seed):
   sequences = groups(seed, shapes)
   plain = pack([s._replace(prompt=0) for s in sequences])
@@ -111,6 +112,14 @@ def test_the_layout_of_a_group():
     "advantages": [0, 0, 2.0, 2.0, -1.0, 0],
     "old_logprobs": [0, 0, -1.0, -1.0, -1.0, 0],
   }
+
+
+def test_the_last_of_a_row_may_share_nothing():
+  """A prompt of one token has nothing to share, wherever it stands."""
+  for shapes in ([(1, [1]), (3, [1, 2])], [(3, [1, 2]), (1, [1])]):
+    batch = pack(groups(0, shapes))
+    # Of three tokens two are shared, before one and two others.
+    assert (batch.prefixes > 0).sum() == 3
 
 
 def test_equal_prompts_alone_are_shared():

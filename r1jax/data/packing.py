@@ -133,9 +133,9 @@ def pack(
   for row, members in enumerate(packed):
     start, segment = 0, 0
     for part in (parts[j] for j in members):
-      shared, prefix = 0, _prefix(sequences[part[0]])
+      before, prefix = 0, _prefix(sequences[part[0]])
       if prefix:
-        segment = shared = segment + 1
+        segment = before = segment + 1
         at = (row, slice(start, start + prefix))
         tokens[at] = sequences[part[0]].tokens[:prefix]
         positions[at], segments[at] = np.arange(prefix), segment
@@ -146,7 +146,7 @@ def pack(
         at = (row, slice(start, start + n))
         tokens[at], targets[at] = s.tokens[prefix:-1], s.tokens[prefix + 1 :]
         positions[at], segments[at] = prefix + np.arange(n), segment
-        prefixes[at] = shared
+        prefixes[at] = before
         weights[at], advantages[at] = s.weights[prefix + 1 :], s.advantage
         if s.old_logprobs is not None:
           old[at] = s.old_logprobs[prefix + 1 :]
