@@ -62,7 +62,7 @@ def get_config(size="cpu"):
   c.eval_r1_zero = dict(evaluate, init="r1_zero", label="R1-Zero")
   c.phases = ("eval_base", "r1_zero", "eval_r1_zero")
   if size == "gpu":
-    # The same model, many more samples a step and twice the steps.
+    # The same model, many more samples a step and more steps.
     c.models = dict(smollm2=dict(hf="smollm2", compute_dtype="bfloat16"))
     c.model = "smollm2"
     c.r1_zero.update(

@@ -100,7 +100,8 @@ def inverse_cdf(probs, uniforms):
   r = uniforms * sums.sum(axis=1)
   block, before = _invert(sums, r)
   inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  token, _ = _invert(inside, r - before)
+  # Never negative, as rounding may have it: that would draw a weight of zero.
+  token, _ = _invert(inside, jnp.maximum(r - before, 0))
   return block * width + token
 
 
@@ -112,6 +113,5 @@ def _invert(weights, r):
   size = weights.shape[1]
   final = size - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=1)
   index = jnp.minimum((cumulative <= r[:, None]).sum(axis=1), final)
-  # r may also lie in a gap of weight zero by rounding; step over it.
   upto = jnp.take_along_axis(cumulative, index[:, None], axis=1)[:, 0]
   return index, upto - jnp.take_along_axis(weights, index[:, None], 1)[:, 0]

@@ -68,6 +68,14 @@ def test_the_learner_agrees(kv_dtype, least, most, directory, capsys):
   assert abs(row["learner_ratio"] - 1) <= most
 
 
+def test_what_cannot_be_is_said(directory, capsys):
+  model = f"--model=hf:{directory}"
+  for arguments in (["--new-tokens=100"], ["--prompts=0"], ["--repeats=0"]):
+    with pytest.raises(SystemExit):
+      bench.main(["sampler", model, *arguments])
+    assert "--" + arguments[0][2:].split("=")[0] in capsys.readouterr().err
+
+
 def test_no_model(capsys):
   with pytest.raises(SystemExit):
     bench.main(["sampler"])

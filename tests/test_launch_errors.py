@@ -263,6 +263,9 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     ("task", dict(kind="files", train="a", test="b"), "a: cannot be read"),
     ("tokenizer", dict(kind="words"), 'tokenizer.kind "words" is unknown'),
     ("sft.optimizer", dict(kind="sgd"), 'kind "sgd" is unknown'),
+    ("small_rl.kv_dtype", "int4", "kv_dtype=int4 must be"),
+    ("eval_small_rl.slots", 0, "slots=0 must be at least 1"),
+    ("small_rl.temperature", 0.0, "small_rl.temperature=0.0 must be above 0"),
   ],
 )
 def test_what_a_late_phase_lacks_is_said_first(key, value, message, tmp_path):

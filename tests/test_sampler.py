@@ -180,6 +180,20 @@ def test_prompts_that_take_turns_in_the_pool(params):
   assert looks[-1].busy == 6 * looks[-1].waited > 0
 
 
+def test_boundaries_draw_no_token_of_probability_zero():
+  """Uniforms where the cumulative sum steps, and rounding decides."""
+  rng = np.random.default_rng(0)
+  probs = np.zeros((64, 4096), np.float32)
+  for row in probs:
+    row[rng.choice(4096, 40, replace=False)] = rng.exponential(size=40)
+  steps = np.cumsum(probs, axis=1, dtype=np.float64)
+  steps /= steps[:, -1:]
+  draw = jax.jit(inverse_cdf)
+  for at in rng.integers(0, 4000, 40):
+    tokens = draw(probs, steps[:, at].astype(np.float32) * np.float32(1 - 1e-7))
+    assert (np.take_along_axis(probs, np.asarray(tokens)[:, None], 1) > 0).all()
+
+
 @pytest.mark.parametrize("length", [1, 16, 17, 100, 128, 300, 1000, 5000])
 def test_a_bucket_is_hardly_wider_than_its_prompt(length):
   width = pool.bucket(length)

@@ -25,6 +25,7 @@ import numpy as np
 
 from experiments import commandline
 from r1jax import hf, policy, sampler
+from r1jax.errors import UserError
 from r1jax.hf import hub
 from r1jax.model import decode
 
@@ -59,7 +60,8 @@ def main(argv=None):
     ("new-tokens", "of the longest completion"),
     ("tail-slots", "side by side at the end, see SamplerConfig"),
   ):
-    what.add_argument(f"--{name}", type=int, help=f"{text}; by the workload")
+    kind = _count if name != "tail-slots" else int
+    what.add_argument(f"--{name}", type=kind, help=f"{text}; by the workload")
   what.add_argument(
     "--kv-dtype", choices=("compute", "int8"), default="compute",
     help="of the cache, see SamplerConfig",
@@ -68,12 +70,18 @@ def main(argv=None):
     "--check", action="store_true",
     help="compare the log-probabilities with the learner's",
   )  # fmt: skip
-  what.add_argument("--prompt-tokens", type=int, default=64)
-  what.add_argument("--repeats", type=int, default=3)
+  what.add_argument("--prompt-tokens", type=_count, default=64)
+  what.add_argument("--repeats", type=_count, default=3)
   args = parser.parse_args(argv)
   with commandline.one_line_errors():
     commandline.compilation_cache()
     print(json.dumps(measure(args)), flush=True)
+
+
+def _count(text):
+  if int(text) < 1:
+    raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+  return int(text)
 
 
 def measure(args):
@@ -89,6 +97,13 @@ def measure(args):
   module, params = hf.load(
     directory, dtype="float32", compute_dtype=args.dtype
   )
+  longest = args.prompt_tokens + new
+  if longest > module.config.max_length:
+    raise UserError(
+      f"{longest} tokens of a prompt and its completion exceed the model's"
+      f" max_length={module.config.max_length}; lower --new-tokens"
+    )
+  slots = min(slots, prompts * group)
   limits = np.full(prompts * group, new)
   if args.workload == "heavy_tail":
     lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, len(limits))

@@ -12,6 +12,7 @@ from r1jax import rewards, sharding
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
+from r1jax.phases import rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,13 @@ def check(config):
   Raises:
     UserError: naming the key; AttributeError: one that is missing.
   """
-  setup(config)
+  s = setup(config)
   if config.phase in ("grpo", "rejection", "evaluate"):
+    rollout.sampler_config(config, s.tokenizer)
+    if config.temperature <= 0:
+      raise UserError(
+        f"{config.name}.temperature={config.temperature} must be above 0"
+      )
     task = config.task
     if task.kind == "files":
       for split in ("train", "test"):
