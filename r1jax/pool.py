@@ -114,7 +114,7 @@ class Places:
 
 
 def bucket(length):
-  """The width that a prompt is padded to: at most an eighth more than it has.
+  """The width that a prompt is padded to: at most 15 tokens or an eighth more.
 
   Few of them, so that few shapes are compiled.
   """

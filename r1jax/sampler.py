@@ -14,6 +14,7 @@ rest goes on.
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -285,8 +286,7 @@ def advance(
     the new `State`, and a `Look` at it.
   """
   total = len(limits)
-  chunks, size = decode.extent(state.rings[0])
-  columns = chunks * size
+  columns = math.prod(decode.extent(state.rings[0]))
   blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
   tail = _tail(config, mesh)
 

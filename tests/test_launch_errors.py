@@ -29,19 +29,23 @@ def snapshot(directory):
   return {p: p.read_bytes() for p in files}
 
 
+def assign(config, key, value):
+  """Sets a dotted key; None deletes it."""
+  *blocks, last = key.split(".")
+  for name in blocks:
+    config = config[name]
+  with config.unlocked():
+    if last in config:
+      del config[last]
+    if value is not None:
+      config[last] = value
+
+
 def changed(**overrides):
   """The fake config with dotted keys (__ for .) set."""
   config = fake_phases.get_config()
   for key, value in overrides.items():
-    *blocks, last = key.split("__")
-    block = config
-    for name in blocks:
-      block = block[name]
-    with block.unlocked():
-      if value is None:
-        del block[last]
-      else:
-        block[last] = value
+    assign(config, key.replace("__", "."), value)
   return config
 
 
@@ -271,14 +275,7 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
 def test_what_a_late_phase_lacks_is_said_first(key, value, message, tmp_path):
   """Before any phase runs, and before anything is written."""
   config = quickstart.get_config("smoke")
-  *blocks, last = key.split(".")
-  block = config
-  for name in blocks:
-    block = block[name]
-  with block.unlocked():
-    if last in block:
-      del block[last]
-    block[last] = value
+  assign(config, key, value)
   with pytest.raises(UserError, match=message):
     launch.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
@@ -286,8 +283,7 @@ def test_what_a_late_phase_lacks_is_said_first(key, value, message, tmp_path):
 
 def test_a_late_missing_key_is_said_first(tmp_path):
   config = quickstart.get_config("smoke")
-  with config.small_rl.unlocked():
-    del config.small_rl["group"]
+  assign(config, "small_rl.group", None)
   with pytest.raises(UserError, match='small_rl .*needs the key "group"'):
     launch.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
