@@ -14,7 +14,6 @@ rest goes on.
 
 import dataclasses
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -44,9 +43,10 @@ class SamplerConfig:
     chunk: columns of the cache that are read together; only the chunks that
       some slot needs are.
     stride: decoding steps between two looks of the host.
-    tail_slots: when the queue is empty and no more slots than this are at
-      work, the others are given up, so that the last and longest completions
-      do not pay for them; 0 keeps all to the end. Costs a compilation.
+    tail_slots: numbers of slots; when the queue is empty and no more than
+      such a number are at work, the others are given up, so that the last
+      and longest completions do not pay for them. Each costs a compilation;
+      none keeps all slots to the end.
     kv_dtype: "compute", keys and values are kept as the model computes them;
       or "int8", with a scale for each token and head: less memory, and
       log-probabilities that differ a little from the learner's.
@@ -60,7 +60,7 @@ class SamplerConfig:
   greedy: bool = False
   chunk: int = 64
   stride: int = 64
-  tail_slots: int = 0
+  tail_slots: tuple = ()
   kv_dtype: str = "compute"
 
   def __post_init__(self):
@@ -71,7 +71,12 @@ class SamplerConfig:
       ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
       ("chunk", "at least 1", self.chunk >= 1),
       ("stride", "at least 1", self.stride >= 1),
-      ("tail_slots", "at least 0, which gives up none", self.tail_slots >= 0),
+      (
+        "tail_slots",
+        "numbers of slots, each at least 1, such as (4, 1)",
+        isinstance(self.tail_slots, tuple)
+        and all(isinstance(n, int) and n >= 1 for n in self.tail_slots),
+      ),
       (
         "kv_dtype", '"compute" or "int8"', self.kv_dtype in ("compute", "int8")
       ),
@@ -169,7 +174,6 @@ def sample(
   weights = _lay_out(model, params)
   places = Places(model, config, group, mesh, params, texts)
   state = _begin(model, config, mesh, len(number))
-  tail = _tail(config, mesh)
   told, batches = np.zeros(len(number), bool), []
   while not told.all():
     places.fill()
@@ -190,8 +194,9 @@ def sample(
       batches = list(_batches(state.rollout, new, len(state.id)))
     told = finished
     left = len(told) - told.sum()
-    if look.queue == len(told) and left <= tail < len(state.id):
-      state = _shrink(mesh, tail, state)
+    enough = [n for n in _tails(config, mesh, len(state.id)) if n >= left]
+    if look.queue == len(told) and enough:
+      state = _shrink(mesh, min(enough), state)
   _hand_out(batches, number, on_finished)
   return _rows(state.rollout, np.argsort(number))
 
@@ -246,11 +251,12 @@ def _begin(model, config, mesh, total):
   )
 
 
-def _tail(config, mesh):
-  """`tail_slots`, or more where the mesh cannot split so few."""
-  if mesh is None or not config.tail_slots:
-    return config.tail_slots
-  return sharding.whole_rows(config.tail_slots, mesh)
+def _tails(config, mesh, slots):
+  """The `tail_slots` below `slots`, rounded up to what the mesh can split."""
+  tails = config.tail_slots
+  if mesh is not None:
+    tails = [sharding.whole_rows(n, mesh) for n in tails]
+  return [n for n in tails if n < slots]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -272,7 +278,7 @@ def advance(
   model, config, group, mesh, weights, pool, state, places, filled, wanted,
   indices, limits, key, temperature,
 ):  # fmt: skip
-  """Up to `stride` steps of all slots.
+  """Up to `stride` steps of all slots, to the end of a chunk at most.
 
   Args:
     weights: of `decode.lay_out`. pool: the `Pool`. state: the `State`.
@@ -286,11 +292,13 @@ def advance(
     the new `State`, and a `Look` at it.
   """
   total = len(limits)
-  columns = math.prod(decode.extent(state.rings[0]))
+  chunks, chunk = decode.extent(state.rings[0])
+  columns = chunks * chunk
   blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
-  tail = _tail(config, mesh)
+  few = max(_tails(config, mesh, len(state.id)), default=0)
 
-  def step(s):
+  def step(carry):
+    s, newest = carry
     # The i-th idle slot takes the i-th completion of the queue.
     idle = s.id == total
     taken = s.queue + jnp.cumsum(idle) - 1
@@ -304,8 +312,8 @@ def advance(
       jnp.where(active, place * group + id % group, blocks * size * group),
       group, pool.mask.reshape(blocks, size, -1), s.done, s.clock % columns,
     )  # fmt: skip
-    logits, rings = decode.decode(
-      model, weights, pool.layers, s.rings, token,
+    logits, newest = decode.decode(
+      model, weights, pool.layers, state.rings, newest, token,
       pool.lengths[place] - 1 + s.done, view,
     )  # fmt: skip
     token, logprob = draw(
@@ -318,7 +326,7 @@ def advance(
     finished = jnp.where(over, id, total)
     queue = s.queue + new.sum()
     r = s.rollout
-    return State(
+    s = s._replace(
       clock=s.clock + 1,
       queue=queue,
       waited=s.waited + (queue < total),
@@ -327,7 +335,6 @@ def advance(
       # 0 in idle slots too: the longest decides what of the rings is read.
       done=jnp.where(over | ~active, 0, done),
       token=token,
-      rings=rings,
       rollout=Rollout(
         r.tokens.at[id, s.done].set(token, mode="drop"),
         r.logprobs.at[id, s.done].set(logprob, mode="drop"),
@@ -335,19 +342,29 @@ def advance(
         r.ended.at[finished].set(ended, mode="drop"),
       ),
     )
+    return s, newest
 
-  def go_on(s):
+  def go_on(carry):
+    s, _ = carry
     idle = s.id == total
     empty = s.queue >= filled
     whole = (s.rollout.lengths > 0).reshape(-1, group).all(axis=1).sum()
     stalled = idle.any() & empty & (whole >= wanted)
-    few = tail if len(idle) > tail else 0
     ebbed = (s.queue == total) & ((~idle).sum() <= few)
     return ~ebbed & ~stalled & (s.clock < end)
 
-  end = state.clock + config.stride
-  state = jax.lax.while_loop(go_on, step, state)
-  state = state._replace(rollout=sharding.constrain(state.rollout, mesh, P()))
+  rings, at = state.rings, state.clock % columns
+  end = jnp.minimum(
+    state.clock + config.stride, (state.clock // chunk + 1) * chunk
+  )
+  newest = tuple(decode.take(ring, at) for ring in rings)
+  state, newest = jax.lax.while_loop(go_on, step, (state, newest))
+  state = state._replace(
+    rings=tuple(
+      decode.give_back(ring, chunk, at) for ring, chunk in zip(rings, newest)
+    ),
+    rollout=sharding.constrain(state.rollout, mesh, P()),
+  )
   look = Look(
     state.clock, state.queue, state.waited, state.busy, state.rollout.lengths
   )

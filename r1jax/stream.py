@@ -88,11 +88,15 @@ def _step(
 ):
   """The token after `token`, which stands in the ring's column t."""
   seat = jnp.zeros(1, jnp.int32)
-  logits, rings = decode.decode(
-    model, weights, pool.layers, rings, jnp.full(1, token, jnp.int32),
-    pool.lengths - 1 + t,
+  logits, newest = decode.decode(
+    model, weights, pool.layers, rings,
+    [decode.take(ring, t) for ring in rings],
+    jnp.full(1, token, jnp.int32), pool.lengths - 1 + t,
     decode.view(seat, 1, pool.mask[None], jnp.full(1, t), t),
   )  # fmt: skip
+  rings = tuple(
+    decode.give_back(ring, chunk, t) for ring, chunk in zip(rings, newest)
+  )
   drawn, _ = draw(
     logits.astype(jnp.float32), config, key, jnp.zeros(1, jnp.int32),
     jnp.full(1, t), temperature,

@@ -128,7 +128,7 @@ def test_a_completion_ends_with_its_end(params):
 def test_draws_depend_on_nothing_but_the_sample(params):
   _, _, one = draw(params)
   others = [draw(params, slots=s)[2] for s in (16, 64)]
-  others.append(draw(params, slots=16, tail_slots=3)[2])
+  others.append(draw(params, slots=16, tail_slots=(5, 3, 1))[2])
   others.append(draw(params, side="left")[2])
   for other in others:
     np.testing.assert_array_equal(one.tokens, other.tokens)

@@ -168,7 +168,7 @@ def test_a_batch_is_split_by_rows():
 def test_sampling_is_that_of_one_device():
   tokens = np.random.default_rng(0).integers(2, 32, size=(4, 5))
   mask = np.arange(5)[None] < np.array([5, 1, 3, 4])[:, None]
-  config = SamplerConfig(slots=8, max_new_tokens=8, eos_id=1, tail_slots=3)
+  config = SamplerConfig(slots=8, max_new_tokens=8, eos_id=1, tail_slots=(3,))
 
   def draw(mesh):
     params = learner.place_params(random_params(MODEL), mesh)

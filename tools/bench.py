@@ -28,13 +28,14 @@ from r1jax import hf, policy, sampler
 from r1jax.errors import UserError
 from r1jax.hf import hub
 from r1jax.model import decode
+from r1jax.model.linear import thin_matmul
 
 # Workload -> prompts, completions of each, slots, tokens of the longest,
-# slots of the tail.
+# chunk, slots of the tail.
 WORKLOADS = {
-  "fixed": (8, 8, 64, 128, 0),
-  "heavy_tail": (8, 8, 16, 512, 4),
-  "long": (8, 1, 8, 4096, 0),
+  "fixed": (8, 8, 64, 128, 128, ()),
+  "heavy_tail": (8, 8, 16, 512, 256, (8, 3, 1)),
+  "long": (8, 1, 8, 4096, 256, ()),
 }
 
 
@@ -58,10 +59,13 @@ def main(argv=None):
     ("group", "completions of a prompt"),
     ("slots", "completions side by side"),
     ("new-tokens", "of the longest completion"),
-    ("tail-slots", "side by side at the end, see SamplerConfig"),
+    ("chunk", "columns of the cache read together, see SamplerConfig"),
   ):
-    kind = _count if name != "tail-slots" else int
-    what.add_argument(f"--{name}", type=kind, help=f"{text}; by the workload")
+    what.add_argument(f"--{name}", type=_count, help=f"{text}; by the workload")
+  what.add_argument(
+    "--tail-slots", type=_count, nargs="*", metavar="N",
+    help="side by side at the end, see SamplerConfig; by the workload",
+  )  # fmt: skip
   what.add_argument(
     "--kv-dtype", choices=("compute", "int8"), default="compute",
     help="of the cache, see SamplerConfig",
@@ -87,9 +91,10 @@ def _count(text):
 def measure(args):
   """The row of a sampler workload, medians of the repeats."""
   sizes = (
-    args.prompts, args.group, args.slots, args.new_tokens, args.tail_slots
+    args.prompts, args.group, args.slots, args.new_tokens, args.chunk,
+    args.tail_slots,
   )  # fmt: skip
-  prompts, group, slots, new, tail = (
+  prompts, group, slots, new, chunk, tail = (
     default if size is None else size
     for size, default in zip(sizes, WORKLOADS[args.workload])
   )
@@ -109,8 +114,8 @@ def measure(args):
     lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, len(limits))
     limits = np.clip(np.round(lengths), 4, new).astype(int)
   config = sampler.SamplerConfig(
-    slots=slots, max_new_tokens=new, eos_id=-1, tail_slots=tail,
-    kv_dtype=args.kv_dtype,
+    slots=slots, max_new_tokens=new, eos_id=-1, chunk=chunk,
+    tail_slots=tuple(tail), kv_dtype=args.kv_dtype,
   )  # fmt: skip
   first, *runs = (
     run(module.config, config, params, prompts, args.prompt_tokens, limits, i)
@@ -232,12 +237,14 @@ def products_seconds(model, params, slots, number):
     def step(i, carry):
       x, _ = carry
       for layer in weights.layers:
-        w = {k: v["kernel"] for k, v in layer.items() if "kernel" in v}
-        q, k, v = x @ w["q"], x @ w["k"], x @ w["v"]
+        w = {k: v["kernel"].T for k, v in layer.items() if "kernel" in v}
+        q, k, v = (thin_matmul(x, w[name]) for name in "qkv")
         # Every product is used, or the compiler would leave it out.
-        x = jnp.tanh(q @ w["o"] + (k.mean() + v.mean()))
-        x = jnp.tanh(((x @ w["gate"]) * (x @ w["up"])) @ w["down"])
-      return x, jnp.argmax(x @ weights.head, axis=-1)
+        x = jnp.tanh(thin_matmul(q, w["o"]) + (k.mean() + v.mean()))
+        gate, up = thin_matmul(x, w["gate"]), thin_matmul(x, w["up"])
+        x = jnp.tanh(thin_matmul(gate * up, w["down"]))
+      head = weights.embedding if model.tied else weights.head
+      return x, jnp.argmax(thin_matmul(x, head.T), axis=-1)
 
     # In one call, as in the sampler: a small model's step is shorter than it.
     return jax.lax.fori_loop(0, number, step, (x, jnp.zeros(slots, int)))

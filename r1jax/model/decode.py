@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.model import attention
-from r1jax.model.decoder import Block, RMSNorm, head_matrix
+from r1jax.model.decoder import Block, RMSNorm
+from r1jax.model.linear import thin_matmul
 from r1jax.model.rope import rope_table
 
 
@@ -19,8 +20,9 @@ class Weights(NamedTuple):
   """The learner's parameters, laid out for decoding.
 
   Attributes:
-    embedding: [V, d]. layers: L dicts. norm: the last one's dict.
-    head: [d, V].
+    embedding: [V, d]. layers: L dicts, as the decoder's but for their
+      kernels, which are [o, i]. norm: the last one's dict.
+    head: [V, d]; None if it is the embedding.
   """
 
   embedding: jax.Array
@@ -42,15 +44,22 @@ def lay_out(config, params):
 
   params = jax.tree_util.tree_map_with_path(cast, params)
   layers = tuple(
-    jax.tree.map(lambda x: x[i], params["layers"])
+    _transposed(jax.tree.map(lambda x: x[i], params["layers"]))
     for i in range(config.n_layers)
   )
+  head = None if config.tied else params["head"]["kernel"].T
   return Weights(
-    params["embed"]["embedding"],
-    layers,
-    params["norm"],
-    head_matrix(params, config),
+    params["embed"]["embedding"], layers, params["norm"], head
   )
+
+
+def _transposed(layer):
+  """A layer's dict, its kernels the other way."""
+
+  def turn(path, x):
+    return x.T if path[-1].key == "kernel" else x
+
+  return jax.tree_util.tree_map_with_path(turn, layer)
 
 
 class Prompts(NamedTuple):
@@ -74,7 +83,9 @@ class Ring(NamedTuple):
       columns; arrays or `attention.Int8`. At decoding step g every slot
       writes column g mod C R, wherever it is in its own completion, so a step
       is one update of a slice and never a scatter; and only the chunks that
-      some slot still needs are read.
+      some slot still needs are read. The chunk that is written is out of the
+      ring meanwhile, see `take` and `give_back`: a slice of the ring that a
+      step must read is a copy, and this one every step reads.
   """
 
   k: Any
@@ -133,21 +144,40 @@ class _Reader(NamedTuple):
   view: View
   prompts: Prompts
   ring: Ring
+  newest: Ring
 
   def attend(self, q, k, v):
-    """Writes k and v [S, K, ., 1] and reads what there is; keeps the ring."""
-    ring, column = self.ring, self.view.column
-    size = extent(ring)[1]
-    newest, at = column // size, column % size
-    k, v = stored(k, v, isinstance(ring.k, attention.Int8))
-    ring = Ring(
-      write(ring.k, k, (newest, 0, 0, 0, at)),
-      write(ring.v, v, (newest, 0, 0, at, 0)),
+    """Writes k and v [S, K, ., 1], reads what there is; keeps the newest."""
+    at = self.view.column % extent(self.ring)[1]
+    k, v = stored(k, v, isinstance(self.ring.k, attention.Int8))
+    newest = Ring(
+      write(self.newest.k, k, (0, 0, 0, 0, at)),
+      write(self.newest.v, v, (0, 0, 0, at, 0)),
     )
+    # Else the compiler would write twice, for the reading and for the next
+    # step, and copy the chunk to do so.
+    newest = jax.lax.optimization_barrier(newest)
     part = attention.join(
-      _read_ring(q, ring, self.view), _read_prompts(q, self.prompts, self.view)
+      _read_ring(q, self.ring, newest, self.view),
+      _read_prompts(q, self.prompts, self.view),
     )
-    return attention.finish(part, q), ring
+    return attention.finish(part, q), newest
+
+
+def take(ring, column):
+  """A ring of one chunk: the chunk of `ring` that holds this column."""
+  chunk = column // extent(ring)[1]
+  return jax.tree.map(
+    lambda x: jax.lax.dynamic_slice_in_dim(x, chunk, 1), ring
+  )
+
+
+def give_back(ring, chunk, column):
+  """The ring with what `take` took from it."""
+  at = column // extent(ring)[1]
+  return jax.tree.map(
+    lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0), ring, chunk
+  )
 
 
 def stored(k, v, int8):
@@ -179,29 +209,30 @@ def extent(ring):
   return shape[0], shape[-1]
 
 
-def _read_ring(q, ring, view):
+def _read_ring(q, ring, newest, view):
   """`attention.Partial` of the slots' queries on what they decoded."""
   chunks, size = extent(ring)
-  newest, at = view.column // size, view.column % size
+  last, at = view.column // size, view.column % size
 
-  def chunk(i):
-    """The chunk i before the newest."""
-    c = (newest - i) % chunks
+  def read(source, index, c):
+    """Chunk c of the ring, which is the chunk `index` of `source`."""
     columns = c * size + jnp.arange(size)
     age = (view.column - columns) % (chunks * size)
     own = age[None] <= view.age[:, None]
-    k, v = jax.tree.map(lambda x: x[c], ring)
+    k, v = jax.tree.map(lambda x: x[index], source)
     return attention.partial(q, k, v, own[:, None])
 
-  part = chunk(0)
+  def older(i, part):
+    c = (last - i) % chunks
+    return attention.join(part, read(ring, c, c))
+
+  part = read(newest, 0, last)
   if chunks == 1:
     return part
   # Columns beyond the newest chunk, in whole chunks.
-  older = jnp.maximum(view.age.max() - at, 0)
-  used = jnp.minimum(-(-older // size) + 1, chunks)
-  return jax.lax.fori_loop(
-    1, used, lambda i, part: attention.join(part, chunk(i)), part
-  )
+  beyond = jnp.maximum(view.age.max() - at, 0)
+  used = jnp.minimum(-(-beyond // size) + 1, chunks)
+  return jax.lax.fori_loop(1, used, older, part)
 
 
 def _read_prompts(q, prompts, view):
@@ -247,17 +278,18 @@ def _read_prompts(q, prompts, view):
   return jax.lax.fori_loop(0, view.used, visit, nothing)
 
 
-def decode(config, weights, prompts, rings, tokens, positions, view):
+def decode(config, weights, prompts, rings, newest, tokens, positions, view):
   """The step after one token for each slot.
 
   Args:
     config: the `ModelConfig`. weights: its `Weights`.
     prompts, rings: L of `Prompts` and of `Ring`.
+    newest: L chunks that were taken from the rings, to write in.
     tokens, positions: [S] int32.
     view: the `View` of this step.
 
   Returns:
-    logits [S, V] in `logit_dtype`, and the new rings.
+    logits [S, V] in `logit_dtype`, and the new chunks.
   """
   c = config
   cos, sin = rope_table(
@@ -265,13 +297,14 @@ def decode(config, weights, prompts, rings, tokens, positions, view):
   )
   x = weights.embedding[tokens][:, None]
   out = []
-  for layer, prompt, ring in zip(weights.layers, prompts, rings):
-    x, ring = Block(c).apply(
-      {"params": layer}, x, _Reader(cos, sin, view, prompt, ring)
+  for layer, *caches in zip(weights.layers, prompts, rings, newest):
+    x, chunk = Block(c, thin_matmul).apply(
+      {"params": _transposed(layer)}, x, _Reader(cos, sin, view, *caches)
     )
-    out.append(ring)
+    out.append(chunk)
   x = RMSNorm(c).apply({"params": weights.norm}, x)[:, 0]
-  return (x @ weights.head).astype(c.logit_dtype), tuple(out)
+  head = weights.embedding if c.tied else weights.head
+  return thin_matmul(x, head.T).astype(c.logit_dtype), tuple(out)
 
 
 def empty_prompts(config, blocks, places, width, int8=False):

@@ -4,6 +4,8 @@
 call the methods below it, so that neither ever holds a [B, T, V] array.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 from r1jax.model import kernels
 from r1jax.model.attention import causal_mask
 from r1jax.model.config import ModelConfig
-from r1jax.model.linear import dot_general
+from r1jax.model.linear import as_dot_general, matmul
 from r1jax.model.rope import rope_table, rotate
 
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
@@ -64,9 +66,14 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-  """A pre-norm layer: attention, then SwiGLU. Scanned over L."""
+  """A pre-norm layer: attention, then SwiGLU. Scanned over L.
+
+  Attributes:
+    product: of activations [..., i] and a kernel [i, o].
+  """
 
   config: ModelConfig
+  product: Callable = matmul
 
   def setup(self):
     c = self.config
@@ -78,7 +85,7 @@ class Block(nn.Module):
         dtype=c.compute_dtype,
         param_dtype=c.param_dtype,
         kernel_init=INIT,
-        dot_general=dot_general,
+        dot_general=as_dot_general(self.product),
       )
 
     self.attention_norm = RMSNorm(c)

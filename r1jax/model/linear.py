@@ -1,7 +1,10 @@
-"""A matrix product whose weight gradient suits the compiler."""
+"""Matrix products in the forms that suit the compiler."""
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from r1jax import sharding
 
 
 @jax.custom_vjp
@@ -33,7 +36,31 @@ def _backward(saved, dy):
 matmul.defvjp(_forward, _backward)
 
 
-def dot_general(x, w, dimension_numbers, precision=None, **_):
-  """`matmul` in the form that `nn.Dense(dot_general=...)` calls."""
-  del dimension_numbers, precision
-  return matmul(x, w)
+def thin_matmul(x, w):
+  """x [..., i] times w [i, o] for few rows, w being stored as [o, i].
+
+  XLA on CPU copies the right operand of a product into panels before it
+  begins. With few rows that copy, of the whole weight, takes as long as the
+  product. So the weight goes to the left and the rows, as columns, to the
+  right; the layouts are pinned, or the compiler would turn them back.
+  """
+  if sharding.platform() != "cpu":
+    return x @ w
+  rows = x.reshape(-1, x.shape[-1])
+  y = _in_order(w.T @ _in_order(rows.T)).T
+  return y.reshape(*x.shape[:-1], -1)
+
+
+def _in_order(x):
+  """x, a matrix, with its rows one after the other in memory."""
+  return with_layout_constraint(x, Layout((0, 1)))
+
+
+def as_dot_general(product):
+  """A function of (x, w) in the form that `nn.Dense(dot_general=...)` calls."""
+
+  def dot_general(x, w, dimension_numbers, precision=None, **_):
+    del dimension_numbers, precision
+    return product(x, w)
+
+  return dot_general
