@@ -33,7 +33,7 @@ setup(
   extras_require={
     "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.8"],
     # The implementations that tests compare with.
-    "peers": ["torch==2.13.0", "transformers>=5.0"],
+    "peers": ["torch==2.13.0", "transformers>=5.0", "trl>=1.0"],
     # The TPU compiler, which needs no TPU.
     "aot": ["libtpu"],
   },

@@ -27,15 +27,9 @@ def accumulate(loss_fn, params, batch):
     gradients in float32 and the dict with "loss" added, summed.
   """
 
-  def micro(i):
-    leaves = jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), batch[:-1]
-    )
-    return Batch(*leaves, count=batch.count)
-
   def value_and_grad(i):
     (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-      params, micro(i)
+      params, micro_batch(batch, i)
     )
     grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
     return grads, {"loss": loss, **metrics}
@@ -48,6 +42,14 @@ def accumulate(loss_fn, params, batch):
     lambda i, total: jax.tree.map(jnp.add, total, value_and_grad(i)),
     zeros,
   )
+
+
+def micro_batch(batch, i):
+  """The i-th micro-batch of a `Batch`, leaves [B, T]."""
+  leaves = jax.tree.map(
+    lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), batch[:-1]
+  )
+  return Batch(*leaves, count=batch.count)
 
 
 @functools.lru_cache

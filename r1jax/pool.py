@@ -56,12 +56,17 @@ class Places:
     # What the slots need at one time, and two batches for them to go on with.
     block = min(len(texts), -(-config.slots // group))
     places = min(len(texts), block + 2 * PREFILL_ROWS)
+    width = bucket(max(map(len, texts)))
+    # One block for all, if to read it whole costs no more than a chunk of the
+    # ring: to visit several costs time too.
+    if places * group * width <= config.slots * config.chunk:
+      block = places
     if mesh is not None:
       self._rows = sharding.whole_rows(self._rows, mesh)
       block = sharding.whole_rows(block, mesh)
     blocks = -(-places // block)
     self.pool = empty(
-      model, mesh, blocks, block, bucket(max(map(len, texts))), config.int8
+      model, mesh, blocks, block, width, config.int8
     )
     self.of = np.zeros(len(texts), np.int32)
     self._free = list(range(blocks * block))

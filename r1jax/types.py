@@ -112,7 +112,10 @@ class Batch(NamedTuple):
     targets: int32, the next token of the same segment.
     weights: float32, the share of this prediction in the loss; they sum to 1
       over the whole batch, 0 where nothing is to be learned.
-    advantages, old_logprobs: float32, zero outside RL.
+    advantages, old_logprobs: float32, zero outside RL. The latter are the
+      sampler's.
+    learner_logprobs: float32, log pi_old in the learner's arithmetic; None
+      where no loss asks for them.
     count: [] int32, micro-batches in use.
   """
 
@@ -124,4 +127,5 @@ class Batch(NamedTuple):
   weights: Any
   advantages: Any
   old_logprobs: Any
+  learner_logprobs: Any
   count: Any

@@ -26,6 +26,7 @@ PAD, EOS = TOKENIZER.pad_id, TOKENIZER.eos_id
 SETUP = types.SimpleNamespace(
   tokenizer=TOKENIZER,
   seed=3,
+  variant=losses.Variant(),
   mesh=learner.sharding.make_mesh(devices=jax.devices()[:1]),
 )
 
@@ -384,3 +385,87 @@ def test_supervised_loss_of_a_fresh_model_is_about_log_v():
   _, m = update(state, learner.place(batch, mesh), 1e-3)
   assert abs(m["loss"] - np.log(TOKENIZER.vocab_size)) < 0.7
   assert 0 < m["entropy"] <= np.log(TOKENIZER.vocab_size) + 1e-5
+
+
+def rewarded(name, rewards):
+  """A `Scored` of made-up rewards [N, 2], recognisable by `name`."""
+  n = len(rewards)
+  rollout = Rollout(
+    np.full((2 * n, 3), ord(name)), np.zeros((2 * n, 3), np.float32),
+    np.full(2 * n, 3), np.ones(2 * n, bool),
+  )  # fmt: skip
+  return Scored(
+    [f"{name}{i}" for i in range(n)], [np.array([i]) for i in range(n)],
+    rollout, [f"{name}{i}" for i in range(2 * n)],
+    [{"reward": r} for r in np.ravel(rewards)], 1.0,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize("refill", [0, 1, 2])
+def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
+  turns = [
+    rewarded("a", [[1, 1], [1, 0], [0, 0]]),
+    rewarded("b", [[0, 0], [0, 0], [0, 1]]),
+    rewarded("c", [[1, 0], [0, 1], [1, 1]]),
+  ]
+  asked = []
+
+  def sample_and_score(s, config, params, problems, group, key, *_):
+    asked.append((problems, jax.random.key_data(key).tolist()))
+    return turns[len(asked) - 1]
+
+  monkeypatch.setattr(grpo.rollout_lib, "sample_and_score", sample_and_score)
+  problems = types.SimpleNamespace(take=lambda step, n, seed: step)
+  s = types.SimpleNamespace(
+    seed=0, key=jax.random.key(0), variant=losses.Variant()
+  )
+  c = config(
+    prompts=3, group=2, temperature=1.0, rewards={}, refill=refill, overlong=0
+  )
+  drawn, trained = grpo.sample_with_signal(s, c, None, problems, step=4)
+  assert drawn is turns[0]  # what metrics are of
+  want = {
+    0: ["a0", "a1", "a2"], 1: ["b2", "a1", "a2"], 2: ["b2", "a1", "c0"]
+  }  # fmt: skip
+  assert trained.problems == want[refill]
+  assert len(asked) == refill + 1
+  # Other problems and other randomness each time, in every step.
+  first = 4 * (refill + 1)
+  assert [p for p, _ in asked] == [*range(first, first + refill + 1)]
+  assert len({str(k) for _, k in asked}) == refill + 1
+  if refill == 2:
+    assert trained.texts == ["b4", "b5", "a2", "a3", "c0", "c1"]
+    np.testing.assert_array_equal(
+      trained.reward, [[0, 1], [1, 0], [1, 0]]
+    )
+    assert trained.rollout.tokens[:, 0].tolist() == [98, 98, 97, 97, 99, 99]
+    # What was drawn is left as it was.
+    assert drawn.problems == ["a0", "a1", "a2"]
+
+
+def test_the_overlong_lose_reward():
+  """Of 8 tokens the last 4 are punished: 3, 6 and 8 long lose 0, 0.5 and 1."""
+  x = rewarded("a", [[1, 1], [1, 1]])
+  lengths = np.array([3, 6, 8, 8])
+  x = x._replace(rollout=x.rollout._replace(lengths=lengths))
+  s = types.SimpleNamespace(variant=losses.Variant(advantage="centred"))
+  c = config(max_new_tokens=8, overlong=4)
+  np.testing.assert_allclose(
+    grpo.advantages_of(s, c, x), [[0.25, -0.25], [0, 0]]
+  )
+
+
+def test_the_learners_logprobs_of_a_packed_rollout(rollout):
+  """What the correction compares with: the sampler's, up to rounding."""
+  params, _ = rollout
+  s = types.SimpleNamespace(
+    model=MODEL, mesh=SETUP.mesh, tokenizer=TOKENIZER, seed=3,
+    variant=losses.Variant(),
+  )  # fmt: skip
+  (batch,) = pack(rollout, 1)
+  batch = grpo.with_logprobs(s, config(temperature=TEMPERATURE), params, batch)
+  real = batch.weights > 0
+  np.testing.assert_allclose(
+    batch.learner_logprobs[real], batch.old_logprobs[real], atol=1e-4
+  )
+  assert batch.learner_logprobs[real].max() < 0

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from test_model import random_params
 
-from r1jax import learner, optimizer, sharding
+from r1jax import learner, losses, optimizer, sharding
 from r1jax.data import packing
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
@@ -59,7 +59,7 @@ def updated(mesh):
   )
   reference = jax.tree.map(lambda x: 1.1 * x, params)
   reference = learner.place_params(reference, mesh)
-  update = grpo.update_fn(MODEL, OPTIMIZER, mesh)
+  update = grpo.update_fn(MODEL, OPTIMIZER, mesh, losses.Variant())
   batch = learner.place(make_batch(), mesh)
   return update(state, batch, 1e-3, reference, 0.2, 0.1, 1.0)
 

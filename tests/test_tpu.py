@@ -18,6 +18,7 @@ from jax.experimental import topologies
 from r1jax import learner, sampler, sharding
 from r1jax import model as model_lib
 from r1jax import pool as pool_lib
+from r1jax.losses import Variant
 from r1jax.model import ModelConfig, decode
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
@@ -104,12 +105,13 @@ def test_the_sampler(mesh, kv_dtype):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_grpo_update(mesh, shared):
   optimizer = OptimizerConfig()
-  update = grpo.update_fn(MODEL, optimizer, mesh)
+  update = grpo.update_fn(MODEL, optimizer, mesh, Variant())
   state = by_rules(mesh, learner.state_shapes(MODEL, optimizer))
   rows = sharding.rows(mesh, axis=1)
   leaves = [np.int32] * 5 + [np.float32] * 3
   batch = Batch(
     *(jax.ShapeDtypeStruct((2, 8, 512), t, sharding=rows) for t in leaves),
+    learner_logprobs=None,
     count=ints(mesh),
   )
   if not shared:

@@ -156,6 +156,7 @@ def pack(
   )  # fmt: skip
   batch = Batch(
     *(x.reshape(micro_batches, rows, row_length) for x in leaves),
+    learner_logprobs=None,
     count=np.int32(-(-len(packed) // rows)),
   )
   return batch if shared else batch._replace(prefixes=None)

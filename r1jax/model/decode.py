@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from r1jax.model import attention
 from r1jax.model.decoder import Block, RMSNorm
-from r1jax.model.linear import thin_matmul
+from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
 
 
@@ -156,7 +156,7 @@ class _Reader(NamedTuple):
     )
     # Else the compiler would write twice, for the reading and for the next
     # step, and copy the chunk to do so.
-    newest = jax.lax.optimization_barrier(newest)
+    newest = jax.tree.map(in_order, newest)
     part = attention.join(
       _read_ring(q, self.ring, newest, self.view),
       _read_prompts(q, self.prompts, self.view),

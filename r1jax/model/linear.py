@@ -44,16 +44,24 @@ def thin_matmul(x, w):
   product. So the weight goes to the left and the rows, as columns, to the
   right; the layouts are pinned, or the compiler would turn them back.
   """
-  if sharding.platform() != "cpu":
-    return x @ w
   rows = x.reshape(-1, x.shape[-1])
-  y = _in_order(w.T @ _in_order(rows.T)).T
+  # In float32 many rows, to whom the copy is nothing, do better without; in
+  # bfloat16 a transposed weight is always slow.
+  many = x.dtype == jnp.float32 and len(rows) >= min(w.shape)
+  if sharding.platform() != "cpu" or many:
+    return x @ w
+  y = in_order(w.T @ in_order(rows.T)).T
   return y.reshape(*x.shape[:-1], -1)
 
 
-def _in_order(x):
-  """x, a matrix, with its rows one after the other in memory."""
-  return with_layout_constraint(x, Layout((0, 1)))
+def in_order(x):
+  """x; on CPU stored in the order of its dimensions, the last one together.
+
+  The compiler neither folds anything across this nor chooses another layout.
+  """
+  if sharding.platform() != "cpu":
+    return x
+  return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def as_dot_general(product):

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
+from r1jax import losses, rewards, sharding
 from r1jax import optimizer as optim
-from r1jax import rewards, sharding
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
@@ -23,6 +23,7 @@ class Setup:
   optimizer: optim.OptimizerConfig
   mesh: jax.sharding.Mesh
   tokenizer: Any
+  variant: losses.Variant
   key: jax.Array
   seed: int
 
@@ -32,7 +33,7 @@ def setup(config):
 
   Args:
     config: ConfigDict with `name`, `seed`, `model`, `tokenizer`, and optionally
-      `mesh` and `optimizer`.
+      `mesh`, `optimizer` and `loss`.
   """
   tokenizer = sources.tokenizer(config.tokenizer)
   model = dict(config.model)
@@ -46,6 +47,9 @@ def setup(config):
     ),
     mesh=sharding.make_mesh(**config.get("mesh", {"data": -1})),
     tokenizer=tokenizer,
+    variant=_build(
+      losses.Variant, dict(config.get("loss", {})), f"{config.name}: loss"
+    ),
     key=jax.random.fold_in(
       jax.random.key(config.seed), zlib.crc32(config.name.encode())
     ),
@@ -100,6 +104,12 @@ def check(config):
       raise UserError(
         f"{config.name}.group={config.group}: a group of one has nothing to"
         " be compared with; 2 is the least"
+      )
+    margin = config.get("overlong", 0)
+    if not 0 <= margin <= config.max_new_tokens:
+      raise UserError(
+        f"{config.name}.overlong={margin} must be between 0 and"
+        f" max_new_tokens={config.max_new_tokens}"
       )
     if config.prompts * config.group % config.minibatches:
       raise UserError(

@@ -24,7 +24,10 @@ def grpo(config, state, data, io):
       ref_every (rollouts between replacements of the reference, if beta is
       not 0), temperature, rewards (name -> weight), slots, max_new_tokens,
       row_length, rows, save_every; optionally share_prompts (whether the
-      completions of a row share their prompt) and the sampler's
+      completions of a row share their prompt), loss (fields of
+      `losses.Variant`), overlong (tokens before the limit from which
+      `losses.overlong_penalty` counts), refill (how often groups without
+      signal may be replaced in a rollout) and the sampler's
       `rollout.SAMPLER_OPTIONS`.
     state: `TrainState` whose parameters RL starts from.
     data: not used; the problems are those of `config.task`.
@@ -35,7 +38,7 @@ def grpo(config, state, data, io):
   """
   s = setup(config)
   problems = sources.problems(config.task, io, s.tokenizer)["train"]
-  update = update_fn(s.model, s.optimizer, s.mesh)
+  update = update_fn(s.model, s.optimizer, s.mesh, s.variant)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   # Without a KL term there is no second set of parameters to keep.
   tree = {"state": state}
@@ -48,14 +51,13 @@ def grpo(config, state, data, io):
     if config.beta and step and step % config.ref_every == 0:
       tree["reference"] = copy(state.params)
     clock = Clock()
-    batch = problems.take(step, config.prompts, s.seed)
-    scored = rollout_lib.sample_and_score(
-      s, config, state.params, batch, config.group,
-      jax.random.fold_in(s.key, step), config.temperature, config.rewards,
-    )  # fmt: skip
+    drawn, scored = sample_with_signal(s, config, state.params, problems, step)
     clock("sample")
-    advantages = np.asarray(losses.group_advantages(scored.reward))
-    packed = pack_rollout(s, config, scored, advantages, step)
+    packed = pack_rollout(
+      s, config, scored, advantages_of(s, config, scored), step
+    )
+    if s.variant.correction != "none":
+      packed = [with_logprobs(s, config, state.params, p) for p in packed]
     clock("pack")
     lr = optim.learning_rate(
       step,
@@ -74,11 +76,94 @@ def grpo(config, state, data, io):
     tree["state"] = state
     updates = jax.device_get(updates)
     clock("update")
-    io.report(step, report(scored, advantages, updates, clock.seconds))
-    io.samples(step, rollout_lib.sample_rows(scored, 4))
+    advantages = advantages_of(s, config, drawn)
+    io.report(step, report(drawn, advantages, updates, clock.seconds))
+    io.samples(step, rollout_lib.sample_rows(drawn, 4))
     if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
       io.save(step + 1, tree)
   return tree["state"], None
+
+
+def advantages_of(s, config, scored):
+  """[N, G] of a rollout, by the config's estimator."""
+  reward = scored.reward
+  if margin := config.get("overlong", 0):
+    penalty = losses.overlong_penalty(
+      scored.rollout.lengths, config.max_new_tokens, margin
+    )
+    reward = reward + np.asarray(penalty).reshape(reward.shape)
+  return np.asarray(losses.ADVANTAGES[s.variant.advantage](reward))
+
+
+def sample_with_signal(s, config, params, problems, step):
+  """A rollout, and the same with some groups replaced.
+
+  Groups whose rewards are all equal teach nothing. As in DAPO (3.2, "dynamic
+  sampling"), others are drawn in their place, `config.refill` times at most.
+
+  Returns:
+    two `Scored`: what the step's problems gave, which is what metrics are of;
+    and what is trained.
+  """
+
+  def draw(turn):
+    # Every turn of every step has problems and randomness of its own.
+    turns = config.get("refill", 0) + 1
+    key = jax.random.fold_in(s.key, step)
+    return rollout_lib.sample_and_score(
+      s, config, params,
+      problems.take(step * turns + turn, config.prompts, s.seed),
+      config.group, jax.random.fold_in(key, turn) if turn else key,
+      config.temperature, config.rewards,
+    )  # fmt: skip
+
+  def blank(scored):
+    return (advantages_of(s, config, scored) == 0).all(axis=1)
+
+  drawn = scored = draw(0)
+  for turn in range(1, config.get("refill", 0) + 1):
+    (missing,) = np.nonzero(blank(scored))
+    if not len(missing):
+      break
+    other = draw(turn)
+    (found,) = np.nonzero(~blank(other))
+    count = min(len(missing), len(found))
+    scored = scored.replace(missing[:count], other, found[:count])
+  return drawn, scored
+
+
+def with_logprobs(s, config, params, batch):
+  """A packed batch with log pi_old in the learner's arithmetic."""
+  scores = _score_fn(s.model, s.mesh)
+  placed = learner.place(batch, s.mesh)
+  return batch._replace(
+    learner_logprobs=np.asarray(scores(params, placed, config.temperature))
+  )
+
+
+@functools.lru_cache
+def _score_fn(model, mesh):
+  """(params, batch, temperature) -> log-probabilities [M, B, T]."""
+
+  def score(params, batch, temperature):
+    def micro(i, out):
+      b = learner.micro_batch(batch, i)
+      logprobs, _ = score_batch(model, params, b, temperature)
+      return out.at[i].set(logprobs)
+
+    with sharding.on(mesh):
+      zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
+      return jax.lax.fori_loop(0, batch.count, micro, zeros)
+
+  return jax.jit(score, out_shardings=sharding.replicated(mesh))
+
+
+def score_batch(model, params, batch, temperature):
+  """`policy.logprobs` of a micro-batch."""
+  return policy.logprobs(
+    model, params, batch.tokens, batch.positions, batch.segments,
+    batch.targets, prefixes=batch.prefixes, temperature=temperature,
+  )  # fmt: skip
 
 
 def pack_rollout(s, config, scored, advantages, step):
@@ -101,7 +186,9 @@ def pack_rollout(s, config, scored, advantages, step):
     trained = (
       np.arange(rollout.tokens.shape[1]) < rollout.lengths[members, None]
     )
-    weights = np.asarray(losses.sequence_mean(trained))
+    weights = np.asarray(
+      losses.mean_weights(s.variant.mean, trained, config.max_new_tokens)
+    )
     sequences = [
       sequence(
         scored.prompts[i // group],
@@ -139,7 +226,7 @@ def sequence(prompt, completion, weights, advantage, old_logprobs):
 
 
 @functools.lru_cache
-def update_fn(model, optimizer, mesh):
+def update_fn(model, optimizer, mesh, variant):
   """The jitted step.
 
   (state, batch, lr, reference, epsilon, beta, temperature) ->
@@ -147,20 +234,20 @@ def update_fn(model, optimizer, mesh):
   """
 
   def loss_fn(params, batch, reference, epsilon, beta, temperature):
-    def score(p):
-      return policy.logprobs(
-        model, p, batch.tokens, batch.positions, batch.segments,
-        batch.targets, prefixes=batch.prefixes, temperature=temperature,
-      )  # fmt: skip
-
-    logprobs, entropy = score(params)
+    logprobs, entropy = score_batch(model, params, batch, temperature)
     if reference is None:  # beta is 0
       ref_logprobs = jax.lax.stop_gradient(logprobs)
     else:
-      ref_logprobs, _ = jax.lax.stop_gradient(score(reference))
+      ref_logprobs, _ = jax.lax.stop_gradient(
+        score_batch(model, reference, batch, temperature)
+      )
+    old = batch.old_logprobs
+    if batch.learner_logprobs is not None:
+      old = batch.learner_logprobs
     loss, metrics = losses.grpo_loss(
-      logprobs, batch.old_logprobs, ref_logprobs, batch.advantages,
-      batch.weights, epsilon, beta,
+      logprobs, old, ref_logprobs, batch.advantages, batch.weights, epsilon,
+      beta, variant=variant, segments=batch.segments,
+      sampler_logprobs=batch.old_logprobs,
     )  # fmt: skip
     real = batch.weights > 0
     gap = jnp.where(real, logprobs - batch.old_logprobs, 0.0)

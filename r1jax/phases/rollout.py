@@ -41,6 +41,31 @@ class Scored(NamedTuple):
     rewards = np.asarray([s["reward"] for s in self.scores], np.float32)
     return rewards.reshape(len(self.problems), -1)
 
+  def replace(self, groups, other, others):
+    """With `groups` of this rollout given up for `others` of `other`."""
+    group = len(self.texts) // len(self.problems)
+
+    def rows(groups):
+      return (np.asarray(groups)[:, None] * group + np.arange(group)).ravel()
+
+    def mixed(mine, theirs, to, source):
+      mine = mine.copy()
+      for i, j in zip(to, source):
+        mine[i] = theirs[j]
+      return mine
+
+    at, source = rows(groups), rows(others)
+    return Scored(
+      mixed(self.problems, other.problems, groups, others),
+      mixed(self.prompts, other.prompts, groups, others),
+      jax.tree.map(
+        lambda a, b: mixed(a, b, at, source), self.rollout, other.rollout
+      ),
+      mixed(self.texts, other.texts, at, source),
+      mixed(self.scores, other.scores, at, source),
+      self.seconds + other.seconds,
+    )
+
   def mean(self, part):
     """Mean of one part of the scores over the C completions."""
     return float(np.mean([s[part] for s in self.scores]))
