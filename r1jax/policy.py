@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.model import Decoder, head_matrix
+from r1jax.model.linear import token_sum
 
 # Logits held at once, in numbers: 2^22 float32 are 16 MiB.
 CHUNK_LOGITS = 1 << 22
@@ -129,9 +130,7 @@ def _backward(chunk, logit_dtype, saved, cotangents):
     dz -= g_ent[..., None] * p * (logp + ent[..., None])
     dz = dz.astype(h.dtype)
     d_h = jnp.einsum("btv,dv->btd", dz, head)
-    d_head += jnp.einsum(
-      "btd,btv->dv", h, dz, preferred_element_type=jnp.float32
-    )
+    d_head += token_sum(h, dz, jnp.float32)
     return d_head, d_h
 
   parts = (hidden, targets, entropy, normalizer, g_lp, g_entropy)

@@ -9,7 +9,9 @@ from hf_files import write_tokenizer
 from r1jax import hf, sampler
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig
-from tools import bench
+from tools.bench import learner
+from tools.bench import sampler as bench
+from tools.bench.__main__ import main
 
 MODEL = ModelConfig(
   vocab_size=640, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4,
@@ -27,7 +29,7 @@ def directory(tmp_path_factory):
 
 @pytest.mark.parametrize("workload", bench.WORKLOADS)
 def test_a_line(workload, directory, capsys):
-  bench.main(
+  main(
     ["sampler", f"--model=hf:{directory}", f"--workload={workload}",
      "--prompts=4", "--group=2", "--slots=4", "--prompt-tokens=5",
      "--new-tokens=24", "--repeats=1"]
@@ -58,7 +60,7 @@ def test_bytes_of_a_token():
   "kv_dtype, least, most", [("compute", 0, 1e-5), ("int8", 1e-6, 0.05)]
 )
 def test_the_learner_agrees(kv_dtype, least, most, directory, capsys):
-  bench.main(
+  main(
     ["sampler", f"--model=hf:{directory}", "--prompts=3", "--group=3",
      "--slots=4", "--prompt-tokens=5", "--new-tokens=9", "--repeats=1",
      "--check", f"--kv-dtype={kv_dtype}"]
@@ -72,11 +74,38 @@ def test_what_cannot_be_is_said(directory, capsys):
   model = f"--model=hf:{directory}"
   for arguments in (["--new-tokens=100"], ["--prompts=0"], ["--repeats=0"]):
     with pytest.raises(SystemExit):
-      bench.main(["sampler", model, *arguments])
+      main(["sampler", model, *arguments])
     assert "--" + arguments[0][2:].split("=")[0] in capsys.readouterr().err
 
 
 def test_no_model(capsys):
   with pytest.raises(SystemExit):
-    bench.main(["sampler"])
+    main(["sampler"])
   assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workload", learner.WORKLOADS)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_line_of_the_learner(workload, plain, directory, capsys):
+  main(
+    ["learner", f"--model=hf:{directory}", f"--workload={workload}",
+     "--prompts=2", "--group=3", "--prompt-tokens=6", "--new-tokens=10",
+     "--row-length=40", "--repeats=1"] + ["--plain"] * plain
+  )  # fmt: skip
+  row = json.loads(capsys.readouterr().out)
+  if workload != "heavy_tail":
+    assert row["tokens"] == 6 * 16
+    # Less each last token, and with a shared prompt 2 of 3 times its 5.
+    assert row["computed_tokens"] == 6 * 15 - (0 if plain else 2 * 2 * 5)
+  assert 0 <= row["padding"] < 1
+  assert row["tokens_per_s"] == pytest.approx(
+    row["tokens"] / row["seconds"][0], rel=0.05
+  )
+
+
+def test_the_learner_refuses_what_does_not_fit(directory, capsys):
+  with pytest.raises(SystemExit):
+    main(["learner", f"--model=hf:{directory}", "--new-tokens=500"])
+  assert "exceed the row (1088) or the model (max_length=64)" in (
+    capsys.readouterr().err
+  )

@@ -17,7 +17,7 @@ from r1jax.model.attention import (
   join,
   partial,
 )
-from r1jax.model.linear import matmul
+from r1jax.model.linear import matmul, thin_matmul
 from r1jax.model.rope import rope_table, rotate
 
 V, T = 32, 9
@@ -341,6 +341,18 @@ def test_matmul_has_the_gradient_of_matmul(rows, shape):
   want = x.reshape(-1, shape[0]).T @ dy.reshape(-1, shape[1])
   np.testing.assert_allclose(dw, want, atol=1e-5)
   assert dw.shape == w.shape
+
+
+@pytest.mark.parametrize("dtype, atol", [("float32", 1e-5), ("bfloat16", 0.1)])
+@pytest.mark.parametrize("rows", [(1,), (3, 1), (64,)])  # fewer, and more
+def test_thin_matmul_is_matmul(rows, dtype, atol):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(*rows, 24)), dtype)
+  stored = jnp.asarray(rng.normal(size=(16, 24)), dtype)
+  got = jax.jit(lambda x, w: thin_matmul(x, w.T))(x, stored)
+  assert got.dtype == x.dtype and got.shape == (*rows, 16)
+  want = np.asarray(x, np.float64) @ np.asarray(stored, np.float64).T
+  np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=atol)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from r1jax import evaluate as metrics
 from r1jax import learner, losses, policy, sampler
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
+from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
 from r1jax.phases.rollout import Scored
 from r1jax.tokenizer import WordTokenizer
@@ -469,3 +470,34 @@ def test_the_learners_logprobs_of_a_packed_rollout(rollout):
     batch.learner_logprobs[real], batch.old_logprobs[real], atol=1e-4
   )
   assert batch.learner_logprobs[real].max() < 0
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_correction_with_and_without_its_own_pass(rollout, passed):
+  """Before the first update the learner's log-probabilities are its own."""
+  params, _ = rollout
+  s = types.SimpleNamespace(
+    model=MODEL, mesh=SETUP.mesh, tokenizer=TOKENIZER, seed=3
+  )
+  (batch,) = pack(rollout, 1)
+  # A sampler that was off by a tenth: every ratio is 0.9, and 0.8 the bound.
+  batch = batch._replace(old_logprobs=batch.old_logprobs - np.log(0.9))
+  if passed:
+    batch = grpo.with_logprobs(
+      s, config(temperature=TEMPERATURE), params, batch
+    )
+  losses_of = {}
+  for kind, bounds in (("truncate", (0.0, 2.0)), ("mask", (0.95, 2.0))):
+    variant = losses.Variant(correction=kind, correction_range=bounds)
+    optimizer = OptimizerConfig()
+    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh, variant)
+    state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
+    _, metrics = update(
+      state, learner.place(batch, SETUP.mesh), 0.0, None, 0.2, 0.0,
+      TEMPERATURE,
+    )  # fmt: skip
+    losses_of[kind] = float(metrics["loss"])
+  # rho = 1, so the loss is -0.9 sum w A; masked, nothing is left of it.
+  want = -0.9 * (batch.weights * batch.advantages).sum()
+  assert losses_of["truncate"] == pytest.approx(want, rel=1e-3)
+  assert losses_of["mask"] == 0

@@ -11,11 +11,10 @@ from r1jax import sharding
 def matmul(x, w):
   """x [..., i] times w [i, o].
 
-  The same values and gradients as `x @ w`. Only the order of the weight
-  gradient's product differs: XLA on CPU transposes its left operand, one
-  activation for every token, and fuses the computation of that activation
-  into the strided copy. Putting the narrower operand on the left halves the
-  time of an update.
+  The same values and gradients as `x @ w`. Only the weight gradient's product
+  differs: XLA on CPU transposes its left operand, one activation for every
+  token, in the innermost loop. The narrower operand goes there, transposed
+  beforehand: in bfloat16 that more than doubles the product's speed.
   """
   return jnp.einsum("...i,io->...o", x, w)
 
@@ -27,10 +26,19 @@ def _forward(x, w):
 def _backward(saved, dy):
   x, w = saved
   dx = jnp.einsum("...o,io->...i", dy, w)
-  tokens = tuple(range(x.ndim - 1))
-  left, right = (x, dy) if x.shape[-1] <= dy.shape[-1] else (dy, x)
-  dw = jax.lax.dot_general(left, right, ((tokens, tokens), ((), ())))
-  return dx, dw if left is x else dw.T
+  if x.shape[-1] <= dy.shape[-1]:
+    return dx, token_sum(x, dy)
+  return dx, token_sum(dy, x).T
+
+
+def token_sum(x, y, dtype=None):
+  """[..., i] and [..., o] to [i, o], the products summed over all tokens.
+
+  Args:
+    dtype: of the sum; default that of x.
+  """
+  left, right = (a.reshape(-1, a.shape[-1]) for a in (x, y))
+  return jnp.matmul(in_order(left.T), right, preferred_element_type=dtype)
 
 
 matmul.defvjp(_forward, _backward)
@@ -61,7 +69,7 @@ def in_order(x):
   """
   if sharding.platform() != "cpu":
     return x
-  return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+  return with_layout_constraint(jnp.asarray(x), Layout(tuple(range(x.ndim))))
 
 
 def as_dot_general(product):

@@ -56,7 +56,8 @@ def grpo(config, state, data, io):
     packed = pack_rollout(
       s, config, scored, advantages_of(s, config, scored), step
     )
-    if s.variant.correction != "none":
+    # With one update a rollout, pi_old is what the update itself computes.
+    if s.variant.correction != "none" and config.minibatches > 1:
       packed = [with_logprobs(s, config, state.params, p) for p in packed]
     clock("pack")
     lr = optim.learning_rate(
@@ -242,8 +243,9 @@ def update_fn(model, optimizer, mesh, variant):
         score_batch(model, reference, batch, temperature)
       )
     old = batch.old_logprobs
-    if batch.learner_logprobs is not None:
+    if variant.correction != "none":
       old = batch.learner_logprobs
+      old = jax.lax.stop_gradient(logprobs) if old is None else old
     loss, metrics = losses.grpo_loss(
       logprobs, old, ref_logprobs, batch.advantages, batch.weights, epsilon,
       beta, variant=variant, segments=batch.segments,

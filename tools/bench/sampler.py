@@ -1,8 +1,4 @@
-"""How fast the machine is used: one JSON line a measurement.
-
-  python -m tools.bench sampler --model=hf:DIR --workload=fixed
-
-Workloads of the sampler, on random prompts, the end of sequence ignored:
+"""Tokens/s of the sampler, on random prompts, the end of sequence ignored.
 
   fixed       completions of one length
   heavy_tail  lognormal lengths, median 48, in fewer slots than completions
@@ -10,25 +6,20 @@ Workloads of the sampler, on random prompts, the end of sequence ignored:
               what reading the cache takes at the machine's bandwidth
 """
 
-import argparse
 import functools
 import itertools
-import json
-import resource
 import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import commandline
-from r1jax import hf, policy, sampler
+from r1jax import policy, sampler
 from r1jax.errors import UserError
-from r1jax.hf import hub
 from r1jax.model import decode
 from r1jax.model.linear import thin_matmul
+from tools.bench import machine
 
 # Workload -> prompts, completions of each, slots, tokens of the longest,
 # chunk, slots of the tail.
@@ -39,21 +30,8 @@ WORKLOADS = {
 }
 
 
-def main(argv=None):
-  """Prints a JSON line."""
-  parser = argparse.ArgumentParser(
-    prog="tools.bench",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  add = parser.add_subparsers(required=True, metavar="WHAT")
-  what = add.add_parser("sampler", help="tokens/s of the sampler")
-  what.add_argument("--model", required=True, help="hf:DIR, or a hub id")
-  what.add_argument("--workload", choices=WORKLOADS, default="fixed")
-  what.add_argument(
-    "--dtype", choices=("float32", "bfloat16"), default="float32",
-    help="of the arithmetic",
-  )  # fmt: skip
+def arguments(what):
+  """Adds this benchmark's own flags to a parser."""
   for name, text in (
     ("prompts", "how many"),
     ("group", "completions of a prompt"),
@@ -61,9 +39,11 @@ def main(argv=None):
     ("new-tokens", "of the longest completion"),
     ("chunk", "columns of the cache read together, see SamplerConfig"),
   ):
-    what.add_argument(f"--{name}", type=_count, help=f"{text}; by the workload")
+    what.add_argument(
+      f"--{name}", type=machine.count, help=f"{text}; by the workload"
+    )
   what.add_argument(
-    "--tail-slots", type=_count, nargs="*", metavar="N",
+    "--tail-slots", type=machine.count, nargs="*", metavar="N",
     help="side by side at the end, see SamplerConfig; by the workload",
   )  # fmt: skip
   what.add_argument(
@@ -74,18 +54,7 @@ def main(argv=None):
     "--check", action="store_true",
     help="compare the log-probabilities with the learner's",
   )  # fmt: skip
-  what.add_argument("--prompt-tokens", type=_count, default=64)
-  what.add_argument("--repeats", type=_count, default=3)
-  args = parser.parse_args(argv)
-  with commandline.one_line_errors():
-    commandline.compilation_cache()
-    print(json.dumps(measure(args)), flush=True)
-
-
-def _count(text):
-  if int(text) < 1:
-    raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-  return int(text)
+  what.add_argument("--prompt-tokens", type=machine.count, default=64)
 
 
 def measure(args):
@@ -98,10 +67,7 @@ def measure(args):
     default if size is None else size
     for size, default in zip(sizes, WORKLOADS[args.workload])
   )
-  directory = hub.directory(args.model.removeprefix("hf:"))
-  module, params = hf.load(
-    directory, dtype="float32", compute_dtype=args.dtype
-  )
+  module, params = machine.load(args)
   longest = args.prompt_tokens + new
   if longest > module.config.max_length:
     raise UserError(
@@ -111,8 +77,7 @@ def measure(args):
   slots = min(slots, prompts * group)
   limits = np.full(prompts * group, new)
   if args.workload == "heavy_tail":
-    lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, len(limits))
-    limits = np.clip(np.round(lengths), 4, new).astype(int)
+    limits = machine.lognormal_lengths(len(limits), new)
   config = sampler.SamplerConfig(
     slots=slots, max_new_tokens=new, eos_id=-1, chunk=chunk,
     tail_slots=tuple(tail), kv_dtype=args.kv_dtype,
@@ -140,14 +105,14 @@ def measure(args):
     "floor_share": round(rate / floor, 3),
     "occupancy": round(float(median["occupancy"]), 4),
     "compile_s": round(first["seconds"] - median["seconds"], 2),
-    "peak_memory_gib": round(peak_memory() / 2**30, 2),
+    "peak_memory_gib": round(machine.peak_memory() / 2**30, 2),
   }
   if args.check:
     row |= compare(module.config, params, first["prompts"], first["rollout"])
   if args.workload == "long":
     some = list(median["steps"].items())[:: 512 // config.stride]
     row["ms_per_step"] = {at: round(1e3 * s, 2) for at, s in some}
-    speed = bandwidth()
+    speed = machine.bandwidth()
     row["bandwidth_gb_per_s"] = round(speed / 1e9, 1)
     column = kv_bytes(module.config, config) * slots
     row["reading_ms_per_step"] = {
@@ -267,27 +232,3 @@ def kv_bytes(model, config):
   return model.n_layers * sum(
     x.size * x.dtype.itemsize for x in jax.tree.leaves(ring)
   )
-
-
-def bandwidth():
-  """Bytes a second that are read from memory."""
-  x = jnp.ones((4096, 2**16), jnp.float32)  # more than any cache holds
-  read = jax.jit(lambda x: x.max(axis=1))
-  seconds = []
-  for _ in range(4):
-    begin = time.perf_counter()
-    read(x).block_until_ready()
-    seconds.append(time.perf_counter() - begin)
-  return x.nbytes / min(seconds[1:])
-
-
-def peak_memory():
-  """Bytes: the device's, or where it does not tell, the process's."""
-  stats = jax.devices()[0].memory_stats() or {}
-  scale = 1 if sys.platform == "darwin" else 1024
-  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-  return stats.get("peak_bytes_in_use", resident)
-
-
-if __name__ == "__main__":
-  main()

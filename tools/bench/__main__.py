@@ -1,0 +1,44 @@
+"""How fast the machine is used: one JSON line a measurement.
+
+  python -m tools.bench sampler --model=hf:DIR --workload=fixed
+  python -m tools.bench learner --model=hf:DIR --workload=heavy_tail
+"""
+
+import argparse
+import json
+
+from experiments import commandline
+from tools.bench import learner, machine, sampler
+
+BENCHMARKS = {"sampler": sampler, "learner": learner}
+
+
+def main(argv=None):
+  """Prints a JSON line."""
+  parser = argparse.ArgumentParser(
+    prog="tools.bench",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_subparsers(required=True, metavar="WHAT", dest="what")
+  for name, module in BENCHMARKS.items():
+    what = add.add_parser(
+      name, help=module.__doc__.splitlines()[0], description=module.__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    what.add_argument("--model", required=True, help="hf:DIR, or a hub id")
+    what.add_argument("--workload", choices=module.WORKLOADS, default="fixed")
+    what.add_argument(
+      "--dtype", choices=("float32", "bfloat16"), default="float32",
+      help="of the arithmetic",
+    )  # fmt: skip
+    what.add_argument("--repeats", type=machine.count, default=3)
+    module.arguments(what)
+  args = parser.parse_args(argv)
+  with commandline.one_line_errors():
+    commandline.compilation_cache()
+    print(json.dumps(BENCHMARKS[args.what].measure(args)), flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,162 @@
+"""Seconds of a GRPO update: loss, gradients and AdamW, on random tokens.
+
+  fixed          8 groups of 8: 64 tokens and 128 new ones, with a reference
+  heavy_tail     the same with lognormal lengths, median 48, at most 512
+  long           8 sequences of 2,048 tokens, no reference
+  shared_prompt  a group of 16: 512 tokens and 128 new ones, no reference
+"""
+
+import dataclasses
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from r1jax import learner, losses, sharding
+from r1jax import optimizer as optim
+from r1jax.data import packing
+from r1jax.errors import UserError
+from r1jax.phases import grpo
+from tools.bench import machine
+
+
+class Workload(NamedTuple):
+  """Sizes: prompts, completions of each, tokens of both, of a packed row."""
+
+  prompts: int
+  group: int
+  prompt_tokens: int
+  new_tokens: int
+  row_length: int
+  reference: bool
+  heavy: bool = False
+
+
+WORKLOADS = {
+  "fixed": Workload(8, 8, 64, 128, 1088, True),
+  "heavy_tail": Workload(8, 8, 64, 512, 1088, True, heavy=True),
+  "long": Workload(8, 1, 1, 2047, 2048, False),
+  "shared_prompt": Workload(1, 16, 512, 128, 2560, False),
+}
+
+
+def arguments(what):
+  """Adds this benchmark's own flags to a parser."""
+  for name in ("prompts", "group", "prompt-tokens", "new-tokens"):
+    what.add_argument(
+      f"--{name}", type=machine.count, help="by the workload"
+    )
+  what.add_argument(
+    "--row-length", type=machine.count, help="of a packed row; by the workload"
+  )
+  what.add_argument(
+    "--rows", type=machine.count, default=1, help="of a micro-batch"
+  )
+  what.add_argument(
+    "--plain", action="store_true",
+    help="each completion with a prompt of its own",
+  )  # fmt: skip
+  what.add_argument(
+    "--remat", choices=("none", "block"), default="none",
+    help="what the backward pass computes again, see ModelConfig",
+  )  # fmt: skip
+
+
+def measure(args):
+  """The row of a learner workload, medians of the repeats."""
+  w = WORKLOADS[args.workload]
+  w = w._replace(
+    **{
+      name: getattr(args, name)
+      for name in w._fields
+      if getattr(args, name, None) is not None
+    }
+  )
+  module, params = machine.load(args)
+  model = dataclasses.replace(module.config, remat=args.remat)
+  longest = w.prompt_tokens + w.new_tokens
+  if longest > min(w.row_length, model.max_length):
+    raise UserError(
+      f"{longest} tokens of a prompt and its completion exceed the row"
+      f" ({w.row_length}) or the model (max_length={model.max_length})"
+    )
+  batch, tokens = packed(w, model.vocab_size, args.rows, not args.plain)
+  computed = int((batch.segments > 0).sum())
+  places = int(batch.count) * args.rows * w.row_length
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  optimizer = optim.OptimizerConfig()
+  update = grpo.update_fn(model, optimizer, mesh, losses.Variant())
+  state = learner.restart_fn(model, optimizer, mesh)(params)
+  reference = params if w.reference else None
+  if not w.reference:
+    del params
+  placed = learner.place(batch, mesh)
+  seconds = []
+  for _ in range(args.repeats + 1):
+    begin = time.perf_counter()
+    state, metrics = update(
+      state, placed, 1e-6, reference, 0.2, 0.04 if w.reference else 0.0, 1.0
+    )
+    jax.block_until_ready((state, metrics))
+    seconds.append(time.perf_counter() - begin)
+  first, *seconds = seconds
+  median = sorted(seconds)[len(seconds) // 2]
+  # Forward and backward take 2 and 4 operations a weight and token; the
+  # embedding is a table, and attention is left out.
+  passes = 8 if w.reference else 6
+  weights = sum(x.size for x in jax.tree.leaves(state.params))
+  if not model.tied:
+    weights -= model.vocab_size * model.d_model
+  flops = passes * weights * computed / median
+  peak = machine.product_rate(model.compute_dtype)
+  return {
+    "workload": args.workload,
+    "dtype": args.dtype,
+    "device": jax.devices()[0].device_kind,
+    "jax": jax.__version__,
+    "tokens": tokens,
+    "computed_tokens": computed,
+    "padding": round(1 - computed / places, 4),
+    "seconds": [float(f"{s:.4g}") for s in sorted(seconds)],
+    "tokens_per_s": round(tokens / median, 1),
+    "gflop_per_s": round(flops / 1e9, 1),
+    "peak_gflop_per_s": round(peak / 1e9, 1),
+    "utilisation": round(flops / peak, 3),
+    "compile_s": round(first - median, 2),
+    "peak_memory_gib": round(machine.peak_memory() / 2**30, 2),
+  }
+
+
+def packed(w, vocab_size, rows, shared):
+  """Random completions in packed rows.
+
+  Returns:
+    a `Batch`, and the tokens of all prompts and completions.
+  """
+  rng = np.random.default_rng(0)
+  number = w.prompts * w.group
+  lengths = np.full(number, w.new_tokens)
+  if w.heavy:
+    lengths = machine.lognormal_lengths(number, w.new_tokens)
+  prompts = rng.integers(vocab_size, size=(w.prompts, w.prompt_tokens))
+  sequences = [
+    grpo.sequence(
+      prompts[i // w.group],
+      rng.integers(vocab_size, size=n),
+      np.full(n, 1 / (n * number), np.float32),
+      rng.choice((-1.0, 1.0)),
+      np.full(n, -np.log(vocab_size), np.float32),
+    )
+    for i, n in enumerate(lengths)
+  ]
+  batch = packing.pack(
+    sequences,
+    row_length=w.row_length,
+    rows=rows,
+    micro_batches=packing.capacity(
+      number, w.prompt_tokens + w.new_tokens, w.row_length, rows, shared
+    ),
+    shared=shared,
+  )
+  return batch, int(sum(len(s.tokens) for s in sequences))

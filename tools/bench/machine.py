@@ -1,0 +1,64 @@
+"""What the benchmarks share: the model, the lengths, the machine's measures."""
+
+import argparse
+import resource
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import hf
+from r1jax.hf import hub
+
+
+def count(text):
+  """A flag's whole number of at least 1."""
+  if int(text) < 1:
+    raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+  return int(text)
+
+
+def load(args):
+  """The model and float32 parameters of `--model`, computing in `--dtype`."""
+  directory = hub.directory(args.model.removeprefix("hf:"))
+  return hf.load(directory, dtype="float32", compute_dtype=args.dtype)
+
+
+def lognormal_lengths(number, most):
+  """Completion lengths with a heavy tail: median 48, at least 4."""
+  lengths = np.random.default_rng(7).lognormal(np.log(48), 1.0, number)
+  return np.clip(np.round(lengths), 4, most).astype(int)
+
+
+def product_rate(dtype):
+  """FLOP/s of a product of two matrices of 2048 x 2048."""
+  x = jnp.ones((2048, 2048), dtype)
+  product = jax.jit(jnp.matmul)
+  seconds = []
+  for _ in range(6):
+    begin = time.perf_counter()
+    product(x, x).block_until_ready()
+    seconds.append(time.perf_counter() - begin)
+  return 2 * 2048**3 / min(seconds[1:])
+
+
+def bandwidth():
+  """Bytes a second that are read from memory."""
+  x = jnp.ones((4096, 2**16), jnp.float32)  # more than any cache holds
+  read = jax.jit(lambda x: x.max(axis=1))
+  seconds = []
+  for _ in range(4):
+    begin = time.perf_counter()
+    read(x).block_until_ready()
+    seconds.append(time.perf_counter() - begin)
+  return x.nbytes / min(seconds[1:])
+
+
+def peak_memory():
+  """Bytes: the device's, or where it does not tell, the process's."""
+  stats = jax.devices()[0].memory_stats() or {}
+  scale = 1 if sys.platform == "darwin" else 1024
+  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+  return stats.get("peak_bytes_in_use", resident)
