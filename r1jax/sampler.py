@@ -296,6 +296,7 @@ def advance(
   columns = chunks * chunk
   blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
   few = max(_tails(config, mesh, len(state.id)), default=0)
+  rings, at = state.rings, state.clock % columns
 
   def step(carry):
     s, newest = carry
@@ -313,7 +314,7 @@ def advance(
       group, pool.mask.reshape(blocks, size, -1), s.done, s.clock % columns,
     )  # fmt: skip
     logits, newest = decode.decode(
-      model, weights, pool.layers, state.rings, newest, token,
+      model, weights, pool.layers, rings, newest, token,
       pool.lengths[place] - 1 + s.done, view,
     )  # fmt: skip
     token, logprob = draw(
@@ -353,15 +354,15 @@ def advance(
     ebbed = (s.queue == total) & ((~idle).sum() <= few)
     return ~ebbed & ~stalled & (s.clock < end)
 
-  rings, at = state.rings, state.clock % columns
   end = jnp.minimum(
     state.clock + config.stride, (state.clock // chunk + 1) * chunk
   )
   newest = tuple(decode.take(ring, at) for ring in rings)
-  state, newest = jax.lax.while_loop(go_on, step, (state, newest))
+  with sharding.on(mesh):
+    state, newest = jax.lax.while_loop(go_on, step, (state, newest))
   state = state._replace(
     rings=tuple(
-      decode.give_back(ring, chunk, at) for ring, chunk in zip(rings, newest)
+      decode.give_back(ring, new, at) for ring, new in zip(rings, newest)
     ),
     rollout=sharding.constrain(state.rollout, mesh, P()),
   )
