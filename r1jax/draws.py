@@ -5,11 +5,7 @@ import jax.numpy as jnp
 
 
 def draw(logits, config, key, indices, positions, temperature):
-  """One token a row and its log-probability.
-
-  An inverse CDF with one uniform number a row: the Gumbel trick would draw
-  one for every logit, which costs more than the rest of a small model.
-  """
+  """One token a row and its log-probability."""
   if not config.greedy:
     logits = logits / temperature
   peak = logits.max(axis=-1)
@@ -19,13 +15,13 @@ def draw(logits, config, key, indices, positions, temperature):
     token = jnp.argmax(logits, axis=-1)
   else:
 
-    def uniform(index, position):
+    def uniforms(index, position):
       k = jax.random.fold_in(jax.random.fold_in(key, index), position)
-      return jax.random.uniform(k)
+      return jax.random.uniform(k, numbers(logits.shape[1]))
 
-    token = inverse_cdf(
+    token = categorical(
       truncate(weights, config.top_k, config.top_p),
-      jax.vmap(uniform)(indices, positions),
+      jax.vmap(uniforms)(indices, positions),
     )
   token = token.astype(jnp.int32)
   picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
@@ -78,40 +74,48 @@ def _keep(weights, enough):
   return kept(low)
 
 
-def inverse_cdf(probs, uniforms):
-  """Draws by inverting the cumulative distribution, in two levels.
+def categorical(weights, uniforms):
+  """Draws in proportion to the weights, by Gumbels in two levels.
 
-  First a block of tokens, then a token of it: less work than one cumulative
-  sum over V, and the sums stay short, so their rounding stays small.
+  First a block of tokens, then a token of it: about 2 sqrt(V) Gumbels a row
+  in place of V. An inverse CDF would need one random number, but there the
+  rounding of any weight moves the boundaries of all tokens after it; here a
+  draw changes only where two scores are equal but for rounding. So a
+  completion stays the same in other batch sizes and on other meshes, whose
+  products round differently.
 
   Args:
-    probs: [S, V], not negative, rows of any positive sum.
-    uniforms: [S] in [0, 1).
+    weights: [S, V] float32, not negative, rows of any positive sum.
+    uniforms: [S, `numbers`(V)] in [0, 1), multiples of 2^-23 as
+      `jax.random.uniform` makes them.
 
   Returns:
-    [S] int32; never a token of probability zero.
+    [S] int32; never a token of weight zero.
   """
-  s, v = probs.shape
+  s, v = weights.shape
+  width, count = _blocks(v)
+  blocks = jnp.pad(weights, ((0, 0), (0, count * width - v)))
+  blocks = blocks.reshape(s, count, width)
+  block = _gumbel_max(blocks.sum(axis=2), uniforms[:, :count])
+  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+  return block * width + _gumbel_max(inside, uniforms[:, count:])
+
+
+def numbers(v):
+  """How many uniforms a row `categorical` needs for v weights."""
+  return sum(_blocks(v))
+
+
+def _blocks(v):
+  """Tokens of a block, and how many blocks."""
   width = max(1, round(v**0.5))
   # A width that divides V saves a copy.
   width = next((w for w in range(width, 2 * width) if v % w == 0), width)
-  blocks = jnp.pad(probs, ((0, 0), (0, -v % width))).reshape(s, -1, width)
-  sums = blocks.sum(axis=2)
-  r = uniforms * sums.sum(axis=1)
-  block, before = _invert(sums, r)
-  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  # Never negative, as rounding may have it: that would draw a weight of zero.
-  token, _ = _invert(inside, jnp.maximum(r - before, 0))
-  return block * width + token
+  return width, -(-v // width)
 
 
-def _invert(weights, r):
-  """First index whose cumulative weight exceeds r, and the weight before."""
-  cumulative = jnp.cumsum(weights, axis=1)
-  # Rounding may leave r at the very end: the last index of positive weight
-  # stands in for "none".
-  size = weights.shape[1]
-  final = size - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=1)
-  index = jnp.minimum((cumulative <= r[:, None]).sum(axis=1), final)
-  upto = jnp.take_along_axis(cumulative, index[:, None], axis=1)[:, 0]
-  return index, upto - jnp.take_along_axis(weights, index[:, None], 1)[:, 0]
+def _gumbel_max(weights, uniforms):
+  """Index i with probability weights[i] / sum, of each row."""
+  # Half a step off: neither 0 nor 1, so that no logarithm is infinite.
+  gumbels = -jnp.log(-jnp.log1p(-(uniforms + 2.0**-24)))
+  return jnp.argmax(jnp.log(weights) + gumbels, axis=1)
