@@ -1,12 +1,14 @@
-"""The kernels of other platforms, interpreted here, against plain XLA."""
+"""Kernels against plain attention; those of other platforms interpreted."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from r1jax import sharding
-from r1jax.model import attention, kernels
+from r1jax.model import attention, blocks, kernels
 
 
 def inputs(heads, kv, t=256, d=64):
@@ -20,27 +22,98 @@ def inputs(heads, kv, t=256, d=64):
   return *arrays, jnp.asarray(segments)
 
 
-def plain(q, k, v, segments):
-  return attention.attend(q, k, v, attention.causal_mask(segments))
+def plain(q, k, v, segments, prefixes=None):
+  mask = attention.causal_mask(segments, prefixes)
+  return attention.attend(q, k, v, mask)
+
+
+def values(f, q, k, v, *marks):
+  """The gradients of a sum over real tokens that is not linear, and outputs."""
+  real = (marks[0] > 0)[:, None, :, None]
+
+  def total(q, k, v):
+    out = jnp.where(real, f(q, k, v, *marks), 0)
+    return (out * jnp.cos(3 * out)).sum(), out
+
+  return jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+
+
+def agree(f, g, *arrays):
+  got, out = values(f, *arrays)
+  wanted, want = values(g, *arrays)
+  np.testing.assert_allclose(out, want, atol=2e-5)
+  for a, b in zip(got, wanted):
+    np.testing.assert_allclose(a, b, atol=2e-4)
 
 
 @pytest.mark.parametrize("heads, kv", [(4, 4), (6, 2)])
 def test_splash_is_plain_attention(heads, kv):
   q, k, v, segments = inputs(heads, kv)
-  real = (segments > 0)[:, None, :, None]
+  agree(
+    lambda *x: kernels.splash_attend(*x, interpret=True), plain, q, k, v,
+    segments,
+  )  # fmt: skip
 
-  def value(f):
-    def total(q, k, v):
-      out = jnp.where(real, f(q, k, v, segments), 0)
-      return (out * jnp.cos(3 * out)).sum(), out
 
-    return jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(129, 400), st.booleans())
+def test_blocks_are_plain_attention(seed, t, shared):
+  """Rows of random segments, some opened by a prefix that others share."""
+  rng = np.random.default_rng(seed)
+  segments, prefixes = (np.zeros((2, t), np.int32) for _ in range(2))
+  for row, before in zip(segments, prefixes):
+    at, end, number, prefix = 0, rng.integers(0, t), 0, 0
+    while at < end:
+      n = min(rng.integers(1, 120), end - at)
+      number += 1
+      row[at : at + n] = number
+      if rng.random() < 0.3:
+        prefix = number
+      else:
+        before[at : at + n] = prefix
+      at += n
+  q, k, v = (
+    jnp.asarray(rng.normal(size=s), jnp.float32)
+    for s in ((2, 4, t, 8), (2, 2, 8, t), (2, 2, t, 8))
+  )
+  marks = (segments, prefixes) if shared else (segments,)
+  agree(blocks.attend, plain, q, k, v, *map(jnp.asarray, marks))
 
-  got, out = value(lambda *x: kernels.splash_attend(*x, interpret=True))
-  wanted, want = value(plain)
-  np.testing.assert_allclose(out, want, atol=2e-5)
-  for a, b in zip(got, wanted):
-    np.testing.assert_allclose(a, b, atol=2e-4)
+
+def test_blocks_visit_what_is_seen():
+  """A prompt of 64 and four completions of 64: each sees both, no other."""
+  marks = np.repeat(np.array([[1, 2, 3, 4, 5], [0, 1, 1, 1, 1]]), 64, axis=1)
+  pairs = blocks.block_pairs(*marks.astype(np.int32).reshape(2, 5, 1, 64))
+  got = set(zip(*np.asarray(pairs[:2])[:, : pairs.count].tolist()))
+  want = {(i, i) for i in range(5)} | {(i, 0) for i in range(5)}
+  assert got == want and pairs.count == 9
+
+
+def test_block_memory_is_linear():
+  """Twice the row, twice the memory of the gradient's temporaries."""
+
+  def temporaries(t):
+    shapes = ((1, 4, t, 32), (1, 2, 32, t), (1, 2, t, 32))
+    q, k, v = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
+    segments = jax.ShapeDtypeStruct((1, t), jnp.int32)
+
+    def loss(q, k, v, segments):
+      return blocks.attend(q, k, v, segments).sum()
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    compiled = grad.lower(q, k, v, segments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporaries(8192) < 2.2 * temporaries(4096)
+
+
+@pytest.mark.parametrize("t", [100, 256])
+def test_attention_on_a_mesh(t):
+  q, k, v, segments = inputs(4, 2, t)
+  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  prefixes = jnp.where(segments == 2, 1, 0)
+  with sharding.on(mesh):
+    agree(kernels.attend, plain, q, k, v, segments, prefixes)
 
 
 def test_splash_on_a_mesh():

@@ -10,19 +10,25 @@ import jax.numpy as jnp
 MASKED = -1e30
 
 
-def _scores(q, k, mask, scale=None):
-  """Scaled scores [B, K, Q, U] in float32; the arguments of `attend`.
-
-  `scale`, [B, K, U] or None, multiplies the keys.
+def scaled(q, k):
+  """Queries [B, K, Q, D] over the square root of D.
 
   Q = H / K * T: the query heads of a key head stand as rows, for one matrix
   product each.
   """
-  b, h, t, d = q.shape
+  b, _, _, d = q.shape
+  return q.reshape(b, k.shape[1], -1, d) * jnp.asarray(d**-0.5, q.dtype)
+
+
+def scores(q, k, mask, scale=None):
+  """Scaled scores [B, K, Q, U] in float32; the arguments of `attend`.
+
+  `scale`, [B, K, U] or None, multiplies the keys.
+  """
+  b, h, t, _ = q.shape
   kv, u = k.shape[1], k.shape[3]
-  q = q.reshape(b, kv, h // kv * t, d) * jnp.asarray(d**-0.5, q.dtype)
   s = jnp.einsum(
-    "bkqd,bkdu->bkqu", q, k.astype(q.dtype),
+    "bkqd,bkdu->bkqu", scaled(q, k), k.astype(q.dtype),
     preferred_element_type=jnp.float32,
   )  # fmt: skip
   if scale is not None:
@@ -50,7 +56,7 @@ def attend(q, k, v, mask):
   Returns:
     [B, H, T, D] in the dtype of q.
   """
-  out = _values(jax.nn.softmax(_scores(q, k, mask), axis=-1), v)
+  out = _values(jax.nn.softmax(scores(q, k, mask), axis=-1), v)
   return out.reshape(q.shape).astype(q.dtype)
 
 
@@ -101,9 +107,9 @@ def partial(q, k, v, mask):
   """
   k, k_scale = k if isinstance(k, Int8) else (k, None)
   v, v_scale = v if isinstance(v, Int8) else (v, None)
-  scores = _scores(q, k, mask, k_scale)
-  peak = scores.max(axis=-1)
-  p = jnp.exp(scores - peak[..., None])
+  s = scores(q, k, mask, k_scale)
+  peak = s.max(axis=-1)
+  p = jnp.exp(s - peak[..., None])
   total = p.sum(axis=-1)
   if v_scale is not None:
     p, v = p * v_scale[:, :, None], v.astype(q.dtype)

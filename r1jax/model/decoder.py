@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.model import kernels
-from r1jax.model.attention import causal_mask
 from r1jax.model.config import ModelConfig
 from r1jax.model.linear import as_dot_general, matmul
 from r1jax.model.rope import rope_table, rotate
@@ -27,21 +26,19 @@ class Context(flax.struct.PyTreeNode):
 
   Attributes:
     cos, sin: [B, 1, T, D/2], the rotations of the queries' positions.
-    segments: [B, T] int32. mask: [B, T, T] bool, what they and the shared
-      prefixes let a token see. shared: whether there are such.
+    segments: [B, T] int32. prefixes: [B, T] int32 or None, see `types.Batch`.
     keep_kv: whether the call returns its keys and values.
   """
 
   cos: jax.Array
   sin: jax.Array
   segments: jax.Array
-  mask: jax.Array
-  shared: bool = flax.struct.field(pytree_node=False, default=False)
+  prefixes: jax.Array | None
   keep_kv: bool = flax.struct.field(pytree_node=False, default=False)
 
   def attend(self, q, k, v):
     """The queries' attention, and what of the keys and values is kept."""
-    out = kernels.attend(q, k, v, self.segments, self.mask, self.shared)
+    out = kernels.attend(q, k, v, self.segments, self.prefixes)
     return out, (k, v) if self.keep_kv else None
 
 
@@ -202,13 +199,7 @@ class Decoder(nn.Module):
       segments = jnp.ones_like(tokens)
     c = self.config
     table = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
-    context = Context(
-      *table,
-      segments,
-      causal_mask(segments, prefixes),
-      shared=prefixes is not None,
-      keep_kv=keep_kv,
-    )
+    context = Context(*table, segments, prefixes, keep_kv=keep_kv)
     x, kv = self.layers(self.embed(tokens), context)
     return self.norm(x), kv
 

@@ -1,7 +1,8 @@
 """Which attention a platform runs on whole sequences: chosen here only.
 
-On TPU the splash kernel that JAX ships, whose memory is linear in T; elsewhere
-plain XLA. A decoding step has a layout of its own, see `decode`.
+On TPU the splash kernel that JAX ships; elsewhere, and for what splash does
+not know, XLA block by block. The memory of both is linear in T. A decoding
+step has a layout of its own, see `decode`.
 """
 
 import functools
@@ -11,28 +12,32 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
-from r1jax.model import attention
+from r1jax.model import attention, blocks
 
 # Tokens of the kernel's smallest block.
 BLOCK = 128
 
 
-def attend(q, k, v, segments, mask, shared):
+def attend(q, k, v, segments, prefixes):
   """Causal attention within segments, by the platform's kernel.
 
   Args:
     q, k, v: as of `attention.attend`, T = U.
     segments: [B, T] int32, 0 for padding.
-    mask: [B, T, T] bool, `attention.causal_mask` of them.
-    shared: whether tokens see other segments too, as the mask says. Splash
-      knows none of that, nor rows that are no multiple of `BLOCK`.
+    prefixes: [B, T] int32 or None, as of `attention.causal_mask`. Splash
+      knows none of these, nor rows that are no multiple of `BLOCK`.
 
   Returns:
     [B, H, T, D] in the dtype of q; anything in padding.
   """
-  if sharding.platform() == "tpu" and not shared and not q.shape[2] % BLOCK:
+  t = q.shape[2]
+  if sharding.platform() == "tpu" and prefixes is None and not t % BLOCK:
     return splash_attend(q, k, v, segments)
-  return attention.attend(q, k, v, mask)
+  if t <= 2 * blocks.SMALLEST:
+    mask = attention.causal_mask(segments, prefixes)
+    return attention.attend(q, k, v, mask)
+  # Not over the whole mesh: every device then visits only its own rows' pairs.
+  return _by_rows_and_heads(blocks.attend, q, k, v, segments, prefixes)
 
 
 def splash_attend(q, k, v, segments, interpret=False):
@@ -41,18 +46,23 @@ def splash_attend(q, k, v, segments, interpret=False):
   Args:
     interpret: on any platform, slowly; for tests.
   """
-  attend_local = functools.partial(_splash, interpret=interpret)
+  # The compiler cannot split a kernel; by rows and heads it is ours to do.
+  return _by_rows_and_heads(
+    functools.partial(_splash, interpret=interpret), q, k, v, segments
+  )
+
+
+def _by_rows_and_heads(attend_local, q, k, v, *marks):
+  """Each device its rows and heads; `marks` [B, T] or None go by rows."""
   mesh = sharding.current()
   if mesh is not None and mesh.size > 1:
-    # The compiler cannot split a kernel; by rows and heads it is ours to do.
-    rows = P(sharding.ROWS)
     heads = sharding.fit(P(sharding.ROWS, "tensor"), k.shape, mesh)
-    rows = sharding.fit(rows, segments.shape, mesh)
+    rows = sharding.fit(P(sharding.ROWS), marks[0].shape, mesh)
     attend_local = jax.shard_map(
-      attend_local, mesh=mesh, in_specs=(heads, heads, heads, rows),
+      attend_local, mesh=mesh, in_specs=(heads,) * 3 + (rows,) * len(marks),
       out_specs=heads, check_vma=False,
     )  # fmt: skip
-  return attend_local(q, k, v, segments)
+  return attend_local(q, k, v, *marks)
 
 
 def _splash(q, k, v, segments, interpret):

@@ -28,7 +28,9 @@ def _backward(saved, dy):
   dx = jnp.einsum("...o,io->...i", dy, w)
   if x.shape[-1] <= dy.shape[-1]:
     return dx, token_sum(x, dy)
-  return dx, token_sum(dy, x).T
+  # Held as it is, or the compiler would move the transposition into the
+  # product and so to the side where it is slow.
+  return dx, in_order(token_sum(dy, x)).T
 
 
 def token_sum(x, y, dtype=None):
