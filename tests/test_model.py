@@ -252,7 +252,8 @@ def test_rows_do_not_touch():
   )
 
 
-def test_remat_changes_no_gradient():
+@pytest.mark.parametrize("remat", ["products", "block"])
+def test_remat_changes_no_gradient(remat):
   params, batch = random_params(PLAIN), inputs()
   coefficients = np.random.default_rng(2).normal(size=(2, T, V))
 
@@ -264,7 +265,7 @@ def test_remat_changes_no_gradient():
     return jax.jit(jax.grad(loss))(params)
 
   kept = gradient(PLAIN)
-  recomputed = gradient(dataclasses.replace(PLAIN, remat="block"))
+  recomputed = gradient(dataclasses.replace(PLAIN, remat=remat))
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
     kept,
@@ -272,6 +273,39 @@ def test_remat_changes_no_gradient():
   )
   for leaf in jax.tree.leaves(kept):
     assert np.isfinite(leaf).all() and np.abs(leaf).max() > 1e-6
+
+
+def test_remat_keeps_what_its_name_says():
+  """Numbers that a layer keeps, a token: by hand, and of blocks' attention."""
+  d, ff, h, kv, dim, t = 16, 48, 4, 2, 8, 160
+  model = dataclasses.replace(
+    PLAIN, d_model=d, d_ff=ff, n_heads=h, n_kv_heads=kv, head_dim=dim,
+    n_layers=7, max_length=t,
+  )  # fmt: skip
+  tokens = jnp.zeros((1, t), jnp.int32)
+
+  def kept(remat):
+    config = dataclasses.replace(model, remat=remat)
+    params = jax.eval_shape(lambda k: init(config, k), jax.random.key(0))
+    pull = jax.eval_shape(
+      lambda p: jax.vjp(
+        lambda q: Decoder(config).apply(
+          {"params": q}, tokens, method="hidden"
+        ), p
+      )[1], params,
+    )  # fmt: skip
+    stacked = [x for x in jax.tree.leaves(pull) if x.shape[:1] == (7,)]
+    weights = sum(x.size for x in jax.tree.leaves(params["layers"])) // 7
+    return sum(x.size for x in stacked) // 7 - weights
+
+  block, products, none = map(kept, ("block", "products", "none"))
+  assert block == t * d
+  # The input, q, k, v, the attention's output and normaliser, o, gate, up.
+  blocks_t = 192  # in whole blocks
+  assert products == t * (d + h * dim + 2 * kv * dim + d + 2 * ff) + (
+    blocks_t * (h * dim + h)
+  )
+  assert none > 1.5 * products
 
 
 def test_dtypes_are_honoured():
@@ -360,7 +394,7 @@ def test_thin_matmul_is_matmul(rows, dtype, atol):
   [
     ("n_kv_heads", 3, "n_kv_heads=3 must divide n_heads=4"),
     ("head_dim", 5, "head_dim=5 must be even"),
-    ("remat", "some", '"none", "block"'),
+    ("remat", "some", "none, products, block"),
     ("compute_dtype", "float33", "compute_dtype"),
   ],
 )

@@ -114,6 +114,34 @@ def test_any_chunk_gives_the_same(chunk):
   )
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_what_is_not_trained_plays_no_part(chunk):
+  """The rest may be anything: with chunks of one it may even be NaN."""
+  rng = np.random.default_rng(6)
+  h = rng.normal(size=(B, T, 8)).astype(np.float32)
+  head = jnp.asarray(rng.normal(size=(8, V)), jnp.float32)
+  target = jnp.asarray(rng.integers(V, size=(B, T)))
+  # As many in each row, or one would take part where another is done.
+  trained = rng.permuted(np.tile(np.arange(T) < 3, (B, 1)), axis=1)
+  trained[0] &= chunk == 1
+  other = np.where(trained[..., None], h, np.nan if chunk == 1 else 3.0)
+
+  def wanted(args):
+    outputs = policy.head_logprobs(*args, target, T)
+    return tuple(jnp.where(trained, x, 0) for x in outputs)
+
+  def got(args):
+    return policy.head_logprobs(
+      *args, target, chunk, trained=jnp.asarray(trained)
+    )
+
+  want, grads = value_and_gradient(wanted, (jnp.asarray(h), head))
+  have, other_grads = value_and_gradient(got, (jnp.asarray(other), head))
+  for x, y in zip((*have, *other_grads), (*want, *grads)):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-5)
+  assert (np.asarray(have[0])[~trained] == 0).all()
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["logprobs", "entropy"])
 def test_each_output_has_its_own_gradient(which):
   """By hand for one position: W (e_y - p), and -W p (log p + H)."""

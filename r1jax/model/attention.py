@@ -8,6 +8,8 @@ import jax.numpy as jnp
 # Finite, so that a row that may attend to nothing (padding) yields the mean
 # of the values and not NaN, which would poison the gradients of the rest.
 MASKED = -1e30
+# What the results of attention in parts are called, as `linear.PRODUCT`.
+ATTENTION = "attention"
 
 
 def scaled(q, k):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from r1jax.model import attention
 
@@ -145,8 +146,10 @@ def _forward(size, q, k, v, segments, prefixes):
   )
   total = jax.lax.fori_loop(0, pairs.count, step, total)
   outs = (total.out / total.total[..., None]).reshape(qs.shape)
-  out = _uncut(outs.astype(q.dtype), 2)
-  normalizer = total.peak + jnp.log(total.total)
+  out, normalizer = checkpoint_name(
+    (_uncut(outs.astype(q.dtype), 2), total.peak + jnp.log(total.total)),
+    attention.ATTENTION,
+  )
   return out, (q, k, v, segments, prefixes, out, normalizer)
 
 

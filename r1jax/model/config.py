@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.model.rope import RopeScaling
 
+REMATS = ("none", "products", "block")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -28,8 +30,10 @@ class ModelConfig:
     qkv_bias: biases on the q, k and v projections (Qwen2).
     qk_norm: RMSNorm over D on q and k, before RoPE (Qwen3).
     param_dtype, compute_dtype, logit_dtype: names of numpy dtypes.
-    remat: "none", or "block" to keep only the input of each layer for the
-      backward pass.
+    remat: what of each layer is kept for the backward pass, one of `REMATS`:
+      "none" computes nothing again; "products" keeps what matrix products and
+      the attention give, and computes norms and the like again; "block" keeps
+      the layer's input only.
   """
 
   vocab_size: int
@@ -67,9 +71,9 @@ class ModelConfig:
       raise UserError(
         f"model: head_dim={self.head_dim} must be even, for RoPE pairs"
       )
-    if self.remat not in ("none", "block"):
+    if self.remat not in REMATS:
       raise UserError(
-        f'model: remat="{self.remat}" is unknown; known: "none", "block"'
+        f'model: remat="{self.remat}" is unknown; known: {", ".join(REMATS)}'
       )
     for name in ("param_dtype", "compute_dtype", "logit_dtype"):
       try:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.model import kernels
+from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
-from r1jax.model.linear import as_dot_general, matmul
+from r1jax.model.linear import PRODUCT, as_dot_general, matmul
 from r1jax.model.rope import rope_table, rotate
 
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
@@ -145,9 +146,14 @@ class Decoder(nn.Module):
       embedding_init=nn.initializers.normal(c.d_model**-0.5),
     )
     block = Block
-    if c.remat == "block":
+    if c.remat != "none":
+      kept = (PRODUCT, ATTENTION) if c.remat == "products" else ()
       # prevent_cse guards against a merge that a scan's body cannot suffer.
-      block = nn.remat(Block, prevent_cse=False)
+      block = nn.remat(
+        Block,
+        prevent_cse=False,
+        policy=jax.checkpoint_policies.save_only_these_names(*kept),
+      )
     self.layers = nn.scan(
       block,
       variable_axes={"params": 0},

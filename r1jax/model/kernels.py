@@ -76,6 +76,7 @@ def _splash(q, k, v, segments, interpret):
     ),
     head_shards=1,
     q_seq_shards=1,
+    residual_checkpoint_name=attention.ATTENTION,
     interpret=interpret,
   )  # fmt: skip
   q = (q.astype(jax.numpy.float32) * d**-0.5).astype(q.dtype)

@@ -163,7 +163,8 @@ def score_batch(model, params, batch, temperature):
   """`policy.logprobs` of a micro-batch."""
   return policy.logprobs(
     model, params, batch.tokens, batch.positions, batch.segments,
-    batch.targets, prefixes=batch.prefixes, temperature=temperature,
+    batch.targets, prefixes=batch.prefixes, trained=batch.weights > 0,
+    temperature=temperature,
   )  # fmt: skip
 
 

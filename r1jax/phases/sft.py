@@ -126,6 +126,7 @@ def update_fn(model, optimizer, mesh):
       batch.positions,
       batch.segments,
       batch.targets,
+      trained=batch.weights > 0,
     )
     loss = losses.cross_entropy(logprobs, batch.weights)
     return loss, {"entropy": (batch.weights * entropy).sum()}

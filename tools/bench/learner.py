@@ -17,6 +17,7 @@ from r1jax import learner, losses, sharding
 from r1jax import optimizer as optim
 from r1jax.data import packing
 from r1jax.errors import UserError
+from r1jax.model.config import REMATS
 from r1jax.phases import grpo
 from tools.bench import machine
 
@@ -58,7 +59,7 @@ def arguments(what):
     help="each completion with a prompt of its own",
   )  # fmt: skip
   what.add_argument(
-    "--remat", choices=("none", "block"), default="none",
+    "--remat", choices=REMATS, default="products",
     help="what the backward pass computes again, see ModelConfig",
   )  # fmt: skip
 
