@@ -9,7 +9,7 @@ from hf_files import write_tokenizer
 from r1jax import hf, sampler
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig
-from tools.bench import learner
+from tools.bench import iteration, learner
 from tools.bench import sampler as bench
 from tools.bench.__main__ import main
 
@@ -109,3 +109,18 @@ def test_the_learner_refuses_what_does_not_fit(directory, capsys):
   assert "exceed the row (1088) or the model (max_length=64)" in (
     capsys.readouterr().err
   )
+
+
+@pytest.mark.parametrize("workload", iteration.WORKLOADS)
+def test_a_line_of_the_iteration(workload, directory, capsys):
+  main(
+    ["iteration", f"--model=hf:{directory}", f"--workload={workload}",
+     "--prompts=2", "--group=3", "--prompt-tokens=6", "--new-tokens=10",
+     "--row-length=40", "--repeats=2"]
+  )  # fmt: skip
+  row = json.loads(capsys.readouterr().out)
+  assert len(row["seconds"]) == 2
+  parts = sum(row[f"{part}_s"] for part in iteration.PARTS)
+  # The median of sums and the sum of medians: of two, they are the same.
+  assert parts == pytest.approx(sum(row["seconds"]) / 2, abs=0.01)
+  assert row["tokens"] == 6 * 16 or workload == "heavy_tail"

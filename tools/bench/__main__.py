@@ -2,15 +2,18 @@
 
   python -m tools.bench sampler --model=hf:DIR --workload=fixed
   python -m tools.bench learner --model=hf:DIR --workload=heavy_tail
+  python -m tools.bench iteration --model=hf:DIR --dtype=bfloat16
 """
 
 import argparse
 import json
 
 from experiments import commandline
-from tools.bench import learner, machine, sampler
+from tools.bench import iteration, learner, machine, sampler
 
-BENCHMARKS = {"sampler": sampler, "learner": learner}
+BENCHMARKS = {
+  "sampler": sampler, "learner": learner, "iteration": iteration
+}  # fmt: skip
 
 
 def main(argv=None):

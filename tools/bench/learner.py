@@ -64,8 +64,12 @@ def arguments(what):
   )  # fmt: skip
 
 
-def measure(args):
-  """The row of a learner workload, medians of the repeats."""
+def prepare(args):
+  """The `Workload`, the `ModelConfig` and the parameters that are asked for.
+
+  Raises:
+    UserError: its sequences do not fit the row or the model.
+  """
   w = WORKLOADS[args.workload]
   w = w._replace(
     **{
@@ -82,31 +86,34 @@ def measure(args):
       f"{longest} tokens of a prompt and its completion exceed the row"
       f" ({w.row_length}) or the model (max_length={model.max_length})"
     )
-  batch, tokens = packed(w, model.vocab_size, args.rows, not args.plain)
+  return w, model, params
+
+
+def measure(args):
+  """The row of a learner workload, medians of the repeats."""
+  w, model, params = prepare(args)
+  prompts, completions = random_completions(w, model.vocab_size)
+  logprobs = [
+    np.full(len(c), -np.log(model.vocab_size), np.float32) for c in completions
+  ]
+  batch, tokens = pack(
+    w, prompts, completions, logprobs, args.rows, not args.plain
+  )
   computed = int((batch.segments > 0).sum())
   places = int(batch.count) * args.rows * w.row_length
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  optimizer = optim.OptimizerConfig()
-  update = grpo.update_fn(model, optimizer, mesh, losses.Variant())
-  state = learner.restart_fn(model, optimizer, mesh)(params)
-  reference = params if w.reference else None
-  if not w.reference:
-    del params
-  placed = learner.place(batch, mesh)
+  update = Update(w, model, params)
+  del params
   seconds = []
   for _ in range(args.repeats + 1):
     begin = time.perf_counter()
-    state, metrics = update(
-      state, placed, 1e-6, reference, 0.2, 0.04 if w.reference else 0.0, 1.0
-    )
-    jax.block_until_ready((state, metrics))
+    update(batch)
     seconds.append(time.perf_counter() - begin)
   first, *seconds = seconds
   median = sorted(seconds)[len(seconds) // 2]
   # Forward and backward take 2 and 4 operations a weight and token; the
   # embedding is a table, and attention is left out.
   passes = 8 if w.reference else 6
-  weights = sum(x.size for x in jax.tree.leaves(state.params))
+  weights = sum(x.size for x in jax.tree.leaves(update.state.params))
   if not model.tied:
     weights -= model.vocab_size * model.d_model
   flops = passes * weights * computed / median
@@ -129,35 +136,69 @@ def measure(args):
   }
 
 
-def packed(w, vocab_size, rows, shared):
-  """Random completions in packed rows.
-
-  Returns:
-    a `Batch`, and the tokens of all prompts and completions.
-  """
+def random_completions(w, vocab_size):
+  """Prompts [N, P], and C completions of the workload's lengths."""
   rng = np.random.default_rng(0)
   number = w.prompts * w.group
   lengths = np.full(number, w.new_tokens)
   if w.heavy:
     lengths = machine.lognormal_lengths(number, w.new_tokens)
   prompts = rng.integers(vocab_size, size=(w.prompts, w.prompt_tokens))
+  return prompts, [rng.integers(vocab_size, size=n) for n in lengths]
+
+
+def pack(w, prompts, completions, logprobs, rows, shared):
+  """Completions in packed rows, their advantages 1 and -1 by a coin.
+
+  Args:
+    logprobs: of each completion, [n] float32.
+
+  Returns:
+    a `Batch`, and the tokens of all prompts and completions.
+  """
+  rng = np.random.default_rng(1)
   sequences = [
     grpo.sequence(
       prompts[i // w.group],
-      rng.integers(vocab_size, size=n),
-      np.full(n, 1 / (n * number), np.float32),
+      tokens,
+      np.full(len(tokens), 1 / (len(tokens) * len(completions)), np.float32),
       rng.choice((-1.0, 1.0)),
-      np.full(n, -np.log(vocab_size), np.float32),
+      logprobs[i],
     )
-    for i, n in enumerate(lengths)
+    for i, tokens in enumerate(completions)
   ]
   batch = packing.pack(
     sequences,
     row_length=w.row_length,
     rows=rows,
     micro_batches=packing.capacity(
-      number, w.prompt_tokens + w.new_tokens, w.row_length, rows, shared
+      len(sequences), w.prompt_tokens + w.new_tokens, w.row_length, rows,
+      shared,
     ),
     shared=shared,
-  )
+  )  # fmt: skip
   return batch, int(sum(len(s.tokens) for s in sequences))
+
+
+class Update:
+  """A GRPO step of a workload, on one device.
+
+  Args:
+    w: the `Workload`. model: the `ModelConfig`. params: its parameters, also
+      those of the reference where the workload has one.
+  """
+
+  def __init__(self, w, model, params):
+    self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    optimizer = optim.OptimizerConfig()
+    self.step = grpo.update_fn(model, optimizer, self.mesh, losses.Variant())
+    self.state = learner.restart_fn(model, optimizer, self.mesh)(params)
+    self.reference = params if w.reference else None
+
+  def __call__(self, batch):
+    """Takes the step on a `Batch` of numpy arrays."""
+    self.state, metrics = self.step(
+      self.state, learner.place(batch, self.mesh), 1e-6, self.reference, 0.2,
+      0.0 if self.reference is None else 0.04, 1.0,
+    )  # fmt: skip
+    jax.block_until_ready((self.state, metrics))
