@@ -1,0 +1,121 @@
+"""However a batch is computed, its gradient is that of the plain layout."""
+
+import functools
+
+import jax
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model import random_params
+from test_shared_prompts import groups
+
+from r1jax import learner, losses, policy, sharding
+from r1jax.data import packing
+from r1jax.model import ModelConfig
+from r1jax.model.config import REMATS
+
+# Long enough for attention in blocks; the plain rows are not.
+ROW, LONGEST = 192, 48
+MODEL = {
+  remat: ModelConfig(
+    vocab_size=32, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,
+    d_ff=32, max_length=256, remat=remat,
+  )
+  for remat in REMATS
+}  # fmt: skip
+PARAMS = random_params(MODEL["none"])
+SHAPES = st.lists(
+  st.tuples(
+    st.integers(1, 24), st.lists(st.integers(1, 24), min_size=1, max_size=6)
+  ),
+  min_size=1,
+  max_size=4,
+)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def gradient(remat, chunk, mesh, params, reference, batch):
+  """Of GRPO's loss with a KL term, entropies among the metrics."""
+  model = MODEL[remat]
+
+  def logprobs(p, b):
+    return policy.logprobs(
+      model, p, b.tokens, b.positions, b.segments, b.targets,
+      prefixes=b.prefixes, trained=b.weights > 0, chunk=chunk,
+    )  # fmt: skip
+
+  def loss(p, b):
+    lp, entropy = logprobs(p, b)
+    ref, _ = jax.lax.stop_gradient(logprobs(reference, b))
+    value, metrics = losses.grpo_loss(
+      lp, b.old_logprobs, ref, b.advantages, b.weights, 0.2, 0.1
+    )
+    return value, {**metrics, "entropy": (b.weights * entropy).sum()}
+
+  with sharding.on(mesh):
+    grads, metrics = learner.accumulate(loss, params, batch)
+  return metrics, grads
+
+
+REFERENCE = jax.tree.map(lambda x: 0.9 * x, PARAMS)
+
+
+def plain(sequences):
+  """One sequence a row, its own prompt, everything kept, all logits."""
+  rows = [
+    packing.pack(
+      [s._replace(prompt=0)], row_length=LONGEST, rows=1, micro_batches=1
+    )
+    for s in sequences
+  ]
+  # As many rows for all, so that one compiled program serves them.
+  rows += [packing.pack([], row_length=LONGEST, rows=1, micro_batches=1)] * (
+    24 - len(rows)
+  )
+  batch = jax.tree.map(
+    lambda *x: np.concatenate(x, axis=1), *(r._replace(count=None) for r in rows)
+  )
+  return gradient(
+    "none", LONGEST, None, PARAMS, REFERENCE, batch._replace(count=np.int32(1))
+  )
+
+
+def equal(got, want):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5),
+    got, want,
+  )  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+  SHAPES, st.integers(0, 99), st.sampled_from(REMATS), st.booleans(),
+  st.sampled_from((7, ROW)), st.sampled_from((1, 2)),
+)  # fmt: skip
+def test_every_way_gives_the_plain_gradient(
+  shapes, seed, remat, shared, chunk, rows
+):
+  """Packed, sharing prompts, accumulated, chunked and rematerialised."""
+  sequences = groups(seed, shapes)
+  batch = packing.pack(
+    sequences, row_length=ROW, rows=rows, micro_batches=16 // rows,
+    shared=shared,
+  )  # fmt: skip
+  got = gradient(remat, chunk, None, PARAMS, REFERENCE, batch)
+  equal(got, plain(sequences))
+
+
+@settings(max_examples=4, deadline=None)
+@given(SHAPES, st.integers(0, 99))
+def test_so_does_a_mesh(shapes, seed):
+  """Eight devices: rows over four, heads over two."""
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  sequences = groups(seed, shapes)
+  batch = packing.pack(
+    sequences, row_length=ROW, rows=4, micro_batches=4, shared=True
+  )
+  got = gradient(
+    "products", 64, mesh, learner.place_params(PARAMS, mesh),
+    learner.place_params(REFERENCE, mesh), learner.place(batch, mesh),
+  )  # fmt: skip
+  equal(got, plain(sequences))
