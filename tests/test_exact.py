@@ -73,7 +73,8 @@ def plain(sequences):
     24 - len(rows)
   )
   batch = jax.tree.map(
-    lambda *x: np.concatenate(x, axis=1), *(r._replace(count=None) for r in rows)
+    lambda *x: np.concatenate(x, axis=1),
+    *(r._replace(count=None) for r in rows),
   )
   return gradient(
     "none", LONGEST, None, PARAMS, REFERENCE, batch._replace(count=np.int32(1))
