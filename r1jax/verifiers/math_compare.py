@@ -1,0 +1,218 @@
+"""Whether two expressions are the same, exactly where they are numbers."""
+
+import random
+import re
+from fractions import Fraction
+
+import math_verify
+import sympy
+
+from r1jax.verifiers.math_guard import value_at
+from r1jax.verifiers.math_numbers import LONG_DECIMAL, Number, same_number
+
+_DIGITS = 60
+_Relation = sympy.core.relational.Relational
+
+
+def same(gold, got):
+  if _is_false(got.expression) or _brackets_differ(gold, got):
+    return False
+  if _is_infinite(got.expression) and not _is_infinite(gold.expression):
+    return False
+  scale = 1
+  if gold.unit and got.unit and gold.unit != got.unit:
+    if gold.unit.dimension != got.unit.dimension:
+      return False
+    scale = got.unit.factor / gold.unit.factor
+  a, b = gold.expression, got.expression
+  if scale != 1:
+    if not (_is_number(a) and _is_number(b)):
+      return False
+    return _equal(a, b * sympy.Rational(scale.numerator, scale.denominator))
+  a, b = _as_set(a, b), _as_set(b, a)
+  answer = _equal(a, b)
+  return _library(gold, got) if answer is None else answer
+
+
+def _library(gold, got):
+  return math_verify.verify(
+    gold.parsed, got.parsed, float_rounding=12, numeric_precision=_DIGITS,
+    timeout_seconds=None,
+  )  # fmt: skip
+
+
+def _is_infinite(expression):
+  """Whether it is 1/0 or the like, which the library holds equal to all."""
+  if not isinstance(expression, sympy.Expr | sympy.Eq):
+    return False
+  if _is_number(expression):
+    expression = _exact(expression)
+  return expression.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
+
+
+def _is_false(expression):
+  """Whether an equation of numbers does not hold: 3 = 2 is no way to say 2."""
+  if isinstance(expression, sympy.And):
+    # What begins with an unknown, z = 3 + 3 = 2, is read for its end.
+    chain = not expression.free_symbols
+    return chain and any(map(_is_false, expression.args))
+  if isinstance(expression, sympy.Eq):
+    left, right = expression.args
+    if _is_number(left) and _is_number(right):
+      return not _equal(left, right)
+  return False
+
+
+_BRACES = re.compile(
+  r"(\\?)(?:left\s*\\)?\{(.*?)(?:\\right\s*)?\\?\}", re.DOTALL
+)
+_ROUND = re.compile(r"(?:\\left\s*)?\((.*)(?:\\right\s*)?\)", re.DOTALL)
+
+
+def _brackets_differ(gold, got):
+  """A set is no tuple and no interval; bare braces keep their order."""
+  for a, b in ((gold, got), (got, gold)):
+    braces, round_ = _BRACES.fullmatch(a.taken), _ROUND.fullmatch(b.taken)
+    if not (braces and round_ and "," in b.taken):
+      continue
+    bare = not braces[1]
+    return not (bare and _squeezed(braces[2]) == _squeezed(round_[1]))
+  return False
+
+
+def _squeezed(text):
+  return re.sub(r"\s+", "", text)
+
+
+def _as_set(a, b):
+  """A relation of one unknown as the set where it holds, if b is a set."""
+  if isinstance(a, sympy.Eq) and isinstance(a.rhs, sympy.Set):
+    return a.rhs  # x = [0, 1) is how the library reads "x is in" it
+  sets = sympy.Interval | sympy.Union | sympy.Complement
+  if isinstance(b, sympy.Eq):
+    b = b.rhs
+  if not isinstance(b, sets):
+    return a
+  if isinstance(a, sympy.Ne):
+    left, right = a.args
+    return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(right)).doit()
+  inequality = isinstance(a, _Relation | sympy.And)
+  if inequality and len(a.free_symbols) == 1 and not a.has(sympy.Eq):
+    x = next(iter(a.free_symbols))
+    sides = [s for r in a.atoms(_Relation) for s in r.args]
+    if all(s.is_polynomial(x) and sympy.degree(s, x) <= 2 for s in sides):
+      return a.as_set()
+  return a
+
+
+def _is_number(x):
+  return isinstance(x, sympy.Expr) and not x.free_symbols
+
+
+def _equal(a, b):
+  """Whether two expressions are the same; None where the library shall say."""
+  if isinstance(a, sympy.Tuple) and isinstance(b, sympy.Tuple):
+    return _all(a, b) if len(a) == len(b) else False
+  if isinstance(a, sympy.Interval) and isinstance(b, sympy.Interval):
+    if (a.left_open, a.right_open) != (b.left_open, b.right_open):
+      return False
+    return _all(a.args[:2], b.args[:2])
+  if isinstance(a, sympy.FiniteSet) and isinstance(b, sympy.FiniteSet):
+    return _matched(a, b)
+  if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
+    return None
+  if a.has(sympy.core.function.AppliedUndef) or b.has(
+    sympy.core.function.AppliedUndef
+  ):
+    return None
+  a, b = (_known(x, y) for x, y in ((a, b), (b, a)))
+  if _is_number(a) and _is_number(b):
+    return _equal_numbers(a, b)
+  return _equal_at_random(a, b)
+
+
+def _all(a, b):
+  answers = [_equal(x, y) for x, y in zip(a, b)]
+  if False in answers:
+    return False
+  return None if None in answers else True
+
+
+def _matched(a, b):
+  """Whether each element of one set is in the other."""
+  if not all(map(_is_number, (*a.args, *b.args))):
+    return None
+  found = [any(_equal(x, y) for y in b.args) for x in a.args]
+  back = [any(_equal(x, y) for x in a.args) for y in b.args]
+  return all(found) and all(back)
+
+
+def _known(x, other):
+  """x with i as the imaginary unit, unless it is an unknown of the other."""
+  letters = {s.name for s in x.free_symbols | other.free_symbols}
+  if letters != {"i"}:
+    return x
+  return x.subs(dict.fromkeys(x.free_symbols, sympy.I))
+
+
+def _exact(x):
+  """With every decimal as the fraction that was written, and evaluated."""
+  floats = {f: sympy.Rational(str(f)) for f in x.atoms(sympy.Float)}
+  return x.xreplace(floats).doit()
+
+
+def _equal_numbers(a, b):
+  decimal = [x.is_Float for x in (a, b)]
+  x, y = _exact(a), _exact(b)
+  if x.is_Rational and y.is_Rational:
+    if any(decimal) and not all(decimal):
+      numbers = (
+        Number(Fraction(int(v.p), int(v.q)), _significant(w) if f else None)
+        for v, w, f in ((x, a, decimal[0]), (y, b, decimal[1]))
+      )
+      return same_number(*numbers)
+    return x == y
+  if x.is_infinite or y.is_infinite:
+    return None if sympy.zoo in (x, y) else x == y
+  p, q = (sympy.N(v, _DIGITS) for v in (x, y))
+  if not (p.is_number and q.is_number) or (p + q).has(sympy.nan, sympy.zoo):
+    return None
+  if any(decimal) and not all(decimal):
+    digits = _significant(a if decimal[0] else b)
+    if digits < LONG_DECIMAL:
+      return False
+    return bool(abs(p - q) * 10 ** (digits - 1) < abs(p))
+  # Equal to sixty digits: closed forms of this size have no such neighbours.
+  return bool(abs(p - q) <= abs(p) * sympy.Float(10) ** (15 - _DIGITS))
+
+
+def _significant(x):
+  return len(re.sub(r"[.\-]", "", str(x)).strip("0"))
+
+
+def _equal_at_random(a, b):
+  """Whether two expressions agree where unknowns are given random values.
+
+  Identities hold there, and what does not hold everywhere fails somewhere of
+  six points of either sign but for a chance of about 10^-9 each.
+  """
+  unknown = sorted(a.free_symbols | b.free_symbols, key=str)
+  draw = random.Random(f"{a}|{b}")
+  a, b = _exact(a), _exact(b)
+  compared = 0
+  for _ in range(12):
+    point = {
+      x: sympy.Float(draw.randint(-(10**9), 10**9), _DIGITS) * 3 / 10**9
+      for x in unknown
+    }
+    p, q = value_at(a, point, _DIGITS), value_at(b, point, _DIGITS)
+    if p is None or q is None:
+      continue
+    size = abs(p) + abs(q)
+    if abs(p - q) > size * sympy.Float(10) ** -25:
+      # What cancels leaves noise, of which only algebra knows that it is 0.
+      return None if size < sympy.Float(10) ** -35 else False
+    compared += 1
+    if compared == 6:
+      return True
+  return True if compared >= 3 else None

@@ -1,0 +1,239 @@
+"""What keeps symbolic algebra on hostile text within bounds.
+
+Before anything is evaluated the text and then the expression are measured,
+and refused where they could explode; what is let through runs under a
+deadline that works in any thread.
+"""
+
+import contextlib
+import ctypes
+import math
+import re
+import threading
+import time
+
+import mpmath
+import sympy
+
+MAX_CHARACTERS = 1000
+MAX_DEPTH = 24
+MAX_DIGITS = 300
+MAX_NODES = 400
+# How often each may occur in a formula: comparing all pairs takes its time.
+MAX_MARKS = {
+  "=": 12, "<": 12, "\\le": 12, "|": 12, "!": 12, "/": 24, "^": 40,
+  ",": 64, "&": 64, "(": 32, "{": 64,
+}  # fmt: skip
+# Bits of any number that is ever formed: 2006! has 19,000.
+MAX_BITS = 1 << 16
+SECONDS = 0.5
+
+_COMMANDS = re.compile(
+  r"\\(?:input|include|write|read|open|def|let|csname|catcode|loop|usepackage)"
+)
+
+
+class Refused(ValueError):
+  """The text or expression is too large to be safely compared."""
+
+
+class TimedOut(BaseException):
+  """The deadline has passed; no handler of a library may swallow this."""
+
+
+def check_text(text):
+  """Raises `Refused` for text that no parser should see."""
+  if len(text) > MAX_CHARACTERS:
+    raise Refused("too long")
+  if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
+    raise Refused("too many digits")
+  if "__" in text or _COMMANDS.search(text) or "\0" in text:
+    raise Refused("no mathematics")
+  depth = most = 0
+  for c in text:
+    depth += (c in "([{") - (c in ")]}")
+    most = max(most, depth)
+  if most > MAX_DEPTH or text.count("\\sqrt") > MAX_DEPTH:
+    raise Refused("too deep")
+  for formula in re.split(r"\$|\\[()\[\]]", text):
+    if any(formula.count(mark) > most for mark, most in MAX_MARKS.items()):
+      raise Refused("too many parts")
+  # Factorials of factorials, towers: each is a large number by itself.
+  if re.search(r"!\s*[)}\]]*\s*!", text):
+    raise Refused("too large")
+
+
+def check_expression(expression):
+  """Raises `Refused` for an expression whose value could explode."""
+  for nodes, node in enumerate(sympy.preorder_traversal(expression)):
+    if nodes > MAX_NODES:
+      raise Refused("too large")
+    if isinstance(node, sympy.Sum | sympy.Product):
+      _check_range(node)
+    elif isinstance(
+      node, sympy.Integral | sympy.Derivative | sympy.Limit | sympy.ConditionSet
+    ):
+      raise Refused("not in closed form")
+  for node in sympy.preorder_traversal(expression):
+    if isinstance(node, sympy.Expr) and not node.free_symbols:
+      _log2(node)
+    elif isinstance(node, sympy.Pow) and node.exp.is_number:
+      _check_exponent(node.exp)
+
+
+def _check_exponent(exponent):
+  # (x + 1)^1000000 could be multiplied out.
+  if abs(_value(exponent)) > 1000:
+    raise Refused("too large")
+
+
+def _check_range(node):
+  for _, low, high in node.limits:
+    if not (low.is_Integer and high.is_Integer and high - low <= 200):
+      raise Refused("too many terms")
+
+
+def _value(node):
+  """A small number's float; the exponent or argument of something."""
+  if _log2(node) > 40:
+    raise Refused("too large")
+  value = sympy.N(node, 15)
+  try:
+    return float(value)
+  except TypeError:
+    return abs(complex(value))
+
+
+def _log2(node):
+  """An upper bound of log2 of |node|, a number; its bits are never formed.
+
+  Raises:
+    Refused: a part of it exceeds `MAX_BITS` bits, or is of an unknown kind.
+  """
+  if node.is_Integer:
+    bits = float(abs(int(node)).bit_length())
+  elif node.is_Rational:
+    # As large as its denominator is its inverse.
+    bits = float(max(int(abs(node.p)).bit_length(), int(node.q).bit_length()))
+  elif node.is_Float:
+    bits = abs(float(sympy.log(abs(node), 2).evalf(5))) if node else 1.0
+  elif isinstance(node, sympy.Add):
+    bits = max(map(_log2, node.args)) + math.log2(len(node.args))
+  elif isinstance(node, sympy.Mul):
+    bits = sum(map(_log2, node.args))
+  elif isinstance(node, sympy.Pow):
+    base, exponent = _log2(node.base), abs(_value(node.exp))
+    bits = max(1.0, base) * max(1.0, exponent)
+  elif isinstance(node, sympy.factorial | sympy.factorial2 | sympy.gamma):
+    n = abs(_value(node.args[0]))
+    bits = (n + 1) * math.log2(n + 2)
+  elif isinstance(node, sympy.binomial | sympy.exp):
+    bits = 2 * abs(_value(node.args[0])) + 1
+  else:
+    bits = max([1.0, *(_log2(a) for a in node.args if a.is_number)])
+  if not bits <= MAX_BITS:
+    raise Refused("too large")
+  return bits
+
+
+def value_at(node, point, digits):
+  """The number that an expression is where its unknowns have these values.
+
+  Each step is measured before it is made: with random values for unknowns
+  x^x^x is soon a number that no memory holds.
+
+  Args:
+    node: a sympy expression. point: symbol -> number.
+    digits: of every intermediate value.
+
+  Returns:
+    A number of that many digits, or None: none, infinite or too large.
+  """
+  if not node.args:
+    return point.get(node, node)
+  args = [value_at(a, point, digits) for a in node.args]
+  if None in args:
+    return None
+  if isinstance(node, sympy.Pow):
+    size = abs(_bits(args[0])) * 2.0 ** _bits(args[1])
+  elif isinstance(node, sympy.Add | sympy.Mul):
+    size = max(map(_bits, args))
+  else:
+    size = 2.0 ** max(map(_bits, args))
+  if not size <= MAX_BITS:
+    return None
+  value = node.func(*args).evalf(digits)
+  return value if value.is_number and value.is_finite else None
+
+
+def _bits(number):
+  """About log2 of |number|, between -1000 and 1000."""
+  if not number:
+    return 0.0
+  size = mpmath.mag(mpmath.mpmathify(number.evalf(15)))
+  return float(min(max(size, -1000), 1000))
+
+
+class _Watchdog:
+  """A thread that raises `TimedOut` in the threads whose time is up."""
+
+  def __init__(self):
+    self.changed = threading.Condition()
+    self.due = {}  # thread -> when, on the monotonic clock
+    self.thread = None
+
+  def watch(self, seconds):
+    with self.changed:
+      self.due[threading.get_ident()] = time.monotonic() + seconds
+      # A forked process has no thread but the one that forked.
+      if self.thread is None or not self.thread.is_alive():
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+      self.changed.notify()
+
+  def release(self):
+    thread = threading.get_ident()
+    with self.changed:
+      del self.due[thread]
+    # One that was on its way.
+    _raise_in(thread, None)
+
+  def _run(self):
+    with self.changed:
+      while True:
+        now = time.monotonic()
+        for thread, when in self.due.items():
+          if when <= now:
+            _raise_in(thread, TimedOut)
+            # Again, as a destructor may swallow it.
+            self.due[thread] = now + 0.05
+        next_due = min(self.due.values(), default=None)
+        self.changed.wait(None if next_due is None else next_due - now)
+
+
+def _raise_in(thread, exception):
+  ctypes.pythonapi.PyThreadState_SetAsyncExc(
+    ctypes.c_ulong(thread),
+    None if exception is None else ctypes.py_object(exception),
+  )
+
+
+_watchdog = _Watchdog()
+
+
+@contextlib.contextmanager
+def deadline(seconds=SECONDS):
+  """Raises `TimedOut` in this thread when the time is up; not to be nested.
+
+  An alarm would work in the main thread only. Here another thread has the
+  interpreter raise the exception between two instructions; none is raised
+  after the block.
+
+  Raises:
+    TimedOut
+  """
+  _watchdog.watch(seconds)
+  try:
+    yield
+  finally:
+    _watchdog.release()

@@ -1,0 +1,84 @@
+"""Plain numbers, which need no algebra: read and compared exactly."""
+
+import re
+from fractions import Fraction
+
+from r1jax.verifiers.math_guard import MAX_DIGITS
+
+# Digits of a decimal that may stand for a number that has no end.
+LONG_DECIMAL = 10
+
+
+class Number:
+  """A rational number, and how many significant digits it was given with."""
+
+  def __init__(self, value, digits=None):
+    self.value, self.digits = value, digits
+
+
+_POWER = re.compile(
+  r"([-+]?\d+(?:\.\d*)?)\s*(?:\\cdot|\\times|\*)\s*10\s*\^\s*"
+  r"(?:\{\s*([-+]?\d{1,3})\s*\}|(\d))"
+)
+_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
+_DECIMAL = re.compile(rf"([-+]?)\s*(?=[\d.])({_UNSIGNED})")
+_FRACTION = re.compile(
+  r"([-+]?)\s*(?:(\d+)\s*)?\\frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*"
+  r"(?:\{\s*([-+]?\d+)\s*\}|(\d))"
+)
+_RATIO = re.compile(r"([-+]?\d+)\s*/\s*([-+]?\d+)")
+
+
+def plain(text):
+  """The `Number` of a text that is one and nothing else, or None."""
+  text = text.strip().strip("$").strip()
+  if text.startswith("\\boxed{") and text.endswith("}"):
+    text = text[len("\\boxed{") : -1].strip()
+  if len(text) > MAX_DIGITS:
+    return None
+  scale = 1
+  percent = re.search(r"\\?%$", text)
+  if percent:
+    text, scale = text[: percent.start()].strip(), Fraction(1, 100)
+  if match := _POWER.fullmatch(text):
+    text, power = match[1], int(match[2] or match[3])
+    scale *= Fraction(10) ** power
+  if match := _DECIMAL.fullmatch(text):
+    return _decimal(match, scale)
+  if match := _RATIO.fullmatch(text):
+    top, bottom = int(match[1]), int(match[2])
+  elif match := _FRACTION.fullmatch(text):
+    top, bottom = int(match[3] or match[4]), int(match[5] or match[6])
+    if bottom:
+      top += int(match[2] or 0) * bottom
+    top *= -1 if match[1] == "-" else 1
+  else:
+    return None
+  return Number(Fraction(top, bottom) * scale) if bottom else None
+
+
+def _decimal(match, scale):
+  sign, digits = match.groups()
+  digits = digits.replace(",", "")
+  if not digits.strip("."):
+    return None
+  value = Fraction(digits + ("0" if digits.endswith(".") else ""))
+  value *= scale
+  significant = len(digits.replace(".", "").lstrip("0"))
+  exact = "." not in digits
+  value = -value if sign == "-" else value
+  return Number(value, None if exact else significant)
+
+
+def same_number(a, b):
+  if a.value == b.value:
+    return True
+  return _stands_for(a, b) or _stands_for(b, a)
+
+
+def _stands_for(decimal, number):
+  """Whether a long decimal is the beginning of a number without end."""
+  if (decimal.digits or 0) < LONG_DECIMAL or number.digits is not None:
+    return False
+  error = abs(decimal.value - number.value)
+  return error * 10 ** (decimal.digits - 1) < abs(number.value)
