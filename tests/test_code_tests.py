@@ -172,7 +172,7 @@ def test_limits(limits, code, expected):
   ],
 )
 def test_cpp(code, expected):
-  program = "#include <iostream>\nint main() { %s }\n" % code
+  program = f"#include <iostream>\nint main() {{ {code} }}\n"
   limits = {"cpu_seconds": 1}
   assert reason(program, DOUBLE, language="cpp", limits=limits) == expected
 

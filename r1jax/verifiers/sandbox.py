@@ -166,7 +166,11 @@ def _run(command, source, stdin, limits, forks):
   if ending == "exited":
     if "exit-code" not in info:
       raise _Failed(_last_line(err) or "bwrap ended without a word")
-    if used.ru_utime + used.ru_stime >= limits.cpu_seconds:
+    seconds = used.ru_utime + used.ru_stime
+    # The limit counts ticks of the clock, in whole seconds, and this what was
+    # used: a program may be killed a little before.
+    killed = info["exit-code"] == 128 + signal.SIGKILL
+    if seconds >= limits.cpu_seconds * (0.5 if killed else 1.0):
       ending = "timed_out"
   return Outcome(ending, info.get("exit-code", -1), out, err), info
 
