@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -195,7 +196,7 @@ def _collect(process, status, limits):
       events = ready.select(wait) if wait is None or wait > 0 else []
       if not events:
         ending = "timed_out"
-        _end(process, pieces[status])
+        _end(status, pieces[status])
       for key, _ in events:
         pipe = key.fileobj
         piece = os.read(pipe.fileno(), 65536)
@@ -208,7 +209,7 @@ def _collect(process, status, limits):
           left -= len(piece)
           if left < 0:
             ending = "too_much_output"
-            _end(process, pieces[status])
+            _end(status, pieces[status])
   # Nobody writes any longer: what stands in the pipes is what there is.
   for pipe in (process.stdout, process.stderr):
     os.set_blocking(pipe.fileno(), False)
@@ -218,12 +219,14 @@ def _collect(process, status, limits):
   return ending, *(b"".join(some) for some in pieces.values())
 
 
-def _end(process, status):
-  """Kills process 1 of the box, or bubblewrap where it is not known yet."""
-  lines = b"".join(status).splitlines()
-  child = json.loads(lines[0])["child-pid"] if lines else process.pid
-  with contextlib.suppress(ProcessLookupError):  # it ended by itself
-    os.kill(child, signal.SIGKILL)
+def _end(status, said):
+  """Kills process 1 of the box, once bubblewrap has said which that is."""
+  if not said:
+    said.append(os.read(status.fileno(), 65536))
+  child = re.search(rb'"child-pid": (\d+)', b"".join(said))
+  if child:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
+      os.kill(int(child[1]), signal.SIGKILL)
 
 
 def _file(content):
@@ -258,8 +261,9 @@ def _fixed_arguments():
   Raises:
     _Failed: there is no bubblewrap.
   """
-  arguments = [_bwrap(), "--unshare-all", "--die-with-parent", "--new-session"]
-  arguments += ["--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
+  arguments = [_bwrap(), "--unshare-all", "--unshare-user"]
+  arguments += ["--die-with-parent", "--new-session", "--as-pid-1"]
+  arguments += ["--cap-drop", "ALL", "--clearenv"]
   arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "box"]
   for path in _SYSTEM:
     if os.path.islink(path):
