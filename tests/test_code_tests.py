@@ -123,6 +123,20 @@ def test_what_a_function_prints_is_not_its_result():
   assert reason("def g(x):\n  return 2 * x\n", [test]) == "error"
 
 
+def test_deep_recursion_in_a_thread():
+  code = """
+import sys, threading
+sys.setrecursionlimit(200_000)
+threading.stack_size(1 << 27)
+def depth(n):
+  return n and 1 + max([depth(n - 1)], key=int)
+thread = threading.Thread(target=lambda: print(depth(20_000)))
+thread.start()
+thread.join()
+"""
+  assert reason(code, [{"input": "", "output": "20000"}]) == "correct"
+
+
 def test_annotations_and_classes_of_a_program():
   code = """
 from __future__ import annotations

@@ -125,6 +125,7 @@ def run(command, source, stdin, limits, *, forks=False):
 
 def _run(command, source, stdin, limits, forks):
   """`Outcome`, and what bubblewrap said of the box: a dict."""
+  fixed = _fixed_arguments()
   status, status_end = os.pipe()
   files = {"source": source, "filter": seccomp.program(forks=forks)}
   fds = {name: _file(content) for name, content in files.items()}
@@ -132,7 +133,7 @@ def _run(command, source, stdin, limits, forks):
   try:
     process = subprocess.Popen(
       [
-        *_fixed_arguments(),
+        *fixed,
         *("--size", str(limits.file_bytes), "--tmpfs", BOX, "--chdir", BOX),
         *("--perms", "0555", "--file", str(fds["source"]), SOURCE),
         *("--remount-ro", "/"),
@@ -163,7 +164,8 @@ def _run(command, source, stdin, limits, forks):
     process.returncode = 0
   info = {}
   for line in said.splitlines():
-    info |= json.loads(line)
+    with contextlib.suppress(ValueError):  # half a line, if it was killed
+      info |= json.loads(line)
   if ending == "exited":
     if "exit-code" not in info:
       raise _Failed(_last_line(err) or "bwrap ended without a word")
@@ -190,13 +192,17 @@ def _collect(process, status, limits):
     for pipe in pieces:
       ready.register(pipe, selectors.EVENT_READ)
     # bubblewrap alone holds the status pipe and waits for the program, whose
-    # end as process 1 is the end of all others: they are gone when it closes.
-    while status in (key.fileobj for key in ready.get_map().values()):
-      wait = None if ending != "exited" else deadline - time.monotonic()
-      events = ready.select(wait) if wait is None or wait > 0 else []
-      if not events:
-        ending = "timed_out"
+    # end as process 1 is the end of all others: they are gone when it closes,
+    # and what then stands in the other pipes is all that there is.
+    while True:
+      running = status in ready.get_map()
+      wait = deadline - time.monotonic() if ending == "exited" else None
+      if running and wait is not None and wait <= 0:
+        ending, wait = "timed_out", None
         _end(status, pieces[status])
+      events = ready.select(wait if running else 0)
+      if not running and not events:
+        break
       for key, _ in events:
         pipe = key.fileobj
         piece = os.read(pipe.fileno(), 65536)
@@ -204,18 +210,13 @@ def _collect(process, status, limits):
           ready.unregister(pipe)
         elif pipe is status:
           pieces[pipe].append(piece)
-        elif left > 0:
+        elif left >= 0:
           pieces[pipe].append(piece[:left])
           left -= len(piece)
-          if left < 0:
+          if left < 0 and ending == "exited":
             ending = "too_much_output"
-            _end(status, pieces[status])
-  # Nobody writes any longer: what stands in the pipes is what there is.
-  for pipe in (process.stdout, process.stderr):
-    os.set_blocking(pipe.fileno(), False)
-    while left > 0 and (piece := pipe.read(left)):
-      pieces[pipe].append(piece)
-      left -= len(piece)
+            if status in ready.get_map():
+              _end(status, pieces[status])
   return ending, *(b"".join(some) for some in pieces.values())
 
 

@@ -5,6 +5,7 @@ It lists what is forbidden, since what interpreters and compilers ask for
 differs; what Linux added after 6.0 does not exist for the program either.
 """
 
+import functools
 import platform
 import struct
 
@@ -113,6 +114,7 @@ _EPERM, _ENOSYS = 0x00050001, 0x00050026
 _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16
 
 
+@functools.cache
 def program(machine=None, *, forks=False):
   """The filter, as `bwrap --seccomp` and the kernel read it.
 
