@@ -1,0 +1,313 @@
+"""Does a program pass its tests? Each runs in a sandbox of its own.
+
+What is expected never enters a sandbox: a program that has taken over all
+that is in there can still only guess what to print.
+"""
+
+import functools
+import json
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from r1jax.errors import UserError
+from r1jax.types import Verdict
+from r1jax.verifiers import sandbox
+
+# Runs the program, calls its function and writes the result as JSON. That is
+# done by hand since to import json takes longer than all the rest. The test
+# comes as a Python literal. Only values of exactly these types are written,
+# but whatever comes out is the word of the program, not of this.
+_CALL = b"""
+import os, sys
+def text(value):
+  kind = type(value)
+  if value is None or kind is bool:
+    return {None: "null", True: "true", False: "false"}[value]
+  if kind is int or kind is float:
+    return repr(value)
+  if kind is str:
+    units = value.encode("utf-16-be", "surrogatepass").hex()
+    units = [units[i : i + 4] for i in range(0, len(units), 4)]
+    return '"' + "".join("\\\\u" + unit for unit in units) + '"'
+  if kind is list or kind is tuple:
+    return "[" + ",".join([text(item) for item in value]) + "]"
+  if kind is dict:
+    if not all(type(key) in (str, int) for key in value):
+      raise TypeError("a key is no str or int")
+    pairs = [text(str(k)) + ":" + text(v) for k, v in value.items()]
+    return "{" + ",".join(pairs) + "}"
+  raise TypeError(f"{kind} is no JSON")
+name, args = eval(sys.stdin.read())
+channel = os.dup(1)
+os.dup2(2, 1)
+module = sys.modules["program"] = type(sys)("program")
+scope = module.__dict__
+with open("/program", "rb") as file:
+  exec(compile(file.read(), "/program", "exec"), scope)
+result = text(scope[name](*args)).encode()
+while result:
+  result = result[os.write(channel, result):]
+"""
+
+
+class Language(NamedTuple):
+  """How programs of a language are run.
+
+  Attributes:
+    run: the command.
+    call: the one that calls a function of the program, or None.
+    compiler: the program that `compile` needs, or None.
+    compile: the command that writes to `sandbox.BOX`/out what is run in place
+      of the source, or None.
+  """
+
+  run: tuple
+  call: tuple | None = None
+  compiler: str | None = None
+  compile: tuple | None = None
+
+
+# To add a language: an entry. What it runs must stand below /usr.
+LANGUAGES = {
+  "python": Language(
+    run=(*sandbox.PYTHON, sandbox.SOURCE),
+    call=(*sandbox.PYTHON, "-c", _CALL.decode()),
+  ),
+  "cpp": Language(
+    run=(sandbox.SOURCE,),
+    compiler="/usr/bin/g++",
+    compile=("/usr/bin/g++", "-O2", "-std=c++17", "-x", "c++", "-o", "out"),
+  ),
+}
+_FENCES = {"python": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
+
+_COMPILING = sandbox.Limits(
+  cpu_seconds=30,
+  wall_seconds=60,
+  memory_bytes=2 << 30,
+  output_bytes=32 << 20,
+  file_bytes=64 << 20,
+)
+# What Python and the C++ library say last where memory was refused to them.
+_OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc")
+_RELATIVE = 1e-9
+
+
+def run(code, tests, limits=None, *, language="python"):
+  """Whether a program passes all tests; stops at the first that it does not.
+
+  Output is compared line by line, white space at the end of a line and empty
+  lines at the end of all apart. Results are compared as JSON: a tuple is a
+  list, a key is a string, a bool is no number, and a float equals what is
+  within 1e-9 of it, relatively.
+
+  Args:
+    code: the program. tests: list of {"input", "output"}, or of {"fn",
+      "args", "result"}, where args is a list.
+    limits: name -> number, in place of defaults of `sandbox.Limits`.
+    language: of `LANGUAGES`.
+
+  Returns:
+    `Verdict`; 1.0 or 0.0, as a share of passed tests would pay for guesses
+    (R1 v2, 2.2: correct or not). Reason "correct", "wrong", "error", "crashed",
+    "timed_out", "out_of_memory", "too_much_output" or "does_not_compile".
+
+  Raises:
+    UserError: a limit, a language or a test is not of these, or no sandbox
+      can be made here.
+  """
+  limits = _limits(limits)
+  _check(tests, language)
+  kind = LANGUAGES[language]
+  program = code.encode(errors="surrogatepass")
+  if kind.compile:
+    program = _compile(kind, program)
+    if program is None:
+      return Verdict(False, 0.0, "does_not_compile")
+  for test in tests:
+    reason = _run_test(kind, program, test, limits)
+    if reason != "correct":
+      return Verdict(False, 0.0, reason)
+  return Verdict(True, 1.0, "correct")
+
+
+def verify(problem, completion):
+  """Whether the last block of code of a completion passes the tests.
+
+  Args:
+    problem: a `Problem` whose data has `tests` and may have `language` and
+      `limits`, all as for `run`.
+    completion: the text that the policy wrote.
+
+  Returns:
+    `Verdict`; a reason of `run`, or "no_answer".
+
+  Raises:
+    UserError: as `run`.
+  """
+  data = problem.data
+  language = data.get("language", "python")
+  code = last_block(completion, language)
+  if code is None:
+    return Verdict(False, 0.0, "no_answer")
+  return run(code, data["tests"], data.get("limits"), language=language)
+
+
+def check(problem):
+  """Raises a `UserError` for data that `verify` could not use."""
+  data = problem.data
+  try:
+    _limits(data.get("limits"))
+    _check(data.get("tests"), data.get("language", "python"))
+  except UserError as error:
+    raise UserError(f"problem {problem.id}: {error}") from None
+
+
+def last_block(completion, language):
+  """The last closed fenced block after the thinking, or None.
+
+  It must be marked as of the language, or not be marked at all.
+  """
+  text = completion.rsplit("</think>", 1)[-1]
+  block, inside, mark = None, None, ""
+  for line in text.split("\n"):
+    if inside is None:
+      if match := re.match(r" {0,3}``` ?([\w+]*)\s*$", line):
+        inside, mark = [], match[1].lower()
+    elif line.strip() == "```":
+      if _FENCES.get(mark) == language or not mark:
+        block = "\n".join(inside) + "\n"
+      inside = None
+    else:
+      inside.append(line)
+  return block
+
+
+def _limits(changes):
+  changes = changes or {}
+  known = sandbox.Limits._fields
+  for name, value in changes.items():
+    if name not in known:
+      raise UserError(f'limits: "{name}" is unknown; known: {", ".join(known)}')
+    kinds = (int, type(sandbox.Limits._field_defaults[name]))
+    if type(value) not in kinds or not 0 < value < math.inf:
+      raise UserError(
+        f"limits: {name} must be {kinds[1].__name__} above 0, not {value!r}"
+      )
+  return sandbox.Limits(**changes)
+
+
+def _check(tests, language):
+  if language not in LANGUAGES:
+    raise UserError(
+      f'language "{language}" is unknown; known: {", ".join(LANGUAGES)}'
+    )
+  kind = LANGUAGES[language]
+  if kind.compiler and not shutil.which(kind.compiler):
+    raise UserError(f"language {language}: there is no {kind.compiler} here")
+  if not isinstance(tests, list) or not tests:
+    raise UserError("tests must be a list with at least one test")
+  for i, test in enumerate(tests):
+    names = set(test) if isinstance(test, Mapping) else None
+    if names == {"input", "output"}:
+      good = _is_text(test["input"]) and _is_text(test["output"])
+    elif names == {"fn", "args", "result"}:
+      if not kind.call:
+        raise UserError(f"test {i}: functions of {language} cannot be called")
+      good = (
+        isinstance(test["fn"], str)
+        and isinstance(test["args"], list)
+        and _is_json([test["args"], test["result"]])
+      )
+    else:
+      good = False
+    if not good:
+      raise UserError(
+        f"test {i} must be input and output, both text, or fn, args (a list)"
+        " and result, both JSON"
+      )
+
+
+def _is_text(value):
+  if not isinstance(value, str):
+    return False
+  try:
+    value.encode()
+  except UnicodeEncodeError:  # half of a surrogate pair
+    return False
+  return True
+
+
+def _is_json(value):
+  try:
+    return json.loads(json.dumps(value, allow_nan=False)) == value
+  except (TypeError, ValueError, RecursionError):
+    return False
+
+
+# A group's completions often hold the same program.
+@functools.lru_cache(maxsize=16)
+def _compile(kind, source):
+  """What the compiler makes of the source: bytes, or None."""
+  # What is compiled leaves the box by standard output.
+  script = f'"$@" {sandbox.SOURCE} >&2 && cat {sandbox.BOX}/out'
+  command = ("/usr/bin/sh", "-c", script, "sh", *kind.compile)
+  outcome = sandbox.run(command, source, b"", _COMPILING, forks=True)
+  done = outcome.ending == "exited" and outcome.code == 0
+  return outcome.stdout if done else None
+
+
+def _run_test(kind, program, test, limits):
+  if "fn" in test:
+    stdin, command = repr((test["fn"], test["args"])), kind.call
+  else:
+    stdin, command = test["input"], kind.run
+  outcome = sandbox.run(command, program, stdin.encode(), limits)
+  if outcome.ending != "exited":
+    return outcome.ending
+  if outcome.code:
+    if any(words in outcome.stderr[-200:] for words in _OUT_OF_MEMORY):
+      return "out_of_memory"
+    return "crashed" if outcome.code > 128 else "error"
+  if "fn" in test:
+    passed = _same_result(outcome.stdout, test["result"])
+  else:
+    passed = _lines(outcome.stdout) == _lines(test["output"].encode())
+  return "correct" if passed else "wrong"
+
+
+def _lines(output):
+  return [line.rstrip() for line in output.rstrip().split(b"\n")]
+
+
+def _same_result(text, expected):
+  try:
+    value = json.loads(text)
+  except (ValueError, RecursionError):
+    return False
+  return _same(value, expected)
+
+
+def _same(value, expected):
+  """Both are JSON; only `expected`, which is ours, bounds the depth."""
+  if isinstance(expected, list):
+    return (
+      isinstance(value, list)
+      and len(value) == len(expected)
+      and all(map(_same, value, expected))
+    )
+  if isinstance(expected, dict):
+    return (
+      isinstance(value, dict)
+      and value.keys() == expected.keys()
+      and all(_same(value[key], expected[key]) for key in expected)
+    )
+  if {type(value), type(expected)} in ({float}, {int, float}):
+    try:
+      return math.isclose(value, expected, rel_tol=_RELATIVE)
+    except OverflowError:  # a whole number beyond all floats
+      return False
+  return type(value) is type(expected) and value == expected

@@ -1,0 +1,262 @@
+"""Programs against tests: what passes, what does not, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.types import Problem, Verdict
+from r1jax.verifiers import code_tests
+
+DOUBLE = [{"input": "4\n", "output": "8\n"}, {"input": "-1", "output": "-2"}]
+needs_compiler = pytest.mark.skipif(
+  not shutil.which("/usr/bin/g++"), reason="there is no compiler"
+)
+
+
+def reason(code, tests, **kwargs):
+  verdict = code_tests.run(code, tests, **kwargs)
+  assert verdict.correct is (verdict.reason == "correct")
+  assert verdict.score == float(verdict.correct)
+  return verdict.reason
+
+
+def prints(text, expected):
+  return reason(
+    f"import sys; sys.stdout.buffer.write({text!r})",
+    [{"input": "", "output": expected}],
+  )
+
+
+def returns(expression, expected):
+  test = {"fn": "f", "args": [], "result": expected}
+  return reason(f"def f():\n  return {expression}\n", [test])
+
+
+@pytest.mark.parametrize(
+  ("code", "expected"),
+  [
+    ("print(int(input()) * 2)", "correct"),
+    ("import math\nprint(round(math.ldexp(int(input()), 1)))", "correct"),
+    ("if __name__ == '__main__': print(2 * int(input()))", "correct"),
+    # The second test fails.
+    ("print(abs(int(input())) * 2)", "wrong"),
+    ("print(8)", "wrong"),
+    ("", "wrong"),
+    # The right output, but not the right end.
+    ("print(int(input()) * 2); raise ValueError", "error"),
+    ("print(int(input()) * 2); exit(3)", "error"),
+    ("print(int(input() * 2", "error"),
+    ("import numpy", "error"),
+    ("print(input() * 2)\0", "error"),
+    ("print('\ud800')", "error"),
+  ],
+)
+def test_standard_output(code, expected):
+  assert reason(code, DOUBLE) == expected
+
+
+@pytest.mark.parametrize(
+  ("text", "expected", "verdict"),
+  [
+    (b"a  \r\nb\n\n\n", "a\nb", "correct"),
+    (b"a\nb", "a\nb  \n", "correct"),
+    (b" a\nb", "a\nb", "wrong"),
+    (b"a\n\nb", "a\nb", "wrong"),
+    (b"a b", "a  b", "wrong"),
+    (b"1.0", "1", "wrong"),
+    ("é".encode(), "é", "correct"),
+    (b"\xff\xfe", "\ufffd\ufffd", "wrong"),
+  ],
+)
+def test_how_output_is_compared(text, expected, verdict):
+  assert prints(text, expected) == verdict
+
+
+@pytest.mark.parametrize(
+  ("expression", "expected", "verdict"),
+  [
+    ("(1, [2, (3,)])", [1, [2, [3]]], "correct"),
+    ("{'a': {'b': None}, 2: ()}", {"2": [], "a": {"b": None}}, "correct"),
+    ("'\\n\"\\\\\\u00e9\\U0001f600'", '\n"\\é😀', "correct"),
+    ("-(10 ** 40)", -(10**40), "correct"),
+    ("10 ** 40 + 1", 10**40, "wrong"),
+    ("True", True, "correct"),
+    ("True", 1, "wrong"),
+    ("1", True, "wrong"),
+    ("[1, 0]", [True, False], "wrong"),
+    ("None", None, "correct"),
+    ("None", False, "wrong"),
+    ("'1'", 1, "wrong"),
+    ("2", 2.0, "correct"),
+    ("2.0", 2, "correct"),
+    # One part in 10^10, and in 10^8.
+    ("0.1 + 0.2", 0.3, "correct"),
+    ("1 + 1e-10", 1.0, "correct"),
+    ("1 + 1e-8", 1.0, "wrong"),
+    ("10 ** 400", 1.5, "wrong"),
+    ("float('inf')", 1.5, "wrong"),
+    ("[1, 2]", [1, 2, 3], "wrong"),
+    ("{'a': 1, 'b': 2}", {"a": 1}, "wrong"),
+    # Sets have no order; numbers of one's own may be equal to anything.
+    ("{1}", [1], "error"),
+    ("type('N', (int,), {})(3)", 3, "error"),
+    ("{True: 1}", {"True": 1}, "error"),
+  ],
+)
+def test_how_results_are_compared(expression, expected, verdict):
+  assert returns(expression, expected) == verdict
+
+
+def test_arguments_arrive_as_they_are():
+  args = [1, -2.5, 1e300, "é\n'\"\\", None, True, [], {"a": [{}]}, 10**50]
+  code = "def f(*args):\n  return args\n"
+  test = {"fn": "f", "args": args, "result": json.loads(json.dumps(args))}
+  assert reason(code, [test]) == "correct"
+
+
+def test_what_a_function_prints_is_not_its_result():
+  test = {"fn": "f", "args": [2], "result": 4}
+  assert reason("def f(x):\n  print(x)\n  return 2 * x\n", [test]) == "correct"
+  assert reason("def f(x):\n  print(2 * x)\n", [test]) == "wrong"
+  assert reason("def g(x):\n  return 2 * x\n", [test]) == "error"
+
+
+def test_deep_recursion_in_a_thread():
+  code = """
+import sys, threading
+sys.setrecursionlimit(200_000)
+threading.stack_size(1 << 27)
+def depth(n):
+  return n and 1 + max([depth(n - 1)], key=int)
+thread = threading.Thread(target=lambda: print(depth(20_000)))
+thread.start()
+thread.join()
+"""
+  assert reason(code, [{"input": "", "output": "20000"}]) == "correct"
+
+
+def test_annotations_and_classes_of_a_program():
+  code = """
+from __future__ import annotations
+import dataclasses
+from typing import List
+@dataclasses.dataclass
+class Pair:
+  a: int
+  b: List[int]
+def f(x):
+  return dataclasses.astuple(Pair(x, [x]))
+"""
+  assert reason(code, [{"fn": "f", "args": [1], "result": [1, [1]]}]) == (
+    "correct"
+  )
+
+
+@pytest.mark.parametrize(
+  ("limits", "code", "expected"),
+  [
+    ({"cpu_seconds": 0.5}, "while True: pass", "timed_out"),
+    ({"wall_seconds": 0.5}, "import time; time.sleep(60)", "timed_out"),
+    ({"memory_bytes": 100 << 20}, "bytes(1 << 27)", "out_of_memory"),
+    ({"memory_bytes": 300 << 20}, "bytes(1 << 27); print(8)", "correct"),
+    ({"output_bytes": 100}, "print('8' * 200)", "too_much_output"),
+    ({"file_bytes": 4096}, "open('a', 'wb').write(bytes(9999))", "error"),
+    ({"file_bytes": 8192}, "open('a', 'w').write('a'); print(8)", "correct"),
+  ],
+)
+def test_limits(limits, code, expected):
+  tests = [{"input": "4\n", "output": "8"}]
+  assert reason(code, tests, limits=limits) == expected
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+  ("code", "expected"),
+  [
+    ("int x; std::cin >> x; std::cout << 2 * x << std::endl;", "correct"),
+    ("std::cout << 8;", "wrong"),
+    ("std::cout << y;", "does_not_compile"),
+    ("throw 1;", "crashed"),
+    ("return *(volatile int*)8;", "crashed"),
+    ("for (volatile int i = 0;; i = i + 1);", "timed_out"),
+    # The optimiser leaves out an allocation that nobody looks at.
+    ("char* volatile p = new char[1ul << 40];", "out_of_memory"),
+  ],
+)
+def test_cpp(code, expected):
+  program = f"#include <iostream>\nint main() {{ {code} }}\n"
+  limits = {"cpu_seconds": 1}
+  assert reason(program, DOUBLE, language="cpp", limits=limits) == expected
+
+
+def problem(**data):
+  return Problem("p3", "code", "?", "", "en", {"tests": DOUBLE, **data})
+
+
+def block(code, mark="python"):
+  return f"```{mark}\n{code}\n```\n"
+
+
+GOOD, BAD = "print(2 * int(input()))", "print(3)"
+
+
+@pytest.mark.parametrize(
+  ("completion", "expected"),
+  [
+    (f"<think> </think> So:\n{block(GOOD)}It doubles.", "correct"),
+    (block(GOOD, ""), "correct"),
+    (block(BAD) + block(GOOD), "correct"),
+    (block(GOOD) + block(BAD), "wrong"),
+    (block(GOOD) + block("4", "text"), "correct"),
+    (f"<think> {block(GOOD)} </think> {GOOD}", "no_answer"),
+    (f"<think> {block(BAD)} </think> {block(GOOD)}", "correct"),
+    (f"```python\n{GOOD}", "no_answer"),
+    (GOOD, "no_answer"),
+    (block(GOOD, "cpp"), "no_answer"),
+    ("", "no_answer"),
+  ],
+)
+def test_the_last_block_counts(completion, expected):
+  verdict = code_tests.verify(problem(), completion)
+  correct = expected == "correct"
+  assert verdict == Verdict(correct, float(correct), expected)
+
+
+def test_many_fences_are_read_in_one_pass():
+  text = "```python\n" * 200_000
+  assert code_tests.last_block(text, "python") is None
+  assert code_tests.last_block("`" * 1_000_000, "python") is None
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    ({"tests": []}, "p3: tests must be a list with at least one"),
+    ({"tests": None}, "tests must be a list"),
+    ({"tests": [*DOUBLE, {"input": "1"}]}, "test 2 must be input and output"),
+    ({"tests": [{"input": 1, "output": ""}]}, "test 0 must be"),
+    ({"tests": [{"input": "\ud800", "output": ""}]}, "test 0 must be"),
+    ({"tests": [{"fn": "f", "args": 1, "result": 1}]}, "args .a list"),
+    ({"tests": [{"fn": "f", "args": [{1}], "result": 1}]}, "test 0"),
+    ({"tests": [{"fn": "f", "args": [], "result": {1: 2}}]}, "test 0"),
+    ({"tests": [{"fn": "f", "args": [], "result": 1e999}]}, "test 0"),
+    ({"language": "cobol"}, '"cobol" is unknown; known: python, cpp'),
+    ({"limits": {"seconds": 1}}, '"seconds" is unknown; known: cpu_seconds'),
+    ({"limits": {"cpu_seconds": 0}}, "cpu_seconds must be float above 0"),
+    ({"limits": {"memory_bytes": 1e9}}, "memory_bytes must be int above 0"),
+    ({"limits": {"threads": True}}, "threads must be int above 0"),
+  ],
+)
+def test_malformed_problems_are_refused(data, message):
+  code_tests.check(problem())
+  with pytest.raises(UserError, match=message):
+    code_tests.check(problem(**data))
+
+
+@needs_compiler
+def test_functions_of_cpp_are_refused():
+  data = {"language": "cpp", "tests": [{"fn": "f", "args": [], "result": 1}]}
+  with pytest.raises(UserError, match="functions of cpp cannot be called"):
+    code_tests.check(problem(**data))
