@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend."""
+"""The exceptions that are the user's to mend."""
 
 
 class UserError(ValueError):
@@ -6,4 +6,11 @@ class UserError(ValueError):
 
   The launcher prints it as `error: ...` and exits with status 2; a program
   that imports r1jax may catch it like any ValueError.
+  """
+
+
+class BadProblem(UserError):
+  """A problem that no answer can be held against: its own answer is unreadable.
+
+  An error where data are prepared; in training the sample is skipped.
   """

@@ -1,9 +1,30 @@
-"""Verdicts to named parts, parts to one reward."""
+"""Verdicts to named parts, parts to one reward.
 
-from r1jax import verifiers
+A phase's `rewards` maps parts to weights. Three names in it are no parts:
+
+  kinds   kind of problem -> weights that replace these for its problems
+  gates   part -> another part, without which (below 1.0) it pays nothing
+  models  part of your own -> "package.module:function", a reward model's
+          scores: (problems, summaries) -> C floats of any scale
+
+    rewards=dict(accuracy=1.0, format=0.5, gates=dict(accuracy="format"),
+                 kinds=dict(chat=dict(helpful=1.0, format=0.5)),
+                 models=dict(helpful="my_models.helpful:score"))
+"""
+
+import importlib
+
+import numpy as np
+
 from r1jax.errors import UserError
 from r1jax.types import Verdict
 from r1jax.verifiers import language, think_format
+
+# A cut completion is neither right nor well formed, whatever it says: the
+# paper is silent, and a policy must not profit from never coming to an end.
+CUT = Verdict(False, 0.0, "cut")
+# A problem whose own answer is unreadable: its group is not trained.
+SKIPPED = Verdict(False, 0.0, "bad_problem")
 
 
 def accuracy(problem, completion, verdict):
@@ -13,10 +34,13 @@ def accuracy(problem, completion, verdict):
 
 def form(problem, completion, verdict):
   """1.0 where thinking and answer stand in their tags (R1 v2, 2.2, Eq. 4)."""
-  # The template may end with an opening tag, which the policy then omits.
-  prefilled = problem.prompt.rstrip().endswith("<think>")
-  good = verdict is not CUT and think_format.well_formed(completion, prefilled)
-  return float(good)
+  good = think_format.well_formed(completion, _prefilled(problem))
+  return float(verdict is not CUT and good)
+
+
+def graded_form(problem, completion, verdict):
+  """The share of the tags that stand once and in order."""
+  return think_format.graded(completion, _prefilled(problem))
 
 
 def consistency(problem, completion, verdict):
@@ -25,41 +49,110 @@ def consistency(problem, completion, verdict):
   return language.consistency(thinking, problem.language)
 
 
-# A cut completion is neither right nor well formed, whatever it says: the
-# paper is silent, and a policy must not profit from never coming to an end.
-CUT = Verdict(False, 0.0, "cut")
+def _prefilled(problem):
+  # The template may end with an opening tag, which the policy then omits.
+  return problem.prompt.rstrip().endswith("<think>")
+
 
 # To add a part: a function (problem, completion, verdict) -> float in [0, 1].
-PARTS = {"accuracy": accuracy, "format": form, "language": consistency}
+PARTS = {
+  "accuracy": accuracy,
+  "format": form,
+  "format_graded": graded_form,
+  "language": consistency,
+}
+_RESERVED = ("kinds", "gates", "models")
 
 
-def check_weights(weights):
-  """Raises a `UserError` for a weight of a part that does not exist."""
-  for name in weights:
-    if name not in PARTS:
+def check(config):
+  """Raises a `UserError` for a name in `rewards` that means nothing."""
+  models = config.get("models", {})
+  for function in models.values():
+    _import(function)
+  known = (*PARTS, *models)
+  named = [*config, *config.get("gates", {}), *config.get("gates", {}).values()]
+  for weights in config.get("kinds", {}).values():
+    named += weights
+  for name in named:
+    if name not in known and name not in _RESERVED:
       raise UserError(
-        f'rewards: "{name}" is unknown; known: {", ".join(PARTS)}'
+        f'rewards: "{name}" is unknown; known: {", ".join(known)}'
       )
 
 
-def score(problem, completion, weights, *, ended):
-  """The parts of a completion's reward and their weighted sum.
+def score(problems, completions, verdicts, config):
+  """The parts of completions' rewards and their weighted sums.
 
   Args:
-    problem: the `Problem`. completion: what the policy wrote.
-    weights: part -> weight; a part without one is reported, not rewarded.
-    ended: False for a completion that was cut.
+    problems: C of them, one for each completion. completions: C texts.
+    verdicts: C; `CUT` for what did not end.
+    config: part -> weight, see above; a part without a weight is reported,
+      not rewarded.
 
   Returns:
-    dict: "reward", each of `PARTS` in [0, 1], and the verifier's "reason".
+    C dicts: "reward"; each of `PARTS` in [0, 1]; of a model's parts the score
+    itself, which is standardised over the completions that have a weight for
+    it before it is weighted (its scale means nothing); and "reason".
 
   Raises:
-    UserError: a weight names no part, or a problem no verifier.
+    UserError: a name is unknown, or a model's scores are not C.
   """
-  check_weights(weights)
-  verdict = verifiers.verify(problem, completion) if ended else CUT
-  parts = {
-    name: part(problem, completion, verdict) for name, part in PARTS.items()
-  }
-  reward = sum(weight * parts[name] for name, weight in weights.items())
-  return {"reward": reward, **parts, "reason": verdict.reason}
+  check(config)
+  rows = [
+    {name: part(*each) for name, part in PARTS.items()}
+    for each in zip(problems, completions, verdicts)
+  ]
+  paid = [dict(row) for row in rows]
+  weights = [_weights(problem, config) for problem in problems]
+  for name, function in config.get("models", {}).items():
+    of = [i for i, w in enumerate(weights) if w.get(name)]
+    scores = _model_scores(
+      function, [problems[i] for i in of], [completions[i] for i in of]
+    )
+    spread = scores.std() if len(of) else 0.0
+    for i, value in zip(of, scores):
+      rows[i][name] = float(value)
+      gap = value - scores.mean()
+      paid[i][name] = float(gap / spread) if spread > 0 else 0.0
+  for row, values, w, verdict in zip(rows, paid, weights, verdicts):
+    row["reward"] = sum(
+      weight * values[name]
+      for name, weight in w.items()
+      if _is_open(name, row, config)
+    )
+    row["reason"] = verdict.reason
+  return rows
+
+
+def _weights(problem, config):
+  weights = config.get("kinds", {}).get(problem.kind, config)
+  return {k: v for k, v in weights.items() if k not in _RESERVED}
+
+
+def _is_open(name, row, config):
+  gate = config.get("gates", {}).get(name)
+  return gate is None or row[gate] >= 1.0
+
+
+def _import(function):
+  name, _, attribute = function.partition(":")
+  try:
+    return getattr(importlib.import_module(name), attribute)
+  except (ImportError, AttributeError, ValueError) as e:
+    raise UserError(
+      f'rewards.models: "{function}" cannot be imported: {e}'
+    ) from None
+
+
+def _model_scores(function, problems, completions):
+  """What a reward model says of summaries; it never sees the thinking."""
+  if not problems:
+    return np.zeros(0)
+  summaries = [text.rsplit("</think>", 1)[-1] for text in completions]
+  scores = np.asarray(_import(function)(problems, summaries), float)
+  if scores.shape != (len(problems),) or not np.isfinite(scores).all():
+    raise UserError(
+      f'rewards.models: "{function}" returned {scores.shape} for'
+      f" {len(problems)} completions, or what is not finite"
+    )
+  return scores

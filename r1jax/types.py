@@ -12,11 +12,15 @@ Axes, the same letter everywhere:
   H  query heads, K key/value heads, D dimensions of a head
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
+if TYPE_CHECKING:
+  # Verifiers' worker processes need these words, but no JAX.
+  import jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Problem:
 
   Attributes:
     id: unique within its data set.
-    kind: names the verifier in `r1jax.verifiers.VERIFIERS`.
+    kind: names the verifier, see `r1jax.verifiers.find`.
     prompt: all the text that the policy sees, template applied.
     answer: one right answer, for people and for cold starts.
     language: ISO 639-1 code of the question, "en" or "zh".

@@ -9,7 +9,7 @@ from hf_files import write_tokenizer
 from r1jax import hf, sampler
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig
-from tools.bench import iteration, learner
+from tools.bench import iteration, learner, verifiers
 from tools.bench import sampler as bench
 from tools.bench.__main__ import main
 
@@ -124,3 +124,18 @@ def test_a_line_of_the_iteration(workload, directory, capsys):
   # The median of sums and the sum of medians: of two, they are the same.
   assert parts == pytest.approx(sum(row["seconds"]) / 2, abs=0.01)
   assert row["tokens"] == 6 * 16 or workload == "heavy_tail"
+
+
+@pytest.mark.parametrize("workload", verifiers.WORKLOADS)
+def test_verifiers(workload, capsys):
+  main(
+    ["verifiers", f"--workload={workload}", "--samples=8", "--workers=1",
+     "--repeats=1"]
+  )  # fmt: skip
+  row = json.loads(capsys.readouterr().out)
+  assert row["workload"] == workload and row["workers"] == 1
+  assert row["verdicts_per_s"] == pytest.approx(
+    8 / row["seconds"][0], rel=0.4  # seconds are rounded
+  )
+  # Every second symbolic one and program is wrong by one.
+  assert row["correct"] == 0.5 or workload == "numeric"

@@ -203,7 +203,8 @@ def test_cold_start_is_clean(problems):
   longest = 0
   for problem, text in documents(problems, countdown.cold_start, 500):
     longest = max(longest, len(tries_of(problem, text)))
-    score = rewards.score(problem, text, weights, ended=True)
+    verdict = verify(problem, text)
+    (score,) = rewards.score([problem], [text], [verdict], weights)
     assert score["reward"] == 3.0
   assert 4 < longest <= 8
 

@@ -1,5 +1,7 @@
 """reasoning-gym's problems, and their verdicts beside its own scorers."""
 
+import time
+
 import pytest
 import reasoning_gym
 from hf_files import write_tokenizer
@@ -84,7 +86,7 @@ def test_exact(body, reason):
   ("datasets", "message"),
   [
     ({}, "task.datasets is empty"),
-    ({"countdown": {}}, "countdown has no unique answers; known:.*chain_sum"),
+    ({"composite": {}}, "composite is unknown; known:.*chain_sum"),
     ({"chainsum": {}}, "chainsum is unknown; known:.*chain_sum"),
     ({"chain_sum": {"digits": 3}}, "chain_sum:.*digits"),
     ({"chain_sum": {"min_terms": 9}}, "task.datasets.chain_sum: "),
@@ -146,3 +148,15 @@ def test_no_shots(tmp_path):
   )
   found = sources.problems(task, Io(tmp_path), None)
   assert found["train"][0].prompt.endswith("=")
+
+
+def test_a_data_set_that_makes_all_entries_beforehand_is_quick():
+  begin = time.perf_counter()
+  found = gym.make_problems({"acre": {}, "word_ladder": {}}, 0, 4, 2, 0)
+  assert time.perf_counter() - begin < 20
+  assert [p.kind for p in found["test"]] == ["exact", "logic"]
+
+
+def test_answers_to_show_must_exist():
+  with pytest.raises(UserError, match="rush_hour.*without answers.*shots=0"):
+    gym.make_problems({"rush_hour": {}}, 0, 4, 2, 1)

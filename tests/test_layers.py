@@ -13,6 +13,7 @@ LAYERS = (
   ("r1jax.errors", "r1jax.types"),
   ("r1jax.losses", "r1jax.verifiers", "r1jax.sharding", "r1jax.draws"),
   (
+    "r1jax.judges",
     "r1jax.rewards",
     "r1jax.model",
     "r1jax.chat_template",

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import evaluate as metrics
-from r1jax import learner, losses, policy, sampler
+from r1jax import learner, losses, policy, rewards, sampler
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
+from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.rollout import Scored
 from r1jax.tokenizer import WordTokenizer
 from r1jax.types import Example, Problem, Rollout
@@ -398,7 +399,7 @@ def rewarded(name, rewards):
   return Scored(
     [f"{name}{i}" for i in range(n)], [np.array([i]) for i in range(n)],
     rollout, [f"{name}{i}" for i in range(2 * n)],
-    [{"reward": r} for r in np.ravel(rewards)], 1.0,
+    [{"reward": r, "reason": "wrong"} for r in np.ravel(rewards)], 1.0,
   )  # fmt: skip
 
 
@@ -501,3 +502,42 @@ def test_a_correction_with_and_without_its_own_pass(rollout, passed):
   want = -0.9 * (batch.weights * batch.advantages).sum()
   assert losses_of["truncate"] == pytest.approx(want, rel=1e-3)
   assert losses_of["mask"] == 0
+
+
+def test_a_problem_that_cannot_be_judged_trains_nothing():
+  """Though its rewards differ: the form still pays, and the answer is lost."""
+  scored = rewarded("a", [[1.0, 0.0], [1.0, 0.0]])
+  scored.scores[1]["reason"] = rewards.SKIPPED.reason
+  s = types.SimpleNamespace(variant=losses.Variant())
+  advantages = grpo.advantages_of(s, config(overlong=0), scored)
+  assert (advantages[0] == 0).all() and (advantages[1] != 0).all()
+
+
+def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
+  """Of kinds that are judged by other processes, while others are sampled."""
+  texts = ["\\boxed{2}", "\\boxed{3}", "\\boxed{1+1}", "\\boxed{2}"]
+  problems = [
+    Problem("0", "math", "a", "2", "en", {}),
+    Problem("1", "math", "b", "\\frac{", "en", {}),
+  ]
+
+  def generate(s, c, params, problems, group, key, temperature, on_finished):
+    rollout = Rollout(
+      np.arange(4)[:, None], np.zeros((4, 1)), np.ones(4, int),
+      np.array([True, True, False, True]),
+    )  # fmt: skip
+    for i in (3, 1, 0, 2):  # as they end
+      on_finished([i], jax.tree.map(lambda x: x[[i]], rollout))
+    return [np.zeros(1)] * 2, rollout
+
+  monkeypatch.setattr(rollout_lib, "generate", generate)
+  s = types.SimpleNamespace(
+    tokenizer=types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
+  )
+  scored = rollout_lib.sample_and_score(
+    s, config(), None, problems, 2, None, 1.0, {"accuracy": 1.0}
+  )
+  reasons = [row["reason"] for row in scored.scores]
+  assert reasons == ["correct", "wrong", "cut", "bad_problem"]
+  assert scored.reward.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+  assert scored.judged.tolist() == [True, False]

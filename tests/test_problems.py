@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
+from r1jax import verifiers
 from r1jax.data import jsonl
 from r1jax.data import problems as lib
 from r1jax.errors import UserError
-from r1jax.types import Example, Problem
+from r1jax.types import Example, Problem, Verdict
 
 
 def make(count, name="p"):
@@ -245,3 +246,36 @@ def test_a_problem_without_id_gets_its_line(tmp_path):
   jsonl.write_jsonl(tmp_path / "x.jsonl", rows)
   ids = [p.id for p in jsonl.read_problems(tmp_path / "x.jsonl")]
   assert ids == ["x.jsonl:1", "x.jsonl:2"]
+
+
+def right(problem, completion):
+  """A verifier of one's own."""
+  return Verdict("yes" in completion, float("yes" in completion), "said")
+
+
+def test_kinds_of_ones_own(tmp_path):
+  row = dict(
+    kind="polite", prompt="?", answer="yes", language="en", data={}
+  )  # fmt: skip
+  jsonl.write_jsonl(tmp_path / "x.jsonl", [row])
+  kinds = {"polite": f"{__name__}:right"}
+  (problem,) = jsonl.read_problems(tmp_path / "x.jsonl", kinds)
+  assert verifiers.verify(problem, "oh yes").correct
+  with pytest.raises(UserError, match='x.jsonl:1: .*"polite" has no verifier'):
+    jsonl.read_problems(tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize(
+  ("row", "message"),
+  [
+    (dict(kind="math", answer="\\frac{"), "x.jsonl:1: .*frac.*cannot be read"),
+    (dict(kind="choice", answer="Q"), "x.jsonl:1: .*none of the letters"),
+    (dict(kind="code", answer="", data={"tests": []}), "x.jsonl:1: .*tests"),
+    (dict(kind="logic", answer="1"), 'x.jsonl:1: .*no "dataset"'),
+  ],
+)
+def test_gold_that_cannot_be_judged_is_told_beforehand(tmp_path, row, message):
+  whole = dict(prompt="?", language="en", data={}) | row
+  jsonl.write_jsonl(tmp_path / "x.jsonl", [whole])
+  with pytest.raises(UserError, match=message):
+    jsonl.read_problems(tmp_path / "x.jsonl")

@@ -1,8 +1,9 @@
-"""Rewards: parts, weights, cut completions."""
+"""Rewards: parts, weights, gates, kinds, reward models, cut completions."""
 
+import numpy as np
 import pytest
 
-from r1jax import rewards
+from r1jax import rewards, verifiers
 from r1jax.errors import UserError
 from r1jax.types import Problem
 
@@ -12,16 +13,23 @@ GOOD = (
 WEIGHTS = {"accuracy": 1.0, "format": 0.5, "language": 0.25}
 
 
-def problem(language="en", prompt="?"):
+def problem(language="en", prompt="?", kind="countdown"):
   data = {"numbers": [3, 7, 8], "target": 29}
-  return Problem("p", "countdown", prompt, "", language, data)
+  return Problem("p", kind, prompt, "", language, data)
+
+
+def score(p, completion, config, cut=False):
+  verdict = rewards.CUT if cut else verifiers.verify(p, completion)
+  (row,) = rewards.score([p], [completion], [verdict], config)
+  return row
 
 
 def test_all_parts():
-  assert rewards.score(problem(), GOOD, WEIGHTS, ended=True) == {
+  assert score(problem(), GOOD, WEIGHTS) == {
     "reward": 1.75,
     "accuracy": 1.0,
     "format": 1.0,
+    "format_graded": 1.0,
     "language": 1.0,
     "reason": "correct",
   }
@@ -29,7 +37,7 @@ def test_all_parts():
 
 def test_parts_are_independent():
   def parts(completion, **kwargs):
-    s = rewards.score(problem(**kwargs), completion, {}, ended=True)
+    s = score(problem(**kwargs), completion, {})
     return s["accuracy"], s["format"], s["language"], s["reason"]
 
   assert parts(GOOD, language="zh") == (1.0, 1.0, 0.0, "correct")
@@ -42,45 +50,103 @@ def test_parts_are_independent():
 
 def test_only_weighted_parts_are_rewarded():
   # Everything is reported; nothing without a weight is paid for.
-  score = rewards.score(problem("zh"), GOOD, {"accuracy": 2.0}, ended=True)
-  assert score["reward"] == 2.0 and score["format"] == 1.0
-  assert rewards.score(problem(), GOOD, {}, ended=True)["reward"] == 0
+  row = score(problem("zh"), GOOD, {"accuracy": 2.0})
+  assert row["reward"] == 2.0 and row["format"] == 1.0
+  assert score(problem(), GOOD, {})["reward"] == 0
 
 
 def test_length_and_reflection_earn_nothing():
   longer = GOOD.replace("try", "try 3 + 7 = 10 + 8 = 18 wrong wait try " * 3, 1)
-  assert rewards.score(problem(), longer, WEIGHTS, ended=True)["reward"] == 1.75
+  assert score(problem(), longer, WEIGHTS)["reward"] == 1.75
 
 
 def test_a_cut_completion_is_neither_right_nor_well_formed():
-  score = rewards.score(problem(), GOOD, WEIGHTS, ended=False)
-  assert score == {
-    "reward": 0.25,
-    "accuracy": 0.0,
-    "format": 0.0,
-    "language": 1.0,
-    "reason": "cut",
-  }
+  row = score(problem(), GOOD, WEIGHTS, cut=True)
+  assert row["reward"] == 0.25 and row["reason"] == "cut"
+  assert (row["accuracy"], row["format"], row["language"]) == (0.0, 0.0, 1.0)
 
 
 def test_the_prompt_may_open_the_thinking():
   rest = GOOD.removeprefix("<think>")
   opened = problem(prompt="User : ? Assistant : <think>\n")
-  assert rewards.score(opened, rest, {}, ended=True)["format"] == 1.0
-  assert rewards.score(opened, GOOD, {}, ended=True)["format"] == 0.0
-  assert rewards.score(problem(), rest, {}, ended=True)["format"] == 0.0
+  for part in ("format", "format_graded"):
+    assert score(opened, rest, {})[part] == 1.0
+  assert score(opened, GOOD, {})["format"] == 0.0
+  assert score(problem(), rest, {})["format"] == 0.0
+  assert score(problem(), rest, {})["format_graded"] == 0.75
 
 
-def test_unknown_part_is_named():
-  with pytest.raises(
-    UserError, match='"lenght" is unknown; known: accuracy, format, language'
-  ):
-    rewards.score(problem(), GOOD, {"lenght": 1.0}, ended=True)
+def test_a_gate_shuts_a_part():
+  config = {"accuracy": 1.0, "language": 0.5, "gates": {"accuracy": "format"}}
+  assert score(problem(), GOOD, config)["reward"] == 1.5
+  row = score(problem(), GOOD.replace("<think>", ""), config)
+  assert row["accuracy"] == 1.0 and row["reward"] == 0.5
+
+
+def test_kinds_have_weights_of_their_own():
+  config = {"accuracy": 1.0, "kinds": {"countdown": {"format": 2.0}}}
+  assert score(problem(), GOOD, config)["reward"] == 2.0
+  other = problem(kind="open")
+  assert score(other, GOOD, config)["reward"] == 0.0
+  assert score(other, GOOD, {"format": 1.0})["reward"] == 1.0
+
+
+def letters(problems, summaries):
+  """A reward model for tests: the longer the summary the better."""
+  assert not any("<think>" in s or "try" in s for s in summaries)
+  return [100.0 + len(s) for s in summaries]
+
+
+def test_a_reward_model_sees_summaries_and_has_no_scale():
+  summaries = ["", "a", "aaaa", "aa"]
+  texts = [f"<think> try </think>{s}" for s in summaries]
+  problems = [problem(kind="open")] * 3 + [problem()]
+  config = {
+    "accuracy": 1.0,
+    "kinds": {"open": {"helpful": 0.5}},
+    "models": {"helpful": f"{__name__}:letters"},
+  }
+  verdicts = [verifiers.verify(p, t) for p, t in zip(problems, texts)]
+  rows = rewards.score(problems, texts, verdicts, config)
+  # By hand: scores 100, 101, 104 of the three that are asked about.
+  assert [row.get("helpful") for row in rows] == [100.0, 101.0, 104.0, None]
+  lengths = np.array([0, 1, 4])
+  want = 0.5 * (lengths - 5 / 3) / np.sqrt(26 / 9)
+  np.testing.assert_allclose([r["reward"] for r in rows[:3]], want, rtol=1e-6)
+  assert rows[3]["reward"] == 0.0
+  # All alike tell nothing.
+  same = rewards.score(problems[:2], texts[1:2] * 2, verdicts[:2], config)
+  assert [row["reward"] for row in same] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
+    ({"lenght": 1.0}, '"lenght" is unknown; known: accuracy, format'),
+    ({"gates": {"accuracy": "form"}}, '"form" is unknown'),
+    ({"kinds": {"math": {"acuracy": 1.0}}}, '"acuracy" is unknown'),
+    ({"models": {"rm": "nowhere:score"}}, "nowhere:score.*cannot be imported"),
+    ({"models": {"rm": f"{__name__}:nothing"}}, "cannot be imported"),
+  ],
+)
+def test_unknown_names_are_told(config, message):
+  with pytest.raises(UserError, match=message):
+    score(problem(), GOOD, config)
+
+
+def test_a_model_must_score_each():
+  config = {"rm": 1.0, "models": {"rm": f"{__name__}:too_few"}}
+  with pytest.raises(UserError, match="too_few.*returned"):
+    score(problem(), GOOD, config)
+
+
+def too_few(problems, summaries):
+  return []
 
 
 def test_a_part_of_ones_own(monkeypatch):
   monkeypatch.setitem(
     rewards.PARTS, "brief", lambda problem, text, verdict: float(len(text) < 9)
   )
-  score = rewards.score(problem(), "short", {"brief": 3.0}, ended=True)
-  assert score["brief"] == 1.0 and score["reward"] == 3.0
+  row = score(problem(), "short", {"brief": 3.0})
+  assert row["brief"] == 1.0 and row["reward"] == 3.0

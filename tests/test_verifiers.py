@@ -3,6 +3,7 @@
 import ast
 import itertools
 import random
+import time
 from fractions import Fraction
 
 import pytest
@@ -11,8 +12,9 @@ from r1jax.data import countdown as task
 from r1jax.errors import UserError
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers import (
-  VERIFIERS,
+  check,
   countdown,
+  final_answer,
   language,
   repetition,
   think_format,
@@ -216,14 +218,22 @@ def test_final_answer_is_what_a_vote_counts():
 
 def test_unknown_kind_is_named():
   p = Problem("p7", "sudoku", "", "", "en", {})
-  with pytest.raises(UserError, match='p7: kind "sudoku".*known: countdown'):
+  with pytest.raises(UserError, match='p7: kind "sudoku".*known: .*countdown'):
     verify(p, "")
 
 
-def test_a_verifier_of_ones_own(monkeypatch):
-  said = Verdict(True, 1.0, "correct")
-  monkeypatch.setitem(VERIFIERS, "mine", lambda problem, completion: said)
-  assert verify(Problem("p", "mine", "", "", "en", {}), "") is said
+def mine(problem, completion):
+  return Verdict(True, 1.0, "correct")
+
+
+def test_a_verifier_of_ones_own():
+  own = Problem("p", f"{__name__}:mine", "", "", "en", {})
+  assert verify(own, "").correct
+  assert final_answer(own, "<answer> 3 </answer>") == "3"
+  check(own)
+  for kind in (f"{__name__}:yours", "nowhere:mine"):
+    with pytest.raises(UserError, match=f"p8: .*{kind}.*imported"):
+      verify(Problem("p8", kind, "", "", "en", {}), "")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +298,8 @@ def test_parts(completion, thinking, answer):
     # No language: numbers, operators, tags, code and formulas.
     ("wait <b> `试 错` $试$ ```\n错\n``` 12", 1.0, 0.0),
     ("да try", 0.5, 0.0),
-    ("かな 试", 0.0, 0.5),
+    ("かな 试", 0.0, 1 / 3),
+    ("try \\(试 错\\) \\[错\\] wait \\( 错", 2 / 3, 1 / 3),
     ("3 * 7 = 21", 0.0, 0.0),
     ("", 0.0, 0.0),
   ],
@@ -298,8 +309,45 @@ def test_language(text, in_english, in_chinese):
   assert language.consistency(text, "zh") == pytest.approx(in_chinese)
 
 
+@pytest.mark.parametrize(
+  ("code", "text", "share"),
+  [
+    ("ja", "漢字とカナ go", 5 / 6),
+    ("ko", "한국어 go 漢", 3 / 5),
+    ("ru", "да нет go", 2 / 3),
+    ("fr", "été là 试", 2 / 3),
+    ("en", "été go", 1 / 2),
+    ("ar", "نعم go", 1 / 2),
+    ("hi", "हाँ", 1.0),
+  ],
+)
+def test_languages_by_script(code, text, share):
+  assert language.consistency(text, code) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("piece", ["\\(", "$$", "`", "```", "$", "\\[a"])
+def test_open_brackets_take_no_time(piece):
+  begin = time.perf_counter()
+  language.consistency(piece * 20_001, "en")
+  assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize(
+  ("text", "share"),
+  [
+    ("<think>a</think><answer>b</answer>", 1.0),
+    ("<think>a</think>b", 0.5),
+    ("<think>a<think></think><answer>b</answer>", 0.75),
+    ("<answer>b</answer><think>a</think>", 0.5),
+    ("a", 0.0),
+  ],
+)
+def test_graded_form(text, share):
+  assert think_format.graded(text) == share
+
+
 def test_unknown_language_is_named():
-  with pytest.raises(UserError, match='"xx" is unknown; known: en, zh'):
+  with pytest.raises(UserError, match='"xx" is unknown; known: en, .*zh'):
     language.consistency("a", "xx")
 
 
@@ -309,3 +357,5 @@ def test_repetition():
   # Bigrams ab ba ab ba: two of four stood before.
   assert repetition.share("a b a b a", n=2) == 0.5
   assert repetition.share("x " * 103) == pytest.approx(0.99)
+  # Eight Han characters are eight words: 天天天天 stands twice.
+  assert repetition.share("天" * 5) == 0.5

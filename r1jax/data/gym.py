@@ -1,10 +1,13 @@
-"""Problems of reasoning-gym whose answers can be written in one way only.
+"""Problems of reasoning-gym, any of its data sets.
 
-Its scorers are not used: some of them evaluate what a model wrote, many pay
-for near misses. These answers are compared as text (`verifiers.exact`).
+Where an answer can be written in one way only it is compared as text, kind
+"exact"; countdown has a verifier of ours; of all others the library's scorer
+is asked, kind "logic".
 """
 
+import functools
 import itertools
+import json
 
 from r1jax.errors import UserError
 from r1jax.types import Problem
@@ -18,6 +21,13 @@ UNIQUE = frozenset(
     "family_relationships", "products", "spell_backward", "word_sorting",
   )
 )  # fmt: skip
+# Data sets whose entries come without an answer.
+UNANSWERED = frozenset(
+  ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
+)
+# Entries that a data set can be asked for, where that is not boundless: those
+# that make all of them beforehand, or have a limit of their own.
+SIZES = {"acre": 10_000, "word_ladder": 20_000}
 # Repetitions in a row after which a data set has no more to give.
 PATIENCE = 1000
 
@@ -31,12 +41,13 @@ def make_problems(datasets, seed, train, test, shots):
     shots: how many more of each data set, to show in prompts.
 
   Returns:
-    dict of "shots" (if any), "test" and "train", lists of `Problem` of kind
-    "exact"; the prompt is the bare question, data has "dataset".
+    dict of "shots" (if any), "test" and "train", lists of `Problem`; the
+    prompt is the bare question, data has "dataset" and what the verifier
+    needs.
 
   Raises:
-    UserError: a data set is unknown, has several right answers to a question
-      or fewer questions than are asked for, or a parameter does not suit it.
+    UserError: a data set is unknown or has fewer questions than are asked
+      for, a parameter does not suit it, or there is no answer to show.
   """
   if not datasets:
     raise UserError("task.datasets is empty; name at least one, NAME=dict()")
@@ -44,6 +55,12 @@ def make_problems(datasets, seed, train, test, shots):
     _distinct(name, dict(parameters), seed)
     for name, parameters in datasets.items()
   ]
+  for name in datasets if shots else ():
+    if name in UNANSWERED:
+      raise UserError(
+        f"task.datasets.{name}: its problems come without answers to show;"
+        " set task.shots=0"
+      )
   turns = (p for group in zip(*streams) for p in group)
   sizes = {"shots": shots * len(streams), "test": test, "train": train}
   # A set on disk has no empty splits.
@@ -51,48 +68,74 @@ def make_problems(datasets, seed, train, test, shots):
 
 
 def _distinct(name, parameters, seed):
-  """Yields the problems of a data set without end."""
+  """Yields the problems of a data set; a `UserError` where it ends."""
   source = _dataset(name, parameters, seed)
   seen, last = set(), 0
-  for i in itertools.count():
+  for i in range(len(source)):
     entry = source[i]
     if entry["question"] not in seen:
       seen.add(entry["question"])
       last = i
-      yield Problem(
-        id=f"{name}-{i}",
-        kind="exact",
-        prompt=entry["question"],
-        answer=str(entry["answer"]),
-        language="en",
-        data={"dataset": name},
-      )
+      yield _problem(name, parameters, i, entry)
     elif i - last > PATIENCE:
-      raise UserError(
-        f"task.datasets.{name}: it has no more than {len(seen)} different"
-        " questions with these parameters; ask for fewer, or widen them"
-      )
+      break
+  raise UserError(
+    f"task.datasets.{name}: it has no more than {len(seen)} different"
+    " questions with these parameters; ask for fewer, or widen them"
+  )
+
+
+def _problem(name, parameters, i, entry):
+  data = {"dataset": name}
+  kind = "exact" if name in _unique() else "logic"
+  if name == "countdown":
+    kind = "countdown"
+    metadata = entry["metadata"]
+    data |= {"numbers": metadata["numbers"], "target": metadata["target"]}
+  elif kind == "logic":
+    metadata = json.loads(json.dumps(entry["metadata"], default=str))
+    data |= {"parameters": parameters, "metadata": metadata}
+  answer = entry["answer"]
+  return Problem(
+    id=f"{name}-{i}",
+    kind=kind,
+    prompt=entry["question"],
+    answer="" if answer is None else str(answer),
+    language="en",
+    data=data,
+  )
+
+
+@functools.cache
+def _unique():
+  """The data sets whose answers are compared as text."""
+  from reasoning_gym.dataset import ProceduralDataset
+  from reasoning_gym.factory import DATASETS
+
+  default = ProceduralDataset.score_answer
+  return UNIQUE | {
+    name for name, (cls, _) in DATASETS.items() if cls.score_answer is default
+  }
 
 
 def _dataset(name, parameters, seed):
   # Slow to import, and only the first run needs it.
   import reasoning_gym
-  from reasoning_gym.dataset import ProceduralDataset
   from reasoning_gym.factory import DATASETS
 
-  default = ProceduralDataset.score_answer
-  known = {n for n, (cls, _) in DATASETS.items() if cls.score_answer is default}
-  known |= UNIQUE
+  known = sorted(DATASETS.keys() - {"composite"})
   if name not in known:
-    fault = "has no unique answers" if name in DATASETS else "is unknown"
     raise UserError(
-      f"task.datasets: {name} {fault}; known: {', '.join(sorted(known))}"
+      f"task.datasets: {name} is unknown; known: {', '.join(known)}"
     )
   try:
     # Entry i is drawn from seed + i: neighbouring seeds would share nearly
     # all of their problems. The size is a bound, not a cost.
     return reasoning_gym.create_dataset(
-      name, seed=seed * 10**6, size=10**6, **parameters
+      name,
+      seed=seed * 10**6,
+      size=SIZES.get(name, 10**6),
+      **parameters,
     )
   except (AssertionError, TypeError, ValueError) as e:
     raise UserError(f"task.datasets.{name}: {e}") from None

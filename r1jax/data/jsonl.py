@@ -102,12 +102,14 @@ def read_examples(path):
   ]
 
 
-def read_problems(path):
+def read_problems(path, kinds=None):
   """A file of problems of one's own, each checked by its verifier.
 
   Args:
     path: of a file with the fields of `Problem`: `kind`, `prompt`, `answer`,
       `language`, `data` and, optionally, `id`.
+    kinds: kind as written in the file -> what names its verifier, as
+      "package.module:function"; see `verifiers.find`.
 
   Returns:
     list of `Problem`.
@@ -130,6 +132,8 @@ def read_problems(path):
         f'{where}: the id "{problem.id}" is also at {seen[problem.id]}'
       )
     seen[problem.id] = where
+    kind = (kinds or {}).get(problem.kind, problem.kind)
+    problem = dataclasses.replace(problem, kind=kind)
     _check(where, problem)
     problems.append(problem)
   return problems
@@ -149,8 +153,11 @@ def _fields(where, row, **types):
 
 
 def _check(where, problem):
-  """Lets the verifier judge the file's own answer: it must pass."""
+  """Lets the verifier judge the file's own answer, if any: it must pass."""
   try:
+    verifiers.check(problem)
+    if not problem.answer:
+      return  # to be judged by tests, or by none
     verdict = verifiers.verify(
       problem, f"<think> </think> <answer> {problem.answer} </answer>"
     )

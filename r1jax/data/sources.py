@@ -56,9 +56,11 @@ def problems(task, io, tokenizer):
   Args:
     task: mapping with `kind`: "countdown"; "reasoning_gym", with `datasets`
       as in `gym.make_problems`; or "files", with `train` and `test` the paths
-      of JSONL files. For the latter two optionally `template`, one of
-      `TEMPLATES`, which makes prompts of questions; for reasoning_gym also
-      `shots`, how many solved questions of the same data set go before.
+      of JSONL files and optionally `kinds`, which names verifiers of one's
+      own, as in `jsonl.read_problems`. For the latter two optionally
+      `template`, one of `TEMPLATES`, which makes prompts of questions; for
+      reasoning_gym also `shots`, how many solved questions of the same data
+      set go before.
     io: the phase's `PhaseIO`.
     tokenizer: whose chat template is meant.
 
@@ -77,7 +79,10 @@ def problems(task, io, tokenizer):
   render = _template(task.get("template", "none"), tokenizer)
   if task.kind == "files":
     solved = []
-    sets = {s: jsonl.read_problems(task[s]) for s in ("train", "test")}
+    sets = {
+      split: jsonl.read_problems(task[split], task.get("kinds"))
+      for split in ("train", "test")
+    }
   else:
     shots = task.get("shots", 0)
     datasets = {k: dict(v) for k, v in task.datasets.items()}

@@ -93,13 +93,13 @@ def check(config):
     task = config.task
     if task.kind == "files":
       for split in ("train", "test"):
-        jsonl.read_problems(task[split])
+        jsonl.read_problems(task[split], task.get("kinds"))
   if config.phase == "sft" and config.data.endswith(".jsonl"):
     jsonl.read_examples(config.data)
   if config.phase == "rejection":
-    rewards.check_weights(config.least)
+    rewards.check(config.least)
   if config.phase == "grpo":
-    rewards.check_weights(config.rewards)
+    rewards.check(config.rewards)
     if config.group < 2:
       raise UserError(
         f"{config.name}.group={config.group}: a group of one has nothing to"

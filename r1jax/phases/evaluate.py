@@ -5,7 +5,7 @@ from r1jax import learner
 from r1jax.data import sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
-from r1jax.verifiers import ANSWERS
+from r1jax.verifiers import final_answer
 
 
 def evaluate(config, state, data, io):
@@ -38,11 +38,10 @@ def evaluate(config, state, data, io):
   for n, problem in enumerate(problems):
     group = slice(n * k, (n + 1) * k)
     correct.append([x["accuracy"] == 1 for x in scored.scores[group]])
-    extract = ANSWERS[problem.kind]
     answers.append(
       [
         # What was cut has no answer, whatever it says.
-        extract(problem, text) if ended else None
+        final_answer(problem, text) if ended else None
         for text, ended in zip(scored.texts[group], rollout.ended[group])
       ]
     )

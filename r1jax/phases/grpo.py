@@ -93,7 +93,9 @@ def advantages_of(s, config, scored):
       scored.rollout.lengths, config.max_new_tokens, margin
     )
     reward = reward + np.asarray(penalty).reshape(reward.shape)
-  return np.asarray(losses.ADVANTAGES[s.variant.advantage](reward))
+  advantages = np.asarray(losses.ADVANTAGES[s.variant.advantage](reward))
+  # No reward is known of a problem that cannot be judged: nothing is learned.
+  return np.where(scored.judged[:, None], advantages, 0.0)
 
 
 def sample_with_signal(s, config, params, problems, step):
@@ -274,11 +276,11 @@ def report(scored, advantages, updates, seconds):
   """
   rollout = scored.rollout
   tokens = int(rollout.lengths.sum())
-  parts = [k for k in scored.scores[0] if k not in ("reward", "reason")]
+  parts = {k for x in scored.scores for k in x} - {"reward", "reason"}
   reasons = [x["reason"] for x in scored.scores]
   return {
     "reward": float(scored.reward.mean()),
-    **{part: scored.mean(part) for part in parts},
+    **{part: scored.mean(part) for part in sorted(parts)},
     "tokens": tokens / len(rollout.lengths),
     "reflection": float(np.mean([reflection.count(t) for t in scored.texts])),
     "cut": float(1 - rollout.ended.mean()),

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax import judges
 from r1jax import rewards as rewards_lib
-from r1jax.errors import UserError
+from r1jax.errors import BadProblem, UserError
 from r1jax.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
 
@@ -41,6 +42,14 @@ class Scored(NamedTuple):
     rewards = np.asarray([s["reward"] for s in self.scores], np.float32)
     return rewards.reshape(len(self.problems), -1)
 
+  @property
+  def judged(self):
+    """[N] bool: False for groups of a problem that none can judge."""
+    bad = np.asarray(
+      [s["reason"] == rewards_lib.SKIPPED.reason for s in self.scores]
+    )
+    return ~bad.reshape(len(self.problems), -1).any(axis=1)
+
   def replace(self, groups, other, others):
     """With `groups` of this rollout given up for `others` of `other`."""
     group = len(self.texts) // len(self.problems)
@@ -67,8 +76,9 @@ class Scored(NamedTuple):
     )
 
   def mean(self, part):
-    """Mean of one part of the scores over the C completions."""
-    return float(np.mean([s[part] for s in self.scores]))
+    """Mean of one part of the scores over those completions that have it."""
+    values = [s[part] for s in self.scores if part in s]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def sampler_config(config, tokenizer):
@@ -132,6 +142,8 @@ def sample_and_score(
 ):
   """`generate`, verified: what is finished, while the rest is decoded.
 
+  What may take long is judged by other processes meanwhile (`judges`).
+
   Args:
     weights: of the rewards, see `rewards.score`. The others: of `generate`.
 
@@ -139,7 +151,7 @@ def sample_and_score(
     a `Scored`.
   """
   texts = [None] * (len(problems) * group)
-  scores = [None] * len(texts)
+  verdicts = [None] * len(texts)
   seconds = 0.0
 
   def verify(ids, rows):
@@ -147,15 +159,31 @@ def sample_and_score(
     begin = time.perf_counter()
     for i, tokens, n, ended in zip(ids, rows.tokens, rows.lengths, rows.ended):
       texts[i] = s.tokenizer.decode(tokens[:n].tolist())
-      scores[i] = rewards_lib.score(
-        problems[i // group], texts[i], weights, ended=bool(ended)
-      )
+      if ended:
+        verdicts[i] = judges.shared().submit(problems[i // group], texts[i])
     seconds += time.perf_counter() - begin
 
   prompts, rollout = generate(
     s, config, params, problems, group, key, temperature, verify
   )
+  begin = time.perf_counter()
+  scores = rewards_lib.score(
+    [p for p in problems for _ in range(group)],
+    texts,
+    [_verdict(future) for future in verdicts],
+    weights,
+  )
+  seconds += time.perf_counter() - begin
   return Scored(problems, prompts, rollout, texts, scores, seconds)
+
+
+def _verdict(future):
+  if future is None:
+    return rewards_lib.CUT
+  try:
+    return future.result()
+  except BadProblem:
+    return rewards_lib.SKIPPED
 
 
 def sample_rows(scored, count):

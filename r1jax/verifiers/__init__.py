@@ -1,15 +1,77 @@
 """Verifiers: strings in, verdict out. No state, no network.
 
-A problem's `kind` names its verifier here. To add one, write a function
-(problem, completion) -> Verdict and enter it, and, for majority votes, a
-function (problem, completion) -> answer or None.
+A problem's `kind` names its verifier: one of `MODULES`, or "package.module:
+function" for one of your own, a function (problem, completion) -> Verdict.
 """
 
-from r1jax.errors import UserError
-from r1jax.verifiers import countdown, exact
+import functools
+import importlib
+from typing import Any, NamedTuple
 
-VERIFIERS = {"countdown": countdown.verify, "exact": exact.verify}
-ANSWERS = {"countdown": countdown.final_answer, "exact": exact.final_answer}
+from r1jax.errors import UserError
+from r1jax.verifiers import think_format
+
+# Kind -> its module, which has `verify` and may have `final_answer`, (problem,
+# completion) -> what majority votes count, and `check`, which raises a
+# `BadProblem` for one that cannot be judged.
+MODULES = {
+  "choice": "r1jax.verifiers.choice",
+  "code": "r1jax.verifiers.code_tests",
+  "countdown": "r1jax.verifiers.countdown",
+  "exact": "r1jax.verifiers.exact",
+  "logic": "r1jax.verifiers.logic",
+  "math": "r1jax.verifiers.math_answer",
+  "open": "r1jax.verifiers.open_ended",
+}
+# What takes microseconds and bounded memory, whatever the text.
+QUICK = ("choice", "countdown", "exact", "open")
+
+
+class Kind(NamedTuple):
+  """What can be asked about problems of one kind.
+
+  Attributes:
+    verify: (problem, completion) -> `Verdict`.
+    final_answer: (problem, completion) -> str or None.
+    check: (problem) -> None; raises `BadProblem`.
+  """
+
+  verify: Any
+  final_answer: Any
+  check: Any
+
+
+@functools.cache
+def find(kind):
+  """The functions of a kind; imports its module.
+
+  Args:
+    kind: of `MODULES`, or "package.module:function".
+
+  Returns:
+    `Kind`.
+
+  Raises:
+    UserError: there is no such kind, module or function.
+  """
+  if kind not in MODULES and ":" not in kind:
+    raise UserError(
+      f'kind "{kind}" has no verifier; known: {", ".join(MODULES)}, or'
+      ' "package.module:function" for your own'
+    )
+  if kind in MODULES:
+    module = importlib.import_module(MODULES[kind])
+    return Kind(
+      module.verify,
+      getattr(module, "final_answer", _tagged),
+      getattr(module, "check", _nothing),
+    )
+  name, _, function = kind.partition(":")
+  try:
+    own = getattr(importlib.import_module(name), function)
+  except (ImportError, AttributeError, ValueError) as e:
+    raise UserError(f'the verifier "{kind}" cannot be imported: {e}') from None
+  return Kind(own, _tagged, _nothing)
 
 
 def verify(problem, completion):
@@ -24,14 +86,36 @@ def verify(problem, completion):
 
   Raises:
     UserError: no verifier has that name.
+    BadProblem: no answer to this problem can be judged.
   """
-  verifier = VERIFIERS.get(problem.kind)
-  if verifier is None:
-    raise UserError(
-      f'problem {problem.id}: kind "{problem.kind}" has no verifier; known:'
-      f" {', '.join(VERIFIERS)}"
-    )
-  return verifier(problem, completion)
+  return _of(problem).verify(problem, completion)
 
 
-__all__ = ["ANSWERS", "VERIFIERS", "verify"]
+def final_answer(problem, completion):
+  """What a majority vote counts: the answer's text, or None."""
+  return _of(problem).final_answer(problem, completion)
+
+
+def check(problem):
+  """Raises a `BadProblem` for a problem that cannot be judged."""
+  _of(problem).check(problem)
+
+
+def _of(problem):
+  try:
+    return find(problem.kind)
+  except UserError as e:
+    raise UserError(f"problem {problem.id}: {e}") from None
+
+
+def _tagged(problem, completion):
+  return think_format.answer(completion)
+
+
+def _nothing(problem):
+  pass
+
+
+__all__ = [
+  "MODULES", "QUICK", "Kind", "check", "final_answer", "find", "verify",
+]  # fmt: skip

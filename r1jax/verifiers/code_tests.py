@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from r1jax.errors import UserError
+from r1jax.errors import BadProblem, UserError
 from r1jax.types import Verdict
 from r1jax.verifiers import sandbox
 
@@ -146,8 +146,10 @@ def verify(problem, completion):
     `Verdict`; a reason of `run`, or "no_answer".
 
   Raises:
-    UserError: as `run`.
+    BadProblem: see `check`.
+    UserError: no sandbox can be made here.
   """
+  check(problem)
   data = problem.data
   language = data.get("language", "python")
   code = last_block(completion, language)
@@ -157,13 +159,13 @@ def verify(problem, completion):
 
 
 def check(problem):
-  """Raises a `UserError` for data that `verify` could not use."""
+  """Raises a `BadProblem` for data that `verify` could not use."""
   data = problem.data
   try:
     _limits(data.get("limits"))
     _check(data.get("tests"), data.get("language", "python"))
   except UserError as error:
-    raise UserError(f"problem {problem.id}: {error}") from None
+    raise BadProblem(f"problem {problem.id}: {error}") from None
 
 
 def last_block(completion, language):

@@ -4,24 +4,48 @@ import re
 
 from r1jax.errors import UserError
 
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", re.DOTALL)
+_CODE = re.compile(
+  r"```.*?(?:```|\Z)|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$"
+  r"|\\\((?:[^\\]|\\[^()])*\\\)|\\\[(?:[^\\]|\\[^][])*\\\]",
+  re.DOTALL,
+)
 _TAG = re.compile(r"</?\w+>")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-_WORD = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+")
+_KANA = "\u3041-\u309f\u30a0-\u30ff\uff66-\uff9f"
+_HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
+HAN_KANA = _HAN + _KANA
+_WORD = re.compile(
+  rf"[{_HAN}{_KANA}{_HANGUL}]|[^\W\d_{_HAN}{_KANA}{_HANGUL}]+"
+)
+_LATIN = "a-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff"
+_CYRILLIC = "\u0400-\u052f"
+# By script, which is all that can be told without a dictionary: French words
+# are English ones here. Japanese is written in Han, too.
 _IN = {
-  "en": re.compile(r"[a-z]+", re.IGNORECASE),
-  "zh": re.compile(rf"[{_HAN}]"),
+  code: re.compile(f"[{letters}]+", re.IGNORECASE)
+  for codes, letters in (
+    (("en",), "a-z"),
+    (("de", "es", "fr", "it", "nl", "pl", "pt", "tr", "vi"), _LATIN),
+    (("bg", "ru", "sr", "uk"), _CYRILLIC),
+    (("ar", "fa"), "\u0600-\u06ff\u0750-\u077f"),
+    (("hi",), "\u0900-\u097f"),
+    (("zh",), _HAN),
+    (("ja",), HAN_KANA),
+    (("ko",), _HANGUL),
+  )
+  for code in codes
 }
 
 
 def consistency(text, language):
   """Num(words of the language) / Num(words), R1 v2, 3.2.1, Eq. 7.
 
-  How words are split is not stated there. Here a Han character is a word, and
-  so is a run of any other letters; numbers, tags, code and formulas are none.
+  How words are split is not stated there. Here a Han, kana or Hangul character
+  is a word, and so is a run of any other letters; numbers, tags, code and
+  formulas are none.
 
   Args:
-    text: the thinking. language: "en" or "zh".
+    text: the thinking. language: ISO 639-1 code, of `_IN`.
 
   Returns:
     in [0, 1]; 0.0 for a text without words, so that silence earns nothing.

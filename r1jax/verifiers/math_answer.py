@@ -11,7 +11,7 @@ import functools
 
 import sympy
 
-from r1jax.errors import UserError
+from r1jax.errors import BadProblem
 from r1jax.types import Verdict
 from r1jax.verifiers import math_guard, think_format
 from r1jax.verifiers.math_compare import same
@@ -46,7 +46,7 @@ def equivalent(gold, prediction):
     where evaluating it could take too much, or "timed_out".
 
   Raises:
-    UserError: the gold answer itself cannot be read.
+    BadProblem: the gold answer itself cannot be read.
   """
   text = clean(prediction)
   if not text.strip():
@@ -113,11 +113,11 @@ def final_answer(problem, completion):
 
 
 def check(problem):
-  """Raises a `UserError` for a problem whose answer cannot be read."""
+  """Raises a `BadProblem` for a problem whose answer cannot be read."""
   try:
     _read_gold(problem.answer)
-  except UserError as e:
-    raise UserError(f"problem {problem.id}: {e}") from None
+  except BadProblem as e:
+    raise BadProblem(f"problem {problem.id}: {e}") from None
 
 
 def answer_of(completion):
@@ -137,7 +137,7 @@ def _read_gold(gold):
       return _read(clean(gold))
   except (math_guard.TimedOut, Exception) as e:
     reason = str(e) or type(e).__name__
-    raise UserError(
+    raise BadProblem(
       f"the gold answer {gold[:80]!r} cannot be read ({reason}); write it as"
       " a number, LaTeX or a word"
     ) from None

@@ -17,6 +17,8 @@ import sympy
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 24
+# Exponents of exponents.
+MAX_TOWER = 3
 MAX_DIGITS = 300
 MAX_NODES = 400
 # How often each may occur in a formula: comparing all pairs takes its time.
@@ -49,18 +51,27 @@ def check_text(text):
     raise Refused("too many digits")
   if "__" in text or _COMMANDS.search(text) or "\0" in text:
     raise Refused("no mathematics")
-  depth = most = 0
-  for c in text:
-    depth += (c in "([{") - (c in ")]}")
-    most = max(most, depth)
-  if most > MAX_DEPTH or text.count("\\sqrt") > MAX_DEPTH:
-    raise Refused("too deep")
+  _check_depth(text)
   for formula in re.split(r"\$|\\[()\[\]]", text):
     if any(formula.count(mark) > most for mark, most in MAX_MARKS.items()):
       raise Refused("too many parts")
   # Factorials of factorials, towers: each is a large number by itself.
   if re.search(r"!\s*[)}\]]*\s*!", text):
     raise Refused("too large")
+
+
+def _check_depth(text):
+  opened, before = [], ""
+  for c in text:
+    if c in "([{":
+      opened.append(before == "^")
+    elif c in ")]}" and opened:
+      opened.pop()
+    if len(opened) > MAX_DEPTH or sum(opened) > MAX_TOWER:
+      raise Refused("too deep")
+    before = before if c == " " else c
+  if text.count("\\sqrt") > MAX_DEPTH:
+    raise Refused("too deep")
 
 
 def check_expression(expression):

@@ -1,15 +1,22 @@
 """How much a text repeats itself: a metric and a filter, not a reward."""
 
+import re
+
+from r1jax.verifiers.language import HAN_KANA
+
+_WORD = re.compile(rf"[{HAN_KANA}]|[^\s{HAN_KANA}]+")
+
 
 def share(text, n=4):
   """The share of a text's n-grams that stood before in the same text.
 
   Args:
-    text: words separated by white space. n: words of an n-gram.
+    text: words separated by white space; a Han or kana character is a word.
+    n: words of an n-gram.
 
   Returns:
     in [0, 1); 0.0 for a text of fewer than n words.
   """
-  words = text.split()
+  words = _WORD.findall(text)
   grams = list(zip(*(words[i:] for i in range(n))))
   return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -26,6 +26,29 @@ def well_formed(completion, prefilled=False):
   return bool(match and match[1].strip() and match[2].strip())
 
 
+def graded(completion, prefilled=False):
+  """The share of the four tags that stand once and after those before.
+
+  What a policy that has never seen the form can climb by; `well_formed` is
+  what it is to reach, and 1.0 here is not yet that.
+
+  Args:
+    completion: the text that the policy wrote.
+    prefilled: the prompt already ended with `<think>`.
+
+  Returns:
+    0.0, 0.25, 0.5, 0.75 or 1.0.
+  """
+  text = ("<think>" if prefilled else "") + completion
+  good, after = 0, 0
+  for tag in _TAGS:
+    at = text.find(tag, after)
+    if at >= 0 and text.count(tag) == 1:
+      good += 1
+      after = at + len(tag)
+  return good / len(_TAGS)
+
+
 def thinking(completion):
   """What was thought: between the think tags, or up to what there is."""
   text = completion.split("<think>", 1)[-1]

@@ -3,17 +3,21 @@
   python -m tools.bench sampler --model=hf:DIR --workload=fixed
   python -m tools.bench learner --model=hf:DIR --workload=heavy_tail
   python -m tools.bench iteration --model=hf:DIR --dtype=bfloat16
+  python -m tools.bench verifiers --workload=code
 """
 
 import argparse
 import json
 
 from experiments import commandline
-from tools.bench import iteration, learner, machine, sampler
+from tools.bench import iteration, learner, machine, sampler, verifiers
 
 BENCHMARKS = {
-  "sampler": sampler, "learner": learner, "iteration": iteration
-}  # fmt: skip
+  "sampler": sampler,
+  "learner": learner,
+  "iteration": iteration,
+  "verifiers": verifiers,
+}
 
 
 def main(argv=None):
@@ -29,12 +33,8 @@ def main(argv=None):
       name, help=module.__doc__.splitlines()[0], description=module.__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    what.add_argument("--model", required=True, help="hf:DIR, or a hub id")
-    what.add_argument("--workload", choices=module.WORKLOADS, default="fixed")
-    what.add_argument(
-      "--dtype", choices=("float32", "bfloat16"), default="float32",
-      help="of the arithmetic",
-    )  # fmt: skip
+    first, *_ = module.WORKLOADS
+    what.add_argument("--workload", choices=module.WORKLOADS, default=first)
     what.add_argument("--repeats", type=machine.count, default=3)
     module.arguments(what)
   args = parser.parse_args(argv)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import rewards, sampler
+from r1jax import rewards, sampler, verifiers
 from r1jax import tokenizer as tokenizer_lib
 from r1jax.hf import hub
 from r1jax.types import Problem
@@ -56,7 +56,8 @@ def measure(args):
     drawn = [row[:n] for row, n in zip(rollout.tokens, rollout.lengths)]
     for row in drawn:
       text = tokenizer.decode(row.tolist())
-      rewards.score(PROBLEM, text, {"accuracy": 1.0}, ended=True)
+      verdict = verifiers.verify(PROBLEM, text)
+      rewards.score([PROBLEM], [text], [verdict], {"accuracy": 1.0})
     clock.append(time.perf_counter())
     logprobs = [row[:n] for row, n in zip(rollout.logprobs, rollout.lengths)]
     batch, tokens = learner.pack(

@@ -44,6 +44,7 @@ WORKLOADS = {
 
 def arguments(what):
   """Adds this benchmark's own flags to a parser."""
+  machine.model_arguments(what)
   for name in ("prompts", "group", "prompt-tokens", "new-tokens"):
     what.add_argument(
       f"--{name}", type=machine.count, help="by the workload"

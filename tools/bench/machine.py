@@ -20,6 +20,15 @@ def count(text):
   return int(text)
 
 
+def model_arguments(what):
+  """Adds the flags that `load` reads to a parser."""
+  what.add_argument("--model", required=True, help="hf:DIR, or a hub id")
+  what.add_argument(
+    "--dtype", choices=("float32", "bfloat16"), default="float32",
+    help="of the arithmetic",
+  )  # fmt: skip
+
+
 def load(args):
   """The model and float32 parameters of `--model`, computing in `--dtype`."""
   directory = hub.directory(args.model.removeprefix("hf:"))

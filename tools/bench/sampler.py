@@ -32,6 +32,7 @@ WORKLOADS = {
 
 def arguments(what):
   """Adds this benchmark's own flags to a parser."""
+  machine.model_arguments(what)
   for name, text in (
     ("prompts", "how many"),
     ("group", "completions of a prompt"),

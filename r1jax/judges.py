@@ -1,0 +1,186 @@
+"""Verifiers in processes of their own, so that none can hang or kill a run.
+
+Each worker serves one sample at a time. One that dies or lasts too long costs
+that sample its reward and is replaced; nothing else happens. What is quick
+and harmless (`verifiers.QUICK`) is judged at once, without them.
+"""
+
+import atexit
+import concurrent.futures
+import contextlib
+import functools
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from r1jax import verifiers
+from r1jax.errors import BadProblem, UserError
+from r1jax.types import Verdict
+
+TIMED_OUT = Verdict(False, 0.0, "timed_out")
+CRASHED = Verdict(False, 0.0, "verifier_died")
+# Samples after which a worker is replaced: parsers remember what they have
+# seen, and a process that has seen much collects its garbage slowly.
+RECYCLE = 5000
+# To start a worker and to import a verifier on a busy machine.
+START_SECONDS = 120.0
+
+
+class Judges:
+  """A pool of workers.
+
+  Args:
+    workers: processes; as many as cores by default.
+    seconds: of wall time that a sample may take.
+    memory: bytes of address space that a sample may add to its worker's.
+  """
+
+  def __init__(self, workers=None, seconds=60.0, memory=1 << 30):
+    self.seconds, self.memory = seconds, memory
+    self._jobs = queue.SimpleQueue()
+    self.workers = workers or len(os.sched_getaffinity(0))
+    self._servers = [
+      threading.Thread(target=self._serve, daemon=True)
+      for _ in range(self.workers)
+    ]
+    for server in self._servers:
+      server.start()
+
+  def submit(self, problem, completion):
+    """Has a completion judged.
+
+    Args:
+      problem: a `Problem` whose data is JSON. completion: text.
+
+    Returns:
+      a `concurrent.futures.Future` of the `Verdict`; reason "timed_out",
+      "out_of_memory" or "verifier_died" where the verifier's was. Its result
+      may raise a `BadProblem`, which concerns this sample only, or another
+      `UserError`.
+    """
+    future = concurrent.futures.Future()
+    if problem.kind in verifiers.QUICK:
+      try:
+        future.set_result(verifiers.verify(problem, completion))
+      except UserError as e:
+        future.set_exception(e)
+      return future
+    self._jobs.put((future, problem, completion))
+    return future
+
+  def close(self):
+    """Ends the workers; samples that nobody judged are cancelled."""
+    while not self._jobs.empty():
+      self._jobs.get()[0].cancel()
+    for _ in self._servers:
+      self._jobs.put(None)
+    for server in self._servers:
+      server.join()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def _serve(self):
+    worker = None
+    while (job := self._jobs.get()) is not None:
+      future, problem, completion = job
+      try:
+        worker = worker or _Worker(self.memory)
+        answer = worker.ask(problem, completion, self.seconds)
+      except (_Dead, TimeoutError) as e:
+        worker.kill()
+        worker = None
+        timed_out = isinstance(e, TimeoutError)
+        future.set_result(TIMED_OUT if timed_out else CRASHED)
+        continue
+      except BaseException as e:
+        # No process can be made: whoever waits shall know.
+        future.set_exception(e)
+        continue
+      if worker.asked >= RECYCLE:
+        worker.kill()
+        worker = None
+      if "verdict" in answer:
+        future.set_result(Verdict(*answer["verdict"]))
+      elif "bad_problem" in answer:
+        future.set_exception(BadProblem(answer["bad_problem"]))
+      else:
+        future.set_exception(UserError(answer["error"]))
+    if worker:
+      worker.kill()
+
+
+@functools.cache
+def shared():
+  """The process's own pool, started on first use, ended with it."""
+  judges = Judges()
+  atexit.register(judges.close)
+  return judges
+
+
+class _Dead(Exception):
+  """The worker has ended."""
+
+
+class _Worker:
+  """One process and the lines between it and us."""
+
+  def __init__(self, memory):
+    self._process = subprocess.Popen(
+      [sys.executable, "-m", "r1jax.verifiers.worker", str(memory)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      # Its children are killed with it, and Ctrl-C is ours alone.
+      start_new_session=True,
+      env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    self._rest = b""
+    self.asked = 0
+
+  def ask(self, problem, completion, seconds):
+    """The worker's answer; raises `_Dead` or TimeoutError."""
+    fields = [
+      problem.id, problem.kind, problem.prompt, problem.answer,
+      problem.language, dict(problem.data),
+    ]  # fmt: skip
+    self.asked += 1
+    line = json.dumps([fields, completion]).encode() + b"\n"
+    try:
+      self._process.stdin.write(line)
+      self._process.stdin.flush()
+    except OSError:
+      raise _Dead from None
+    answer = self._line(time.monotonic() + START_SECONDS)
+    if answer == b"begun":
+      answer = self._line(time.monotonic() + seconds)
+    return json.loads(answer)
+
+  def _line(self, until):
+    pipe = self._process.stdout.fileno()
+    while b"\n" not in self._rest:
+      left = until - time.monotonic()
+      if left <= 0 or not select.select([pipe], [], [], left)[0]:
+        raise TimeoutError
+      data = os.read(pipe, 1 << 16)
+      if not data:
+        raise _Dead
+      self._rest += data
+    line, _, self._rest = self._rest.partition(b"\n")
+    return line
+
+  def kill(self):
+    """Ends the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, signal.SIGKILL)
+    self._process.wait()
+    self._process.stdin.close()
+    self._process.stdout.close()

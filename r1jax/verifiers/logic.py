@@ -1,0 +1,120 @@
+"""Puzzles of reasoning-gym, judged by the library's own scorers.
+
+Only what a scorer gives full marks is correct: partial credit is what a
+policy learns to live on. Some scorers evaluate the text that they are given;
+they see it only if it can mean nothing but an answer.
+"""
+
+import functools
+import json
+import re
+
+from r1jax.errors import BadProblem
+from r1jax.types import Verdict
+from r1jax.verifiers import think_format
+
+MAX_CHARACTERS = 20_000
+_NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
+_NAME = r"[A-Za-z]\d{0,2}|sin|cos|tan|exp|log|ln|sqrt|pi|Abs|asin|acos|atan"
+_EXPRESSION = re.compile(
+  # Words first: what is left of a longer one is no expression. A power has
+  # an exponent of two digits and is not raised again.
+  rf"(?:(?:\b(?:{_NAME})\b)|\*\*\s*\(?-?\d{{1,2}}\b\)?(?!\s*\*\*)"
+  rf"|(?<![\w.]){_NUMBER}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*"
+)
+_SUM = re.compile(
+  r"(?:(?<![\w.])\d{1,9}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*"
+)
+_LIST = re.compile(r"[\w\s\[\]',\".-]*")
+# What those scorers may see that evaluate their input: sympy's parse_expr
+# and Python's own eval.
+GUARDS = {
+  "binary_matrix": _LIST,
+  "countdown": _SUM,
+  "intermediate_integration": _EXPRESSION,
+  "n_queens": _LIST,
+  "polynomial_multiplication": _EXPRESSION,
+  "puzzle24": _SUM,
+  "simple_integration": _EXPRESSION,
+  "spiral_matrix": _LIST,
+  "string_insertion": _LIST,
+}
+MAX_GUARDED = 400
+# Their scorers compare with tuples, which JSON has none of.
+_TUPLES = ("arc_agi", "rearc")
+
+
+def verify(problem, completion):
+  """Whether reasoning-gym's scorer gives the answer 1.0.
+
+  Args:
+    problem: a `Problem`; its data has "dataset", "parameters" and "metadata",
+      the entry's own, as JSON.
+    completion: the text that the policy wrote; the answer's tags count.
+
+  Returns:
+    `Verdict`; reason "correct", "wrong", "no_answer", or "unparsable" for
+    what a scorer that evaluates its input must not see.
+
+  Raises:
+    BadProblem: see `check`.
+  """
+  text = think_format.answer(completion)
+  if not text:
+    return Verdict(False, 0.0, "no_answer")
+  name = problem.data.get("dataset")
+  guard = GUARDS.get(name)
+  long = len(text) > (MAX_GUARDED if guard else MAX_CHARACTERS)
+  if long or (guard and not (guard.fullmatch(text) and "__" not in text)):
+    return Verdict(False, 0.0, "unparsable")
+  scorer = _scorer_of(problem)
+  metadata = problem.data["metadata"]
+  if name in _TUPLES:
+    metadata = _as_tuples(metadata)
+  entry = {
+    "question": problem.prompt,
+    "answer": problem.answer or None,
+    "metadata": metadata,
+  }
+  try:
+    right = scorer.score_answer(text, entry) == 1.0
+  except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+    # Scorers trust in the form of their input.
+    return Verdict(False, 0.0, "unparsable")
+  if right:
+    return Verdict(True, 1.0, "correct")
+  return Verdict(False, 0.0, "wrong")
+
+
+def check(problem):
+  """Raises a `BadProblem` where there is no such data set or no metadata."""
+  _scorer_of(problem)
+
+
+def _scorer_of(problem):
+  data = problem.data
+  missing = [k for k in ("dataset", "parameters", "metadata") if k not in data]
+  if missing:
+    raise BadProblem(f'problem {problem.id}: data has no "{missing[0]}"')
+  try:
+    return _scorer(data["dataset"], json.dumps(data["parameters"]))
+  except (AssertionError, TypeError, ValueError) as e:
+    raise BadProblem(f"problem {problem.id}: {e}") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _scorer(dataset, parameters):
+  # Slow to import, for those who have such problems.
+  import reasoning_gym
+
+  return reasoning_gym.create_dataset(
+    dataset, seed=0, size=1, **json.loads(parameters)
+  )
+
+
+def _as_tuples(value):
+  if isinstance(value, list):
+    return tuple(_as_tuples(v) for v in value)
+  if isinstance(value, dict):
+    return {k: _as_tuples(v) for k, v in value.items()}
+  return value

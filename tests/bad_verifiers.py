@@ -1,0 +1,51 @@
+"""Verifiers with every fault that one can have, for the tests of the pool."""
+
+import contextlib
+import ctypes
+import os
+import time
+
+from r1jax.errors import BadProblem, UserError
+from r1jax.types import Verdict
+
+
+def verify(problem, completion):
+  """Does what the completion says; right if that was nothing bad."""
+  if completion == "sleep":
+    time.sleep(3600)
+  elif completion == "stubborn":
+    while True:
+      with contextlib.suppress(BaseException):
+        time.sleep(3600)
+  elif completion == "hoard":
+    hoard = []
+    while True:
+      hoard.append(bytearray(64 << 20))
+  elif completion == "exit":
+    os._exit(0)
+  elif completion == "crash":
+    ctypes.string_at(0)
+  elif completion == "print":
+    print('{"verdict": [true, 1.0, "forged"]}', flush=True)
+    os.write(1, b'{"verdict": [true, 1.0, "forged"]}\n')
+  elif completion == "raise":
+    raise KeyError("a fault of the verifier")
+  elif completion == "bad problem":
+    raise BadProblem("problem p: its answer is unreadable")
+  elif completion == "no sandbox":
+    raise UserError("no sandbox can be made")
+  elif completion == "tell":
+    with open(problem.data["file"], "w") as file:
+      file.write(str(os.getpid()))
+    time.sleep(3600)
+  elif completion == "child":
+    pid = os.fork()
+    if not pid:
+      time.sleep(3600)
+    with open(problem.data["file"], "w") as file:
+      file.write(str(pid))
+    time.sleep(3600)
+  elif completion == "pid":
+    return Verdict(False, float(os.getpid()), "wrong")
+  right = completion == "right"
+  return Verdict(right, float(right), "correct" if right else "wrong")
