@@ -11,7 +11,7 @@ from r1jax import sharding
 from r1jax.types import Batch
 
 
-def accumulate(loss_fn, params, batch):
+def accumulate(loss_fn, params, batch, dtype=jnp.float32):
   """Gradient of the summed losses of a batch's micro-batches.
 
   Since the weights of the whole batch sum to one, the sum is the gradient of
@@ -22,26 +22,36 @@ def accumulate(loss_fn, params, batch):
       sums.
     params: pytree.
     batch: `Batch` with leaves [M, B, T]; the first `count` are visited.
+    dtype: of the sum of several micro-batches' gradients.
 
   Returns:
     gradients in float32 and the dict with "loss" added, summed.
   """
+  several = batch.tokens.shape[0] > 1
 
   def value_and_grad(i):
     (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
       params, micro_batch(batch, i)
     )
-    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+    grads = jax.tree.map(
+      lambda g: g.astype(dtype if several else jnp.float32), grads
+    )
     return grads, {"loss": loss, **metrics}
 
   shapes = jax.eval_shape(value_and_grad, 0)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return jax.lax.fori_loop(
+  if not several:
+    # No second set of gradients to add to.
+    return jax.lax.cond(
+      batch.count > 0, lambda: value_and_grad(0), lambda: zeros
+    )
+  grads, metrics = jax.lax.fori_loop(
     0,
     batch.count,
     lambda i, total: jax.tree.map(jnp.add, total, value_and_grad(i)),
     zeros,
   )
+  return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
 
 
 def micro_batch(batch, i):
@@ -105,7 +115,10 @@ def update_fn(loss_fn, model, optimizer, mesh):
   def update(state, batch, learning_rate, *constants):
     with sharding.on(mesh):
       grads, metrics = accumulate(
-        lambda p, micro: loss_fn(p, micro, *constants), state.params, batch
+        lambda p, micro: loss_fn(p, micro, *constants),
+        state.params,
+        batch,
+        optimizer.accumulator,
       )
     state, norm = optim.apply_gradients(optimizer, state, grads, learning_rate)
     return state, {**metrics, "grad_norm": norm}

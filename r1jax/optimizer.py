@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from r1jax import moments
 from r1jax.errors import UserError
 from r1jax.types import TrainState
 
@@ -27,6 +28,10 @@ class OptimizerConfig:
       0.3 of the learning rate for the rest.
     b1, b2, eps, weight_decay: of AdamW; Muon's Adam takes b1 and b2.
     clip_norm: the gradient's greatest global norm.
+    moments: how AdamW keeps its two moments between steps: "float32",
+      "bfloat16" or "int8", 8, 4 or 2 bytes a parameter (`moments`).
+    accumulator: "float32" or "bfloat16", in which the gradients of several
+      micro-batches are added; 4 or 2 bytes a parameter.
   """
 
   kind: str = "adamw"
@@ -35,11 +40,23 @@ class OptimizerConfig:
   eps: float = 1e-8
   weight_decay: float = 0.0
   clip_norm: float = 1.0
+  moments: str = "float32"
+  accumulator: str = "float32"
 
   def __post_init__(self):
-    if self.kind not in KINDS:
+    for name, known in (
+      ("kind", KINDS),
+      ("moments", moments.KINDS),
+      ("accumulator", ("float32", "bfloat16")),
+    ):
+      value = getattr(self, name)
+      if value not in known:
+        raise UserError(
+          f'optimizer: {name} "{value}" is unknown; known: {", ".join(known)}'
+        )
+    if self.kind != "adamw" and self.moments != "float32":
       raise UserError(
-        f'optimizer: kind "{self.kind}" is unknown; known: {", ".join(KINDS)}'
+        f'optimizer: moments "{self.moments}" are of adamw, not {self.kind}'
       )
 
 
@@ -58,9 +75,14 @@ def transform(config):
       ),
       optax.scale(-1.0),
     )
+  rates = (config.b1, config.b2, config.eps)
+  if config.moments == "float32":
+    adam = optax.scale_by_adam(*rates)
+  else:
+    adam = moments.scale_by_adam(*rates, config.moments)
   return optax.chain(
     clip,
-    optax.scale_by_adam(config.b1, config.b2, config.eps),
+    adam,
     optax.add_decayed_weights(config.weight_decay, mask=_matrices),
   )
 

@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[1]
 # its layer where that is not circular.
 LAYERS = (
   ("r1jax.errors", "r1jax.types"),
-  ("r1jax.losses", "r1jax.verifiers", "r1jax.sharding", "r1jax.draws"),
+  (
+    "r1jax.losses",
+    "r1jax.moments",
+    "r1jax.verifiers",
+    "r1jax.sharding",
+    "r1jax.draws",
+  ),
   (
     "r1jax.judges",
     "r1jax.rewards",

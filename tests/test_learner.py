@@ -207,3 +207,40 @@ def test_a_step_of_the_compiled_update(mesh):
   for _ in range(30):
     state, metrics = update(state, placed, 1e-2, 0.5)
   assert metrics["loss"] < 0.5 * 0.5 * sums["loss"]
+
+
+def test_a_single_micro_batch_needs_no_accumulator():
+  """In memory: one set of gradients less than for two micro-batches."""
+  params = {"kernel": jnp.ones((1024, 1024))}
+
+  def loss(p, b):
+    x = p["kernel"] * b.weights.sum()
+    return (x**2).sum(), {}
+
+  def temporaries(m):
+    batch = make_batch()
+    batch = reshape(batch, m, batch.tokens.size // batch.tokens.shape[-1] // m)
+    f = jax.jit(lambda p, b: learner.accumulate(loss, p, b))
+    return f.lower(params, batch).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporaries(1) < temporaries(2)
+  empty = make_batch()._replace(count=jnp.int32(0))
+  empty = reshape(empty, 1, 4)._replace(count=jnp.int32(0))
+  grads, sums = jax.jit(lambda p, b: learner.accumulate(loss, p, b))(
+    params, empty
+  )
+  assert not grads["kernel"].any() and sums["loss"] == 0
+
+
+def test_an_accumulator_in_bfloat16():
+  """Half the bytes; off by the rounding of one sum, no more."""
+  batch = make_batch()
+  f = jax.jit(learner.accumulate, static_argnums=(0, 3))
+  exact, _ = f(cheap_loss, CHEAP, batch, "float32")
+  rounded, _ = f(cheap_loss, CHEAP, batch, "bfloat16")
+  leaves = zip(jax.tree.leaves(exact), jax.tree.leaves(rounded))
+  for a, b in leaves:
+    assert b.dtype == jnp.float32
+    scale = np.abs(np.asarray(a)).max()
+    np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02 * scale)
+    assert (np.asarray(a) != np.asarray(b)).any()
