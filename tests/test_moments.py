@@ -72,7 +72,8 @@ def test_as_good_as_float32_on_a_noisy_quadratic(kind):
 
     @jax.jit
     def step(state, i):
-      noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), i), (8, 64))
+      key = jax.random.fold_in(jax.random.key(1), i)
+      noise = jax.random.normal(key, (8, 64))
       x = state.params["kernel"]
       slope = curvature * x + jnp.sqrt(curvature) * noise
       rate = 0.02 * 0.5 ** (i / 300)
