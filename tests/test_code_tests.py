@@ -260,3 +260,17 @@ def test_functions_of_cpp_are_refused():
   data = {"language": "cpp", "tests": [{"fn": "f", "args": [], "result": 1}]}
   with pytest.raises(UserError, match="functions of cpp cannot be called"):
     code_tests.check(problem(**data))
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "</think><answer>print(int(input()) + 1)</answer>",
+    "</think><answer>\n```python\nprint(int(input()) + 1)\n```\n</answer>",
+    "</think>```\nprint(int(input()) + 1)\n```\nwhich <answer>2</answer>",
+  ],
+)
+def test_programs_stand_in_blocks_or_tags(text):
+  tests = [{"input": "1", "output": "2"}]
+  problem = Problem("p", "code", "?", "", "en", {"tests": tests})
+  assert code_tests.verify(problem, text).correct

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from r1jax.errors import BadProblem, UserError
 from r1jax.types import Verdict
-from r1jax.verifiers import sandbox
+from r1jax.verifiers import sandbox, think_format
 
 # Runs the program, calls its function and writes the result as JSON. That is
 # done by hand since to import json takes longer than all the rest. The test
@@ -135,12 +135,13 @@ def run(code, tests, limits=None, *, language="python"):
 
 
 def verify(problem, completion):
-  """Whether the last block of code of a completion passes the tests.
+  """Whether the program of a completion passes the tests.
 
   Args:
     problem: a `Problem` whose data has `tests` and may have `language` and
       `limits`, all as for `run`.
-    completion: the text that the policy wrote.
+    completion: the text that the policy wrote. Of what follows the thinking,
+      the last closed fenced block counts, else what the answer's tags hold.
 
   Returns:
     `Verdict`; a reason of `run`, or "no_answer".
@@ -153,6 +154,8 @@ def verify(problem, completion):
   data = problem.data
   language = data.get("language", "python")
   code = last_block(completion, language)
+  if code is None:
+    code = think_format.answer(completion)
   if code is None:
     return Verdict(False, 0.0, "no_answer")
   return run(code, data["tests"], data.get("limits"), language=language)

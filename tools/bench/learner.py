@@ -36,7 +36,7 @@ class Workload(NamedTuple):
 
 WORKLOADS = {
   "fixed": Workload(8, 8, 64, 128, 1088, True),
-  "heavy_tail": Workload(8, 8, 64, 512, 832, True, heavy=True),
+  "heavy_tail": Workload(8, 8, 64, 512, 2080, True, heavy=True),
   "long": Workload(8, 1, 1, 2047, 2048, False),
   "shared_prompt": Workload(1, 16, 512, 128, 2560, False),
 }
