@@ -12,7 +12,7 @@ from r1jax import optimizer as optim
 from r1jax.data import packing, sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
-from r1jax.verifiers import reflection
+from r1jax.verifiers import reflection, repetition
 
 
 def grpo(config, state, data, io):
@@ -283,6 +283,7 @@ def report(scored, advantages, updates, seconds):
     **{part: scored.mean(part) for part in sorted(parts)},
     "tokens": tokens / len(rollout.lengths),
     "reflection": float(np.mean([reflection.count(t) for t in scored.texts])),
+    "repetition": float(np.mean([repetition.share(t) for t in scored.texts])),
     "cut": float(1 - rollout.ended.mean()),
     "no_signal": float((np.abs(advantages).max(axis=1) == 0).mean()),
     **{

@@ -190,12 +190,13 @@ class _Watchdog:
 
   def __init__(self):
     self.changed = threading.Condition()
-    self.due = {}  # thread -> when, on the monotonic clock
+    self.due = {}  # thread -> when, on its own clock
     self.thread = None
 
   def watch(self, seconds):
     with self.changed:
-      self.due[threading.get_ident()] = time.monotonic() + seconds
+      thread = threading.get_ident()
+      self.due[thread] = _clock(thread) + seconds
       # A forked process has no thread but the one that forked.
       if self.thread is None or not self.thread.is_alive():
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -212,14 +213,23 @@ class _Watchdog:
   def _run(self):
     with self.changed:
       while True:
-        now = time.monotonic()
+        left = []
         for thread, when in self.due.items():
+          now = _clock(thread)
           if when <= now:
             _raise_in(thread, TimedOut)
             # Again, as a destructor may swallow it.
-            self.due[thread] = now + 0.05
-        next_due = min(self.due.values(), default=None)
-        self.changed.wait(None if next_due is None else next_due - now)
+            self.due[thread] = when = now + 0.05
+          left.append(when - now)
+        # A thread that waits for a core computes nothing meanwhile.
+        self.changed.wait(max(0.01, min(left)) if left else None)
+
+
+def _clock(thread):
+  """Seconds that a thread has computed: a busy machine costs no answer."""
+  if not hasattr(time, "pthread_getcpuclockid"):
+    return time.monotonic()
+  return time.clock_gettime(time.pthread_getcpuclockid(thread))
 
 
 def _raise_in(thread, exception):
@@ -234,11 +244,11 @@ _watchdog = _Watchdog()
 
 @contextlib.contextmanager
 def deadline(seconds=SECONDS):
-  """Raises `TimedOut` in this thread when the time is up; not to be nested.
+  """Raises `TimedOut` once this thread has computed for so many seconds.
 
-  An alarm would work in the main thread only. Here another thread has the
-  interpreter raise the exception between two instructions; none is raised
-  after the block.
+  Not to be nested. An alarm would work in the main thread only. Here another
+  thread has the interpreter raise the exception between two instructions;
+  none is raised after the block.
 
   Raises:
     TimedOut
