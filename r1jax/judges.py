@@ -44,6 +44,8 @@ class Judges:
   def __init__(self, workers=None, seconds=60.0, memory=1 << 30):
     self.seconds, self.memory = seconds, memory
     self._jobs = queue.SimpleQueue()
+    self._closed = False
+    self._running = set()
     self.workers = workers or len(os.sched_getaffinity(0))
     self._servers = [
       threading.Thread(target=self._serve, daemon=True)
@@ -75,11 +77,14 @@ class Judges:
     return future
 
   def close(self):
-    """Ends the workers; samples that nobody judged are cancelled."""
+    """Ends the workers at once; samples that wait are cancelled."""
+    self._closed = True
     while not self._jobs.empty():
       self._jobs.get()[0].cancel()
     for _ in self._servers:
       self._jobs.put(None)
+    for worker in tuple(self._running):
+      worker.end()
     for server in self._servers:
       server.join()
 
@@ -93,12 +98,13 @@ class Judges:
     worker = None
     while (job := self._jobs.get()) is not None:
       future, problem, completion = job
+      if not future.set_running_or_notify_cancel():
+        continue
       try:
-        worker = worker or _Worker(self.memory)
+        worker = worker or self._start()
         answer = worker.ask(problem, completion, self.seconds)
       except (_Dead, TimeoutError) as e:
-        worker.kill()
-        worker = None
+        worker = self._stop(worker)
         timed_out = isinstance(e, TimeoutError)
         future.set_result(TIMED_OUT if timed_out else CRASHED)
         continue
@@ -107,8 +113,7 @@ class Judges:
         future.set_exception(e)
         continue
       if worker.asked >= RECYCLE:
-        worker.kill()
-        worker = None
+        worker = self._stop(worker)
       if "verdict" in answer:
         future.set_result(Verdict(*answer["verdict"]))
       elif "bad_problem" in answer:
@@ -116,7 +121,19 @@ class Judges:
       else:
         future.set_exception(UserError(answer["error"]))
     if worker:
-      worker.kill()
+      self._stop(worker)
+
+  def _start(self):
+    worker = _Worker(self.memory)
+    self._running.add(worker)
+    if self._closed:  # meanwhile
+      worker.end()
+    return worker
+
+  def _stop(self, worker):
+    self._running.discard(worker)
+    worker.end()
+    worker.close()
 
 
 @functools.cache
@@ -177,10 +194,14 @@ class _Worker:
     line, _, self._rest = self._rest.partition(b"\n")
     return line
 
-  def kill(self):
-    """Ends the process and all that it started."""
+  def end(self):
+    """Ends the process and all that it started; any thread may."""
     with contextlib.suppress(ProcessLookupError):
       os.killpg(self._process.pid, signal.SIGKILL)
+
+  def close(self):
+    """Buries the process; whoever asks it does, nobody else."""
     self._process.wait()
-    self._process.stdin.close()
+    with contextlib.suppress(OSError):  # what it has not read
+      self._process.stdin.close()
     self._process.stdout.close()
