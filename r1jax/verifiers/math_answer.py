@@ -23,7 +23,7 @@ from r1jax.verifiers.math_latex import (
   clock,
   word_of,
 )
-from r1jax.verifiers.math_numbers import plain, same_number
+from r1jax.verifiers.math_numbers import in_base, plain, same_number
 
 CORRECT = Verdict(True, 1.0, "correct")
 
@@ -54,6 +54,9 @@ def equivalent(gold, prediction):
   value, given = plain(clean(gold)), plain(text)
   if value is not None and given is not None:
     return CORRECT if same_number(value, given) else _wrong()
+  based = in_base(clean(gold)), in_base(text)
+  if all(based):
+    return CORRECT if _same_in_base(*based) else _wrong()
   want = _read_gold(gold)
   if (time := clock(want.text)) and ":" in text:
     return CORRECT if clock(text) == time else _wrong()
@@ -78,6 +81,13 @@ def equivalent(gold, prediction):
           NotImplementedError, RecursionError, IndexError):  # fmt: skip
     # What sympy raises for mathematics that it does not know.
     return _wrong("unparsable")
+
+
+def _same_in_base(a, b):
+  try:
+    return int(*a) == int(*b)
+  except ValueError:  # a digit that the base does not have
+    return a == b
 
 
 def verify(problem, completion):

@@ -96,7 +96,11 @@ def _as_set(a, b):
   if isinstance(a, sympy.Ne):
     left, right = a.args
     return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(right)).doit()
-  inequality = isinstance(a, _Relation | sympy.And)
+  if isinstance(a, sympy.FiniteSet) and all(
+    isinstance(x, _Relation) for x in a.args
+  ):
+    a = sympy.Or(*a.args)  # "x < 1 or x > 2"
+  inequality = isinstance(a, _Relation | sympy.And | sympy.Or)
   if inequality and len(a.free_symbols) == 1 and not a.has(sympy.Eq):
     x = next(iter(a.free_symbols))
     sides = [s for r in a.atoms(_Relation) for s in r.args]
@@ -119,6 +123,8 @@ def _equal(a, b):
     return _all(a.args[:2], b.args[:2])
   if isinstance(a, sympy.FiniteSet) and isinstance(b, sympy.FiniteSet):
     return _matched(a, b)
+  if isinstance(a, sympy.Set) and a == b:
+    return True
   if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
     return None
   if a.has(sympy.core.function.AppliedUndef) or b.has(

@@ -77,12 +77,23 @@ _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|\\,|\\!|,\\!)\d{3})+)")
 _SCIENTIFIC = re.compile(
   r"(?<![\w.])(\d+(?:\.\d*)?)[eE]([-+]?\d{1,3})(?![\w.])"
 )
+_REPEATING = re.compile(
+  r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\(?:overline|bar|dot)\s*\{(\d{1,20})\}"
+)
 _CLOCK = re.compile(r"[\s$]*(\d{1,2}:\d\d)[\s$]*")
 _TRIG = re.compile(
   r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+(?:\.\d+)?)\s*"
   r"\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
 )
 _BUILDER = re.compile(r"^\\?\{\s*\w\s*(?:\\mid|\||:)\s*(.*?)\s*\\?\}$")
+
+
+def _repeating(match):
+  """0.1\\overline{6} as the fraction that it is."""
+  whole, start, period = match[1] or "0", match[2], match[3]
+  bottom = (10 ** len(period) - 1) * 10 ** len(start)
+  top = int(whole + start + period) - int(whole + start)
+  return f"\\frac{{{top}}}{{{bottom}}}"
 
 
 def clean(text):
@@ -95,6 +106,7 @@ def clean(text):
     text = "".join(c if c.isascii() or not c.isdigit() else "?" for c in text)
   text = _GROUPED.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
   text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+  text = _REPEATING.sub(_repeating, text)
   text = text.replace("\\$", "").replace("\\dfrac", "\\frac")
   text = text.replace("\\tfrac", "\\frac")
   return _TRIG.sub(r"\1(\\frac{\2\\pi}{180})", text)

@@ -29,6 +29,9 @@ _FRACTION = re.compile(
 _RATIO = re.compile(r"([-+]?\d+)\s*/\s*([-+]?\d+)")
 
 
+_BASED = re.compile(r"([0-9][0-9A-Za-z]{0,60})_\s*(?:\{\s*(\d{1,2})\s*\}|(\d))")
+
+
 def plain(text):
   """The `Number` of a text that is one and nothing else, or None."""
   text = text.strip().strip("$").strip()
@@ -68,6 +71,12 @@ def _decimal(match, scale):
   exact = "." not in digits
   value = -value if sign == "-" else value
   return Number(value, None if exact else significant)
+
+
+def in_base(text):
+  """(digits, base) of a text like "1011_2" or "7f_{16}", or None."""
+  match = _BASED.fullmatch(text.strip().strip("$"))
+  return (match[1].lower(), int(match[2] or match[3])) if match else None
 
 
 def same_number(a, b):
