@@ -32,7 +32,7 @@ class Problem:
     kind: names the verifier, see `r1jax.verifiers.find`.
     prompt: all the text that the policy sees, template applied.
     answer: one right answer, for people and for cold starts.
-    language: ISO 639-1 code of the question, "en" or "zh".
+    language: ISO 639-1 code of the question, see `verifiers.language`.
     data: what the verifier needs besides the text.
   """
 

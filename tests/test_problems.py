@@ -230,6 +230,7 @@ def test_unreadable_file(tmp_path):
     ({"data": []}, 'x.jsonl:2: .*"data" must be an object, not list'),
     ({"id": "p0"}, 'x.jsonl:2: the id "p0" is also at .*x.jsonl:1'),
     ({"language": None}, 'x.jsonl:2: .*"language" must be text'),
+    ({"language": "xx"}, 'x.jsonl:2: language "xx" is unknown; known: en'),
   ],
 )
 def test_own_problems_are_checked(tmp_path, change, message):

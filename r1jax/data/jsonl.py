@@ -8,6 +8,7 @@ import pathlib
 from r1jax import verifiers
 from r1jax.errors import UserError
 from r1jax.types import Example, Problem
+from r1jax.verifiers import language
 
 
 def read_jsonl(path):
@@ -155,6 +156,7 @@ def _fields(where, row, **types):
 def _check(where, problem):
   """Lets the verifier judge the file's own answer, if any: it must pass."""
   try:
+    language.check(problem.language)
     verifiers.check(problem)
     if not problem.answer:
       return  # to be judged by tests, or by none

@@ -53,13 +53,18 @@ def consistency(text, language):
   Raises:
     UserError: the language is not one of these.
   """
-  if language not in _IN:
-    raise UserError(
-      f'language "{language}" is unknown; known: {", ".join(_IN)}'
-    )
+  check(language)
   text = _TAG.sub(" ", _CODE.sub(" ", text))
   words = _WORD.findall(text)
   if not words:
     return 0.0
   inside = _IN[language].fullmatch
   return sum(inside(w) is not None for w in words) / len(words)
+
+
+def check(language):
+  """Raises a `UserError` for a language that is not one of `_IN`."""
+  if language not in _IN:
+    raise UserError(
+      f'language "{language}" is unknown; known: {", ".join(_IN)}'
+    )
