@@ -1,20 +1,27 @@
 """The one seam between a model and the losses: log pi of given tokens.
 
-The logits of a batch, [B, T, V], are never held: the head is applied to a
-chunk of positions at a time, forward and backward.
+The logits of a batch, [B, T, V], are never held: a chunk of positions meets a
+block of the vocabulary at a time, forward and backward.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import Decoder, head_matrix
-from r1jax.model.linear import token_sum
+from r1jax import sharding
+from r1jax.model import Decoder, unembedding
+from r1jax.model.linear import in_order
 
 # Logits held at once, in numbers: 2^23 float32 are 32 MiB.
 CHUNK_LOGITS = 1 << 23
+# Positions of a large vocabulary that are scored together. Fewer would read
+# the table more often; of more, more would stand unused behind the last one.
+POSITIONS = 256
+# What stands for minus infinity, whose product with 0 is no number.
+NONE = -1e30
 
 
 def logprobs(
@@ -29,6 +36,7 @@ def logprobs(
   trained=None,
   temperature=1.0,
   chunk=None,
+  block=None,
 ):
   """Log-probabilities of targets and entropies of their distributions.
 
@@ -41,8 +49,8 @@ def logprobs(
     trained: [B, T] bool, where the results are wanted; None for everywhere.
       The others, prompts and padding, are left out before the head.
     temperature: divides the logits, as in the sampler.
-    chunk: positions of a row whose logits exist at a time; default, as many
-      as fit `CHUNK_LOGITS` numbers.
+    chunk, block: positions of a row, and tokens of the vocabulary, whose
+      logits exist at a time; default, what fits `CHUNK_LOGITS` numbers.
 
   Returns:
     logprobs [B, T], entropy [B, T] in nats, both float32; both carry
@@ -52,24 +60,41 @@ def logprobs(
   hidden = Decoder(config).apply(
     {"params": params}, tokens, positions, segments, prefixes, method="hidden"
   )
-  head = head_matrix(params, config).astype(config.compute_dtype)
+  table = unembedding(params, config).astype(config.compute_dtype)
   hidden = (hidden / temperature).astype(config.compute_dtype)
-  if chunk is None:
-    chunk = max(1, CHUNK_LOGITS // (hidden.shape[0] * config.vocab_size))
+  sizes = chunk_and_block(*tokens.shape, config.vocab_size)
   return head_logprobs(
-    hidden, head, targets, min(chunk, hidden.shape[1]), config.logit_dtype,
-    trained,
+    hidden, table, targets, chunk or sizes[0], block or sizes[1],
+    config.logit_dtype, trained,
   )  # fmt: skip
 
 
+def chunk_and_block(rows, length, vocab_size):
+  """Positions of each row and tokens of the vocabulary to score at a time.
+
+  Returns:
+    chunk, block; rows * chunk * block is at most `CHUNK_LOGITS`, unless a
+    single position of each row is more, or the table is spread over devices:
+    it is then read whole, since its parts lie on all of them.
+  """
+  all_tokens = CHUNK_LOGITS // (rows * vocab_size)
+  mesh = sharding.current()
+  if mesh is not None and mesh.size > 1:
+    return min(length, max(1, all_tokens)), vocab_size
+  chunk = min(length, max(1, POSITIONS // rows, all_tokens))
+  blocks = math.ceil(rows * chunk * vocab_size / CHUNK_LOGITS)
+  return chunk, math.ceil(vocab_size / blocks)
+
+
 def head_logprobs(
-  hidden, head, targets, chunk, logit_dtype="float32", trained=None
+  hidden, table, targets, chunk, block, logit_dtype="float32", trained=None
 ):
   """`logprobs`, from final hidden states on.
 
   Args:
-    hidden: [B, T, d]. head: [d, V]. targets: [B, T] int32.
-    chunk: positions a step; T need not be a multiple of it.
+    hidden: [B, T, d]. table: [V, d], `unembedding`. targets: [B, T] int32.
+    chunk, block: positions and tokens of the vocabulary a step; T and V need
+      not be multiples of them.
     trained: [B, T] bool or None, as of `logprobs`.
     logit_dtype: logits are rounded to it before the float32 softmax.
 
@@ -79,18 +104,23 @@ def head_logprobs(
   if trained is None:
     trained = jnp.ones(targets.shape, bool)
   t = targets.shape[1]
+  chunk, block = min(chunk, t), min(block, len(table))
   padding = -t % chunk
   if padding:
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     targets = jnp.pad(targets, ((0, 0), (0, padding)))
     trained = jnp.pad(trained, ((0, 0), (0, padding)))
-  lp, entropy = _chunked(hidden, head, targets, trained, chunk, logit_dtype)
+  lp, entropy = _chunked(
+    hidden, table, targets, trained, chunk, block, logit_dtype
+  )
   return lp[:, :t], entropy[:, :t]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _chunked(hidden, head, targets, trained, chunk, logit_dtype):
-  return _forward(hidden, head, targets, trained, chunk, logit_dtype)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _chunked(hidden, table, targets, trained, chunk, block, logit_dtype):
+  return _forward(
+    hidden, table, targets, trained, chunk, block, logit_dtype
+  )[0]
 
 
 class _Order(NamedTuple):
@@ -113,86 +143,158 @@ def _order(trained, chunk):
   return _Order(first, jnp.argsort(first, axis=1), -(-most // chunk))
 
 
-def _logits(h, head, dtype):
-  out = jnp.einsum("btd,dv->btv", h, head, preferred_element_type=jnp.float32)
-  return out.astype(dtype).astype(jnp.float32)
-
-
 def _split(x, order, chunk):
-  """[B, T, ...] -> [T / chunk, B, chunk, ...], in the order of `order`."""
+  """[B, T, ...] -> [T / chunk, B * chunk, ...], in the order of `order`."""
   b, t = x.shape[:2]
   index = order.first.reshape(b, t, *(1,) * (x.ndim - 2))
   x = jnp.take_along_axis(x, index, axis=1)
-  return jnp.moveaxis(x.reshape(b, t // chunk, chunk, *x.shape[2:]), 1, 0)
+  x = jnp.moveaxis(x.reshape(b, t // chunk, chunk, *x.shape[2:]), 1, 0)
+  return x.reshape(t // chunk, b * chunk, *x.shape[3:])
 
 
 def _join(x, order):
   """The inverse of `_split`."""
-  n, b, chunk = x.shape[:3]
-  x = jnp.moveaxis(x, 0, 1).reshape(b, n * chunk, *x.shape[3:])
-  index = order.back.reshape(b, n * chunk, *(1,) * (x.ndim - 2))
+  b, t = order.back.shape
+  x = x.reshape(len(x), b, -1, *x.shape[2:])
+  x = jnp.moveaxis(x, 0, 1).reshape(b, t, *x.shape[3:])
+  index = order.back.reshape(b, t, *(1,) * (x.ndim - 2))
   return jnp.take_along_axis(x, index, axis=1)
 
 
 def _at(x, i):
-  return jax.lax.dynamic_index_in_dim(x, i, 0, False)
+  return jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
+
+
+def _row(x, i):
+  """x[i:i + 1], to stand beside [block, n]."""
+  return jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=True)
 
 
 def _put(x, i, y):
   return jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
 
 
-def _forward(hidden, head, targets, trained, chunk, logit_dtype):
-  order = _order(trained, chunk)
+class _Block(NamedTuple):
+  """A block of the vocabulary.
 
-  parts = (_split(hidden, order, chunk), _split(targets, order, chunk))
+  The last one begins early enough to be whole; what it repeats of the one
+  before is not counted again.
+
+  Attributes:
+    start: [] int32, its first token. rows: [block, d], of the table.
+    tokens: [block, 1] int32. new: [block, 1] bool, which tokens count here.
+  """
+
+  start: jax.Array
+  rows: jax.Array
+  tokens: jax.Array
+  new: jax.Array
+
+
+def _block(table, j, size):
+  start = jnp.minimum(j * size, len(table) - size)
+  rows = jax.lax.dynamic_slice_in_dim(table, start, size)
+  tokens = (start + jnp.arange(size))[:, None]
+  return _Block(start, rows, tokens, tokens >= j * size)
+
+
+def _logits(h, part, dtype):
+  """[n, d] and a `_Block` -> [block, n] float32.
+
+  The vocabulary comes first: so the large operand is read as it is stored,
+  and the small one is turned round.
+  """
+  z = jnp.matmul(
+    part.rows, in_order(h.T), preferred_element_type=jnp.float32
+  )
+  return jnp.where(part.new, z.astype(dtype).astype(jnp.float32), NONE)
+
+
+def _forward(hidden, table, targets, trained, chunk, block, logit_dtype):
+  order = _order(trained, chunk)
+  saved = (hidden, table, targets, trained)
+  hidden, targets = (_split(x, order, chunk) for x in (hidden, targets))
+  blocks = -(-len(table) // block)
 
   def step(i, out):
-    h, target = (_at(x, i) for x in parts)
-    logits = _logits(h, head, logit_dtype)
-    normalizer = jax.nn.logsumexp(logits, axis=-1)
-    picked = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    # H = log Z - sum_v p_v z_v
-    p = jnp.exp(logits - normalizer[..., None])
-    entropy = normalizer - (p * logits).sum(-1)
-    new = (picked - normalizer, entropy, normalizer)
-    return tuple(_put(x, i, y) for x, y in zip(out, new))
+    h, target = _at(hidden, i), _row(targets, i)
 
-  blank = jnp.zeros(parts[1].shape, jnp.float32)
+    def add(j, sums):
+      # Sums of exp(z - m) and of exp(z - m) z; m, the greatest z so far,
+      # grows from block to block (Milakov and Gimelshein 2018).
+      m, total, weighted, picked = sums
+      part = _block(table, j, block)
+      z = _logits(h, part, logit_dtype)
+      new_m = jnp.maximum(m, z.max(axis=0, keepdims=True))
+      shrink, e = jnp.exp(m - new_m), jnp.exp(z - new_m)
+      is_target = (part.tokens == target) & part.new
+      return (
+        new_m,
+        total * shrink + e.sum(axis=0, keepdims=True),
+        weighted * shrink + (e * z).sum(axis=0, keepdims=True),
+        picked + jnp.where(is_target, z, 0.0).sum(axis=0, keepdims=True),
+      )
+
+    zeros = jnp.zeros(target.shape, jnp.float32)
+    m, total, weighted, picked = jax.lax.fori_loop(
+      0, blocks, add, (jnp.full_like(zeros, NONE), zeros, zeros, zeros)
+    )
+    normalizer = m + jnp.log(total)
+    # H = log Z - sum_v p_v z_v
+    new = (picked - normalizer, normalizer - weighted / total, normalizer)
+    return tuple(_put(x, i, y[0]) for x, y in zip(out, new))
+
+  blank = jnp.zeros(targets.shape, jnp.float32)
   out = jax.lax.fori_loop(0, order.chunks, step, (blank,) * 3)
   lp, entropy, normalizer = (_join(x, order) for x in out)
-  saved = (hidden, head, targets, trained, entropy, normalizer)
+  saved += (entropy, normalizer)
   lp, entropy = (jnp.where(trained, x, 0) for x in (lp, entropy))
   return (lp, entropy), saved
 
 
-def _backward(chunk, logit_dtype, saved, cotangents):
-  hidden, head, targets, trained, entropy, normalizer = saved
+def _backward(chunk, block, logit_dtype, saved, cotangents):
+  hidden, table, targets, trained, entropy, normalizer = saved
   order = _order(trained, chunk)
   g_lp, g_entropy = (jnp.where(trained, g, 0) for g in cotangents)
+  hidden = _split(hidden, order, chunk)
   parts = tuple(
     _split(x, order, chunk)
-    for x in (hidden, targets, entropy, normalizer, g_lp, g_entropy)
+    for x in (targets, entropy, normalizer, g_lp, g_entropy)
   )
+  blocks = -(-len(table) // block)
 
   def step(i, sums):
-    d_head, d_hidden = sums
-    h, target, ent, log_z, g, g_ent = (_at(x, i) for x in parts)
-    logits = _logits(h, head, logit_dtype)
-    logp = logits - log_z[..., None]
-    p = jnp.exp(logp)
-    # d log p_y / d z_v = [v = y] - p_v;  d H / d z_v = - p_v (log p_v + H)
-    is_target = jnp.arange(head.shape[1])[None, None] == target[..., None]
-    dz = g[..., None] * (is_target - p)
-    dz -= g_ent[..., None] * p * (logp + ent[..., None])
-    dz = dz.astype(h.dtype)
-    d_h = jnp.einsum("btv,dv->btd", dz, head)
-    d_head += token_sum(h, dz, jnp.float32)
-    return d_head, _put(d_hidden, i, d_h)
+    d_table, d_hidden = sums
+    h = _at(hidden, i)
+    target, ent, log_z, g, g_ent = (_row(x, i) for x in parts)
 
-  zeros = (jnp.zeros(head.shape, jnp.float32), jnp.zeros_like(parts[0]))
-  d_head, d_hidden = jax.lax.fori_loop(0, order.chunks, step, zeros)
-  return _join(d_hidden, order), d_head.astype(head.dtype), None, None
+    def add(j, sums):
+      d_table, d_h = sums
+      part = _block(table, j, block)
+      logp = _logits(h, part, logit_dtype) - log_z
+      p = jnp.exp(logp)
+      # d log p_y / d z_v = [v = y] - p_v;  d H / d z_v = - p_v (log p_v + H)
+      is_target = (part.tokens == target) & part.new
+      dz = g * (is_target - p) - g_ent * p * (logp + ent)
+      dz = dz.astype(h.dtype)
+      d_rows = jnp.matmul(dz, h, preferred_element_type=jnp.float32)
+      d_rows += jax.lax.dynamic_slice_in_dim(d_table, part.start, block)
+      d_table = jax.lax.dynamic_update_slice_in_dim(
+        d_table, d_rows, part.start, 0
+      )
+      d_h += jnp.matmul(
+        in_order(dz.T), part.rows, preferred_element_type=jnp.float32
+      )
+      return d_table, d_h
+
+    d_table, d_h = jax.lax.fori_loop(
+      0, blocks, add, (d_table, jnp.zeros(h.shape, jnp.float32))
+    )
+    return d_table, _put(d_hidden, i, d_h.astype(h.dtype))
+
+  zeros = (jnp.zeros(table.shape, jnp.float32), jnp.zeros_like(hidden))
+  d_table, d_hidden = jax.lax.fori_loop(0, order.chunks, step, zeros)
+  return _join(d_hidden, order), d_table.astype(table.dtype), None, None
 
 
 _chunked.defvjp(_forward, _backward)

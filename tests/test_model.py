@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.model import Decoder, ModelConfig, head_matrix, init, param_count
+from r1jax.model import Decoder, ModelConfig, init, param_count, unembedding
 from r1jax.model.attention import (
   attend,
   causal_mask,
@@ -349,13 +349,13 @@ def test_defaults_are_one_segment_from_position_zero():
 
 
 @pytest.mark.parametrize("config", [TINY, PLAIN], ids=["untied", "tied"])
-def test_head_matrix_is_the_head(config):
+def test_unembedding_is_the_head(config):
   params, batch = random_params(config), inputs()
   hidden = jax.jit(
     lambda p: Decoder(config).apply({"params": p}, *batch, method="hidden")
   )(params)
   np.testing.assert_allclose(
-    hidden @ head_matrix(params, config),
+    hidden @ unembedding(params, config).T,
     forward(config, params, *batch),
     atol=1e-4,
   )

@@ -57,11 +57,11 @@ def value_and_gradient(f, params):
 
 
 @pytest.mark.parametrize(
-  # 3 and 5 do not divide T = 7.
-  "tied, chunk, temperature",
-  [(True, 3, 1.0), (False, 5, 1.3)],
+  # 3 and 5 do not divide T = 7, nor does 4 divide V = 11.
+  "tied, chunk, block, temperature",
+  [(True, 3, 4, 1.0), (False, 5, V, 1.3)],
 )
-def test_equals_log_softmax(batch, tied, chunk, temperature):
+def test_equals_log_softmax(batch, tied, chunk, block, temperature):
   model = config(tied)
   params = random_params(model)
 
@@ -70,7 +70,7 @@ def test_equals_log_softmax(batch, tied, chunk, temperature):
     want = value_and_gradient(lambda q: plain(model, q, *batch, temperature), p)
     got = value_and_gradient(
       lambda q: policy.logprobs(
-        model, q, *batch, temperature=temperature, chunk=chunk
+        model, q, *batch, temperature=temperature, chunk=chunk, block=block
       ),
       p,
     )
@@ -89,22 +89,25 @@ def test_equals_log_softmax(batch, tied, chunk, temperature):
     assert np.abs(leaf).max() > 1e-3
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 7, 9])
-def test_any_chunk_gives_the_same(chunk):
+@pytest.mark.parametrize(
+  "chunk, block",
+  [(1, V), (2, 1), (3, 2), (4, 4), (7, V - 1), (9, V + 1)],
+)
+def test_any_chunk_and_block_give_the_same(chunk, block):
   rng = np.random.default_rng(5)
   h = jnp.asarray(rng.normal(size=(B, T, 8)), jnp.float32)
-  head = jnp.asarray(rng.normal(size=(8, V)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(V, 8)), jnp.float32)
   target = jnp.asarray(rng.integers(V, size=(B, T)))
 
   def whole(args):
-    logp = jax.nn.log_softmax(args[0] @ args[1])
+    logp = jax.nn.log_softmax(args[0] @ args[1].T)
     lp = jnp.take_along_axis(logp, target[..., None], axis=-1)[..., 0]
     return lp, -(jnp.exp(logp) * logp).sum(-1)
 
   want = value_and_gradient(whole, (h, head))
   got = jax.jit(
     lambda args: value_and_gradient(
-      lambda a: policy.head_logprobs(*a, target, chunk), args
+      lambda a: policy.head_logprobs(*a, target, chunk, block), args
     )
   )((h, head))
   jax.tree.map(
@@ -119,7 +122,7 @@ def test_what_is_not_trained_plays_no_part(chunk):
   """The rest may be anything: with chunks of one it may even be NaN."""
   rng = np.random.default_rng(6)
   h = rng.normal(size=(B, T, 8)).astype(np.float32)
-  head = jnp.asarray(rng.normal(size=(8, V)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(V, 8)), jnp.float32)
   target = jnp.asarray(rng.integers(V, size=(B, T)))
   # As many in each row, or one would take part where another is done.
   trained = rng.permuted(np.tile(np.arange(T) < 3, (B, 1)), axis=1)
@@ -127,12 +130,12 @@ def test_what_is_not_trained_plays_no_part(chunk):
   other = np.where(trained[..., None], h, np.nan if chunk == 1 else 3.0)
 
   def wanted(args):
-    outputs = policy.head_logprobs(*args, target, T)
+    outputs = policy.head_logprobs(*args, target, T, V)
     return tuple(jnp.where(trained, x, 0) for x in outputs)
 
   def got(args):
     return policy.head_logprobs(
-      *args, target, chunk, trained=jnp.asarray(trained)
+      *args, target, chunk, 4, trained=jnp.asarray(trained)
     )
 
   want, grads = value_and_gradient(wanted, (jnp.asarray(h), head))
@@ -147,20 +150,20 @@ def test_each_output_has_its_own_gradient(which):
   """By hand for one position: W (e_y - p), and -W p (log p + H)."""
   rng = np.random.default_rng(3)
   h = rng.normal(size=(1, 1, 4)).astype(np.float32)
-  head = rng.normal(size=(4, 6)).astype(np.float32)
+  head = rng.normal(size=(6, 4)).astype(np.float32)
   target = jnp.array([[2]])
-  logp = h[0, 0] @ head
+  logp = h[0, 0] @ head.T
   logp = logp - np.log(np.exp(logp).sum())
   p = np.exp(logp)
   entropy = -(p * logp).sum()
   dz = (np.eye(6)[2] - p, -p * (logp + entropy))[which]
   got = jax.jit(
     jax.grad(
-      lambda h, w: policy.head_logprobs(h, w, target, 1)[which].sum(), (0, 1)
+      lambda h, w: policy.head_logprobs(h, w, target, 1, 6)[which].sum(), (0, 1)
     )
   )(h, head)
-  np.testing.assert_allclose(got[0][0, 0], head @ dz, atol=1e-5)
-  np.testing.assert_allclose(got[1], np.outer(h, dz), atol=1e-5)
+  np.testing.assert_allclose(got[0][0, 0], head.T @ dz, atol=1e-5)
+  np.testing.assert_allclose(got[1], np.outer(dz, h), atol=1e-5)
 
 
 def test_bfloat16_stays_near_float32(batch):
@@ -181,10 +184,10 @@ def test_bfloat16_stays_near_float32(batch):
 def test_logit_dtype_rounds_the_logits():
   rng = np.random.default_rng(4)
   h = jnp.asarray(rng.normal(size=(1, 5, 8)), jnp.float32)
-  head = jnp.asarray(rng.normal(size=(8, 11)), jnp.float32)
+  head = jnp.asarray(rng.normal(size=(11, 8)), jnp.float32)
   target = jnp.asarray(rng.integers(11, size=(1, 5)))
-  got = policy.head_logprobs(h, head, target, 2, "bfloat16")[0]
-  z = (h @ head).astype(jnp.bfloat16).astype(jnp.float32)
+  got = policy.head_logprobs(h, head, target, 2, 3, "bfloat16")[0]
+  z = (h @ head.T).astype(jnp.bfloat16).astype(jnp.float32)
   want = jnp.take_along_axis(jax.nn.log_softmax(z), target[..., None], -1)
   np.testing.assert_allclose(got, want[..., 0], atol=1e-5)
 

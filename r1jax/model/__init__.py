@@ -3,9 +3,9 @@
 from r1jax.model.config import ModelConfig
 from r1jax.model.decoder import (
   Decoder,
-  head_matrix,
   init,
   param_count,
+  unembedding,
 )
 from r1jax.model.rope import RopeScaling
 
@@ -13,7 +13,7 @@ __all__ = [
   "Decoder",
   "ModelConfig",
   "RopeScaling",
-  "head_matrix",
   "init",
   "param_count",
+  "unembedding",
 ]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from r1jax.model import kernels
 from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
-from r1jax.model.linear import PRODUCT, as_dot_general, matmul
+from r1jax.model.linear import PRODUCT, as_dot_general, in_order, matmul
 from r1jax.model.rope import rope_table, rotate
 
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
@@ -215,11 +215,11 @@ class Decoder(nn.Module):
     return y.astype(self.config.logit_dtype)
 
 
-def head_matrix(params, config):
-  """The [d, V] matrix from final hidden states to logits."""
+def unembedding(params, config):
+  """[V, d], the row of each token, whose product with hidden states is z."""
   if config.tied:
-    return params["embed"]["embedding"].T
-  return params["head"]["kernel"]
+    return params["embed"]["embedding"]
+  return in_order(params["head"]["kernel"].T)
 
 
 def init(config, key):
