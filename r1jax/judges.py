@@ -67,7 +67,7 @@ class Judges:
       `UserError`.
     """
     future = concurrent.futures.Future()
-    if problem.kind in verifiers.QUICK:
+    if verifiers.name_of(problem) in verifiers.QUICK:
       try:
         future.set_result(verifiers.verify(problem, completion))
       except UserError as e:
@@ -167,7 +167,7 @@ class _Worker:
     """The worker's answer; raises `_Dead` or TimeoutError."""
     fields = [
       problem.id, problem.kind, problem.prompt, problem.answer,
-      problem.language, dict(problem.data),
+      problem.language, dict(problem.data), problem.verifier,
     ]  # fmt: skip
     self.asked += 1
     line = json.dumps([fields, completion]).encode() + b"\n"

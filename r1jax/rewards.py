@@ -64,8 +64,19 @@ PARTS = {
 _RESERVED = ("kinds", "gates", "models")
 
 
-def check(config):
-  """Raises a `UserError` for a name in `rewards` that means nothing."""
+def check(config, kinds=None):
+  """Raises a `UserError` for a name in `rewards` that means nothing.
+
+  Args:
+    config: a phase's `rewards`.
+    kinds: the kinds of problems that there are, or None where unknown.
+  """
+  for kind in config.get("kinds", {}):
+    if kinds is not None and kind not in kinds:
+      raise UserError(
+        f'rewards.kinds: no problem is of kind "{kind}"; there are:'
+        f" {', '.join(sorted(kinds))}"
+      )
   models = config.get("models", {})
   for function in models.values():
     _import(function)

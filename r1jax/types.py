@@ -29,11 +29,13 @@ class Problem:
 
   Attributes:
     id: unique within its data set.
-    kind: names the verifier, see `r1jax.verifiers.find`.
+    kind: names the verifier, see `r1jax.verifiers.find`, and in `rewards`
+      the weights.
     prompt: all the text that the policy sees, template applied.
     answer: one right answer, for people and for cold starts.
     language: ISO 639-1 code of the question, see `verifiers.language`.
     data: what the verifier needs besides the text.
+    verifier: "package.module:function" where it is not the kind's own.
   """
 
   id: str
@@ -42,6 +44,7 @@ class Problem:
   answer: str
   language: str
   data: Mapping[str, Any]
+  verifier: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

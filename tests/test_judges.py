@@ -34,6 +34,7 @@ def problem(**data):
     ("exit", "verifier_died"),
     ("crash", "verifier_died"),
     ("print", "wrong"),
+    ("read", "wrong"),
     ("raise", "verifier_failed"),
   ],
 )
@@ -52,6 +53,10 @@ def test_errors_of_the_user_are_told(pool):
     pool.submit(problem(), "bad problem").result(timeout=60)
   with pytest.raises(UserError, match="no sandbox"):
     pool.submit(problem(), "no sandbox").result(timeout=60)
+  for kind in ("bool", "nan"):
+    with pytest.raises(UserError, match="bad_verifiers:verify.*must return"):
+      pool.submit(problem(), kind).result(timeout=60)
+  assert pool.submit(problem(), "numpy").result(timeout=60).correct
   nobody = Problem("p7", "nowhere:verify", "?", "", "en", {})
   with pytest.raises(UserError, match="nowhere"):
     pool.submit(nobody, "").result(timeout=60)
@@ -129,8 +134,7 @@ def test_workers_are_replaced_in_time(monkeypatch):
   monkeypatch.setattr(judges, "RECYCLE", 2)
   with judges.Judges(workers=1) as pool:
     said = [pool.submit(problem(), "pid").result() for _ in range(5)]
-  assert all(v.reason == "wrong" for v in said)
-  pids = [v.score for v in said]
+  pids = [v.reason for v in said]
   assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
 
 

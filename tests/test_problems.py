@@ -226,7 +226,8 @@ def test_unreadable_file(tmp_path):
   [
     ({"kind": "sudoku"}, 'x.jsonl:2: .*kind "sudoku" has no verifier'),
     ({"answer": "3 + 7"}, 'x.jsonl:2: .*answer "3 \\+ 7" wrong_numbers'),
-    ({"data": {}}, "x.jsonl:2: \"data\" does not suit.*'numbers'"),
+    ({"data": {}}, 'x.jsonl:2: .*data needs "numbers"'),
+    ({"data": {"numbers": [3], "target": "3"}}, 'x.jsonl:2: .*"target"'),
     ({"data": []}, 'x.jsonl:2: .*"data" must be an object, not list'),
     ({"id": "p0"}, 'x.jsonl:2: the id "p0" is also at .*x.jsonl:1'),
     ({"language": None}, 'x.jsonl:2: .*"language" must be text'),
@@ -262,6 +263,8 @@ def test_kinds_of_ones_own(tmp_path):
   kinds = {"polite": f"{__name__}:right"}
   (problem,) = jsonl.read_problems(tmp_path / "x.jsonl", kinds)
   assert verifiers.verify(problem, "oh yes").correct
+  # Its rewards may be asked for by the name that the file has.
+  assert problem.kind == "polite"
   with pytest.raises(UserError, match='x.jsonl:1: .*"polite" has no verifier'):
     jsonl.read_problems(tmp_path / "x.jsonl")
 
@@ -271,6 +274,16 @@ def test_kinds_of_ones_own(tmp_path):
   [
     (dict(kind="math", answer="\\frac{"), "x.jsonl:1: .*frac.*cannot be read"),
     (dict(kind="choice", answer="Q"), "x.jsonl:1: .*none of the letters"),
+    (
+      dict(kind="choice", answer="A", data={"options": {"A": "x"}}),
+      "x.jsonl:1: .*list of texts",
+    ),
+    (dict(kind="bad_verifiers:verify", answer="x"), "x.jsonl:1: .*x.* wrong"),
+    (
+      dict(kind="bad_verifiers:breaks", answer="x"),
+      "x.jsonl:1: .*verifier_failed",
+    ),
+    (dict(kind="bad_verifiers:ends", answer="x"), "x.jsonl:1: .*verifier_died"),
     (dict(kind="code", answer="", data={"tests": []}), "x.jsonl:1: .*tests"),
     (dict(kind="logic", answer="1"), 'x.jsonl:1: .*no "dataset"'),
   ],

@@ -150,3 +150,10 @@ def test_a_part_of_ones_own(monkeypatch):
   )
   row = score(problem(), "short", {"brief": 3.0})
   assert row["brief"] == 1.0 and row["reward"] == 3.0
+
+
+def test_weights_for_a_kind_that_no_problem_is_of():
+  config = {"accuracy": 1.0, "kinds": {"pairity": {"accuracy": 5.0}}}
+  rewards.check(config)
+  with pytest.raises(UserError, match='"pairity"; there are: math, parity'):
+    rewards.check(config, {"parity", "math"})

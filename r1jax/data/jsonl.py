@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 
-from r1jax import verifiers
+from r1jax import judges, verifiers
 from r1jax.errors import UserError
 from r1jax.types import Example, Problem
 from r1jax.verifiers import language
@@ -133,8 +133,10 @@ def read_problems(path, kinds=None):
         f'{where}: the id "{problem.id}" is also at {seen[problem.id]}'
       )
     seen[problem.id] = where
-    kind = (kinds or {}).get(problem.kind, problem.kind)
-    problem = dataclasses.replace(problem, kind=kind)
+    own = (kinds or {}).get(problem.kind, "")
+    if not own and ":" in problem.kind:
+      own = problem.kind
+    problem = dataclasses.replace(problem, verifier=own)
     _check(where, problem)
     problems.append(problem)
   return problems
@@ -160,9 +162,12 @@ def _check(where, problem):
     verifiers.check(problem)
     if not problem.answer:
       return  # to be judged by tests, or by none
-    verdict = verifiers.verify(
-      problem, f"<think> </think> <answer> {problem.answer} </answer>"
-    )
+    completion = f"<think> </think> <answer> {problem.answer} </answer>"
+    if problem.verifier:
+      # It may do anything, as in training: it does so elsewhere.
+      verdict = judges.shared().submit(problem, completion).result()
+    else:
+      verdict = verifiers.verify(problem, completion)
   except UserError as e:
     raise UserError(f"{where}: {e}") from None
   except (KeyError, TypeError) as e:
@@ -174,5 +179,7 @@ def _check(where, problem):
   if not verdict.correct:
     raise UserError(
       f'{where}: the verifier of "{problem.kind}" finds the answer'
-      f' "{problem.answer}" {verdict.reason}; mend answer or data'
+      f' "{problem.answer}" {verdict.reason}, when a completion ends in'
+      f' "<answer> {problem.answer} </answer>"; mend the answer, the data or'
+      " the verifier, or leave the answer empty and it is not tried"
     )

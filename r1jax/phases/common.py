@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from r1jax import losses, rewards, sharding
+from r1jax import losses, rewards, sharding, verifiers
 from r1jax import optimizer as optim
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
@@ -91,15 +91,19 @@ def check(config):
         f"{config.name}.temperature={config.temperature} must be above 0"
       )
     task = config.task
+    kinds = set(verifiers.MODULES)
     if task.kind == "files":
-      for split in ("train", "test"):
-        jsonl.read_problems(task[split], task.get("kinds"))
+      kinds = {
+        problem.kind
+        for split in ("train", "test")
+        for problem in jsonl.read_problems(task[split], task.get("kinds"))
+      }
   if config.phase == "sft" and config.data.endswith(".jsonl"):
     jsonl.read_examples(config.data)
   if config.phase == "rejection":
     rewards.check(config.least)
   if config.phase == "grpo":
-    rewards.check(config.rewards)
+    rewards.check(config.rewards, kinds)
     if config.group < 2:
       raise UserError(
         f"{config.name}.group={config.group}: a group of one has nothing to"

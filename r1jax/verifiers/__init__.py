@@ -9,6 +9,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from r1jax.errors import UserError
+from r1jax.types import Verdict
 from r1jax.verifiers import think_format
 
 # Kind -> its module, which has `verify` and may have `final_answer`, (problem,
@@ -85,10 +86,10 @@ def verify(problem, completion):
     `Verdict`.
 
   Raises:
-    UserError: no verifier has that name.
+    UserError: no verifier has that name, or what it returned is no `Verdict`.
     BadProblem: no answer to this problem can be judged.
   """
-  return _of(problem).verify(problem, completion)
+  return _sound(_of(problem).verify(problem, completion), name_of(problem))
 
 
 def final_answer(problem, completion):
@@ -101,9 +102,26 @@ def check(problem):
   _of(problem).check(problem)
 
 
+def name_of(problem):
+  """What `find` is asked for: the problem's verifier, or else its kind."""
+  return problem.verifier or problem.kind
+
+
+def _sound(verdict, name):
+  """A verdict of plain Python types, or a `UserError`."""
+  if isinstance(verdict, Verdict):
+    score = float(verdict.score)
+    if 0.0 <= score <= 1.0:
+      return Verdict(bool(verdict.correct), score, str(verdict.reason))
+  raise UserError(
+    f'the verifier "{name}" returned {verdict!r:.80}; it must return a'
+    " Verdict(correct, score, reason), the score in [0, 1]"
+  )
+
+
 def _of(problem):
   try:
-    return find(problem.kind)
+    return find(name_of(problem))
   except UserError as e:
     raise UserError(f"problem {problem.id}: {e}") from None
 
@@ -117,5 +135,6 @@ def _nothing(problem):
 
 
 __all__ = [
-  "MODULES", "QUICK", "Kind", "check", "final_answer", "find", "verify",
+  "MODULES", "QUICK", "Kind", "check", "final_answer", "find", "name_of",
+  "verify",
 ]  # fmt: skip

@@ -70,6 +70,14 @@ def _plain(text):
 
 def check(problem):
   """Raises a `BadProblem` if the answer is no letter, or not an option's."""
+  options = problem.data.get("options", [])
+  if not (
+    isinstance(options, list) and all(isinstance(x, str) for x in options)
+  ):
+    raise BadProblem(
+      f"problem {problem.id}: data's \"options\" must be a list of texts, in"
+      " the order of their letters"
+    )
   known = LETTERS[: len(problem.data.get("options", LETTERS))]
   letter = problem.answer.strip().upper()
   if len(letter) != 1 or letter not in known:

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+from r1jax.errors import BadProblem
 from r1jax.types import Verdict
 from r1jax.verifiers import think_format
 
@@ -128,3 +129,20 @@ def final_answer(problem, completion):
   if sorted(numbers) != sorted(problem.data["numbers"]):
     return None
   return str(value)
+
+
+def check(problem):
+  """Raises a `BadProblem` where `numbers` or `target` are none."""
+  numbers, target = (problem.data.get(k) for k in ("numbers", "target"))
+  if not (isinstance(numbers, list) and numbers and all(map(_whole, numbers))):
+    raise BadProblem(
+      f'problem {problem.id}: data needs "numbers", a list of whole numbers'
+    )
+  if not _whole(target):
+    raise BadProblem(
+      f'problem {problem.id}: data needs "target", a whole number'
+    )
+
+
+def _whole(x):
+  return type(x) is int and x >= 0

@@ -21,9 +21,12 @@ from r1jax.verifiers.math_latex import (
   braced,
   clean,
   clock,
+  is_sequence,
+  primes_differ,
   word_of,
 )
 from r1jax.verifiers.math_numbers import in_base, plain, same_number
+from r1jax.verifiers.math_units import quantity, same_quantity
 
 CORRECT = Verdict(True, 1.0, "correct")
 
@@ -57,14 +60,19 @@ def equivalent(gold, prediction):
   based = in_base(clean(gold)), in_base(text)
   if all(based):
     return CORRECT if _same_in_base(*based) else _wrong()
+  quantities = [quantity(t) for t in (gold, prediction)]
+  if all(quantities):
+    return CORRECT if same_quantity(*quantities) else _wrong()
   want = _read_gold(gold)
   if (time := clock(want.text)) and ":" in text:
     return CORRECT if clock(text) == time else _wrong()
   if (word := word_of(want.text)) and (other := word_of(text)):
     if word == other:
       return CORRECT
-    if "\\text" in want.text:
+    if "\\text" in want.text or (is_sequence(want.text) and is_sequence(text)):
       return _wrong()
+  if primes_differ(want.text, text):
+    return _wrong()
   try:
     with math_guard.deadline():
       got = _read(text)

@@ -125,6 +125,10 @@ def _equal(a, b):
     return _matched(a, b)
   if isinstance(a, sympy.Set) and a == b:
     return True
+  if isinstance(a, sympy.And) and isinstance(b, sympy.And):
+    # 0 < x < 1 and 1 > x > 0
+    x, y = ({_ordered(r) for r in c.args} for c in (a, b))
+    return True if x == y else None
   if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
     return None
   if a.has(sympy.core.function.AppliedUndef) or b.has(
@@ -135,6 +139,13 @@ def _equal(a, b):
   if _is_number(a) and _is_number(b):
     return _equal_numbers(a, b)
   return _equal_at_random(a, b)
+
+
+def _ordered(relation):
+  """A relation with the smaller side on the left."""
+  if isinstance(relation, sympy.Gt | sympy.Ge):
+    return relation.reversed
+  return relation
 
 
 def _all(a, b):
@@ -164,7 +175,13 @@ def _known(x, other):
 def _exact(x):
   """With every decimal as the fraction that was written, and evaluated."""
   floats = {f: sympy.Rational(str(f)) for f in x.atoms(sympy.Float)}
-  return x.xreplace(floats).doit()
+  x = x.xreplace(floats).doit()
+  # An odd root of a negative number is the real one.
+  return x.replace(
+    lambda e: e.is_Pow and e.base.is_Rational and e.base < 0
+    and e.exp.is_Rational and e.exp.q > 1 and e.exp.q % 2 == 1,
+    lambda e: (-1) ** e.exp.p * (-e.base) ** e.exp,
+  )  # fmt: skip
 
 
 def _equal_numbers(a, b):

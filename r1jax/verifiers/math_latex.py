@@ -29,17 +29,18 @@ class Answer:
     # The library's second reading is the text that it took for the answer.
     taken = self.parsed[-1] if isinstance(self.parsed[-1], str) else text
     self.taken = taken.strip()
-    self.unit = split_unit(self._outer())
+    self.unit = split_unit(last_box(text))
 
   @property
   def expression(self):
     return self.parsed[0]
 
-  def _outer(self):
-    """The box's content where there is one: units are stripped from `taken`."""
-    at = self.text.rfind("\\boxed{")
-    inner = braced(self.text, at + len("\\boxed")) if at >= 0 else None
-    return inner if inner is not None else self.text
+
+def last_box(text):
+  """What stands in the last box; the text itself where there is none."""
+  at = text.rfind("\\boxed{")
+  inner = braced(text, at + len("\\boxed")) if at >= 0 else None
+  return text if inner is None else inner
 
 
 def braced(text, at):
@@ -62,6 +63,25 @@ def word_of(text):
   return word.lower() if re.fullmatch("[A-Za-z]{2,40}", word) else None
 
 
+def is_sequence(text):
+  """Whether a text is capitals alone, HTH: their order counts."""
+  return bool(re.fullmatch("[A-Z]{3,40}", _DRESS.sub("", text)))
+
+
+_APPLIED = re.compile(
+  r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\{?\\prime\}?)*)\("
+)
+
+
+def primes_differ(a, b):
+  """Whether both apply a function, one of them its derivative."""
+  a, b = (
+    {m[1]: m[2].count("'") + m[2].count("prime") for m in _APPLIED.finditer(x)}
+    for x in (last_box(a)[:300], last_box(b)[:300])
+  )
+  return any(a[name] != b[name] for name in a.keys() & b.keys())
+
+
 def _is_words(text):
   """Whether what is no mathematics is an answer in words all the same."""
   words = re.sub(_TEXT, "", text)
@@ -71,8 +91,14 @@ def _is_words(text):
 
 _TYPED = str.maketrans(
   {"\u2212": "-", "\u2013": "-", "\u2044": "/", "\u00d7": "*", "\u00f7": "/",
-   "\u221e": "\\infty ", "\u03c0": "\\pi ", "\u00b0": "^\\circ "}
+   "\u00b7": "\\cdot ", "\u22c5": "\\cdot ", "\u2264": "\\le ",
+   "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ",
+   "\u00bd": "\\frac{1}{2}", "\u2153": "\\frac{1}{3}",
+   "\u2154": "\\frac{2}{3}", "\u00bc": "\\frac{1}{4}",
+   "\u00be": "\\frac{3}{4}", "\u221e": "\\infty ",
+   "\u03c0": "\\pi ", "\u00b0": "^\\circ "}
 )  # fmt: skip
+_POWERS = str.maketrans({"\u00b9": "^1", "\u00b2": "^2", "\u00b3": "^3"})
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|\\,|\\!|,\\!)\d{3})+)")
 _SCIENTIFIC = re.compile(
   r"(?<![\w.])(\d+(?:\.\d*)?)[eE]([-+]?\d{1,3})(?![\w.])"
@@ -85,6 +111,10 @@ _TRIG = re.compile(
   r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+(?:\.\d+)?)\s*"
   r"\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
 )
+_ROOT = re.compile("\u221a\\s*(?:(\\d+|[A-Za-z])|\\(([^()]*)\\))")
+_BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\b(?=\s*\{)")
+_BOLD_NUMBER = re.compile(r"\\text(?:bf|it|rm)\{\s*([-+\d.,/\s]+)\}")
+_DANGLING = re.compile(r"\d\s*[-*/=]\s*\$*\s*$")
 _BUILDER = re.compile(r"^\\?\{\s*\w\s*(?:\\mid|\||:)\s*(.*?)\s*\\?\}$")
 
 
@@ -101,6 +131,11 @@ def clean(text):
   if len(text) > math_guard.MAX_CHARACTERS:
     text = _tail(text)
   text = text.translate(_TYPED)
+  if not re.search(r"[A-Za-z]{2,} +\w", text):
+    text = text.translate(_POWERS)  # in prose they belong to units
+  text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
+  text = _BOLD.sub("", text.replace("{:}", ":"))
+  text = _BOLD_NUMBER.sub(r"\1", text)
   if not text.isascii():
     # Digits of other scripts are no digits; no grader would take them.
     text = "".join(c if c.isascii() or not c.isdigit() else "?" for c in text)
@@ -139,6 +174,8 @@ def parse(text):
   formulas = re.split(r"(?<!\$)\$(?!\$)|\\[()]", text)[1::2]
   if formulas and formulas[-1].lstrip(" \t").startswith("\n"):
     raise Unparsable("a formula that begins on another line")
+  if _DANGLING.search(last_box(text)):
+    raise Unparsable("an operator at the end without what follows it")
   bare = text.strip()
   builder = _BUILDER.match(bare.strip("$"))
   if builder:

@@ -1,4 +1,4 @@
-"""Units after an answer."""
+"""Units after an answer, and answers that are nothing but quantities."""
 
 import re
 from fractions import Fraction
@@ -33,6 +33,7 @@ def _table():
     "volume": {"ml": "1/1000", "l": "1", "liter": "1", "litre": "1"},
     "angle": {"degree": "1", "deg": "1", "^\\circ": "1", "radian": "1/0"},
     "money": {"dollar": "100", "cent": "1"},
+    "euro": {"euro": "1"},
     "share": {"%": "1", "percent": "1", "percentage": "1", "pct": "1"},
   }  # fmt: skip
   # A radian is no rational number of degrees: a dimension of its own.
@@ -74,3 +75,123 @@ def split_unit(text):
   if unit.dimension == "share":
     return None
   return Unit(f"{unit.dimension}^{power}", unit.factor**power)
+
+
+_SCALES = {
+  "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9,
+  "trillion": 10**12, "dozen": 12,
+}  # fmt: skip
+_WRAPPED = re.compile(
+  r"\\(?:text|textbf|textrm|mathrm|mbox|operatorname|rm)\s*\{([^{}]{0,60})\}"
+)
+_NUMBER = (
+  r"-?(?:\\frac\s*\{\d{1,20}\}\s*\{\d{1,20}\}|\d{1,20}\s*/\s*\d{1,20}"
+  r"|(?:\d{1,3}(?:,\d{3}){1,6}|\d{1,20})(?:\.\d{1,20})?)"
+)
+_WORD = r"[A-Za-z]{1,12}(?:\s*\^?\{?[23]\}?(?![\d.]))?"
+_PART = re.compile(
+  rf"(?P<money>\\?\$)?\s*(?P<number>{_NUMBER})"
+  rf"(?P<scale>\s*(?:{'|'.join(_SCALES)})s?\b)?"
+  rf"(?P<unit>\s*{_WORD}(?:\s*(?:/|per\b)\s*{_WORD})?)?"
+  r"\s*(?:,|\band\b)?\s*"
+)
+
+
+class Quantity(NamedTuple):
+  """A number of units.
+
+  Attributes:
+    number: as written, scale words included; of the first unit, if several.
+    parts: how many numbers with units it is the sum of.
+    unit: `Unit` of the first, or None. value: in the dimension's first unit.
+  """
+
+  number: Fraction
+  parts: int
+  unit: Unit | None
+  value: Fraction
+
+
+def quantity(text):
+  """The `Quantity` that a text is and nothing else, or None.
+
+  Args:
+    text: "3 hours 20 minutes", "25\\text{ m/s}", "\\$5 million", "200".
+  """
+  text = text.strip()
+  if len(text) > 200:
+    return None
+  if text.startswith("$") and text.endswith("$") and len(text) > 1:
+    text = text[1:-1].strip()
+  if text.startswith("\\boxed{") and text.endswith("}"):
+    text = text[len("\\boxed{") : -1]
+  plain = _WRAPPED.sub(r" \1 ", text)
+  plain = re.sub(r"\\[,;! ]|~", " ", plain).strip().rstrip(".")
+  at, found = 0, []
+  while at < len(plain):
+    part = _PART.match(plain, at)
+    if not part or part.end() == at:
+      return None
+    read = _read_part(part)
+    if read is None:
+      return None
+    found.append(read)
+    at = part.end()
+  if not found:
+    return None
+  units = {q.unit.dimension if q.unit else None for q in found}
+  if len(found) > 1 and (len(units) > 1 or None in units):
+    return None
+  total = sum(q.value for q in found)
+  return found[0]._replace(parts=len(found), value=total)
+
+
+def _read_part(part):
+  """One number and its unit, or None if the word is no unit."""
+  digits = re.findall(r"[\d.,]+", part["number"])
+  top, *bottom = (Fraction(d.replace(",", "")) for d in digits)
+  if bottom and not bottom[0]:
+    return None
+  number = top / bottom[0] if bottom else top
+  number = -number if part["number"].startswith("-") else number
+  if part["scale"]:
+    word = part["scale"].strip()
+    number *= _SCALES.get(word) or _SCALES[word.removesuffix("s")]
+  unit = None
+  if part["unit"]:
+    above, *below = re.split(r"/|\bper\b", part["unit"])
+    unit = _unit(above)
+    if unit and below:
+      other = _unit(" " + below[0].strip())
+      unit = other and Unit(
+        f"{unit.dimension}/{other.dimension}", unit.factor / other.factor
+      )
+    if unit is None:
+      return None
+  if part["money"]:
+    if unit:
+      return None
+    unit = _unit(" dollar")
+  value = number * unit.factor if unit else number
+  return Quantity(number, 1, unit, value)
+
+
+def _unit(text):
+  """The `Unit` of a word with its power; "5m" may be five times m."""
+  word, power = re.fullmatch(
+    r"\s*([A-Za-z]+)\s*\^?\{?([23]?)\}?\s*", text
+  ).groups()
+  unit = UNITS.get(word) or UNITS.get(word.lower().removesuffix("s"))
+  if unit is None or unit.dimension == "share":
+    return None
+  if len(word) == 1 and not text[0].isspace():
+    return None
+  power = int(power or 1)
+  return Unit(f"{unit.dimension}^{power}", unit.factor**power)
+
+
+def same_quantity(a, b):
+  """Whether two `Quantity` are the same; a unit missing in one is not asked."""
+  if a.unit and b.unit:
+    return a.unit.dimension == b.unit.dimension and a.value == b.value
+  return a.parts == b.parts and a.number == b.number

@@ -27,13 +27,16 @@ def main(memory):
   # Whatever a verifier prints must not get between the answers.
   answers = os.fdopen(os.dup(1), "w", buffering=1)
   os.dup2(2, 1)
+  # Nor may one that reads take the next sample.
+  samples = os.fdopen(os.dup(0))
+  os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-  for line in sys.stdin:
+  for line in samples:
     fields, completion = json.loads(line)
     problem = Problem(*fields)
     try:
-      verifiers.find(problem.kind)
+      verifiers.find(verifiers.name_of(problem))
       # Only now: what is imported is not the sample's.
       limit = _used() + memory
       resource.setrlimit(
