@@ -69,10 +69,7 @@ def init_fn(model, optimizer, mesh):
   def init(key):
     return optim.init_state(optimizer, model_lib.init(model, key))
 
-  shardings = sharding.tree_shardings(
-    mesh, jax.eval_shape(init, jax.random.key(0))
-  )
-  return jax.jit(init, out_shardings=shardings)
+  return jax.jit(init, out_shardings=state_shardings(model, optimizer, mesh))
 
 
 @functools.lru_cache
@@ -96,7 +93,12 @@ def state_shapes(model, optimizer):
 
 def state_shardings(model, optimizer, mesh):
   """A sharding for each leaf of the `TrainState`."""
-  return sharding.tree_shardings(mesh, state_shapes(model, optimizer))
+  shapes = state_shapes(model, optimizer)
+  found = sharding.tree_shardings(mesh, shapes)
+  if not optimizer.offload:
+    return found
+  host = sharding.in_host_memory(mesh, shapes)
+  return found._replace(opt_state=host.opt_state)
 
 
 def update_fn(loss_fn, model, optimizer, mesh):
@@ -108,29 +110,59 @@ def update_fn(loss_fn, model, optimizer, mesh):
     mesh: where it runs.
 
   Returns:
-    The jitted function; it donates `state`. Metrics are replicated scalars,
+    The compiled function; it donates `state`. Metrics are replicated scalars,
     "grad_norm" among them.
   """
 
-  def update(state, batch, learning_rate, *constants):
+  def gradients(params, batch, *constants):
     with sharding.on(mesh):
-      grads, metrics = accumulate(
+      return accumulate(
         lambda p, micro: loss_fn(p, micro, *constants),
-        state.params,
+        params,
         batch,
         optimizer.accumulator,
       )
-    state, norm = optim.apply_gradients(optimizer, state, grads, learning_rate)
-    return state, {**metrics, "grad_norm": norm}
 
-  return jax.jit(
-    update,
-    donate_argnums=0,
-    out_shardings=(
-      state_shardings(model, optimizer, mesh),
-      sharding.replicated(mesh),
-    ),
+  if optimizer.offload:
+    # Two programs: a single one would fetch the moments before it begins, and
+    # have them on the devices beside the activations after all.
+    shardings = state_shardings(model, optimizer, mesh)
+    compiled = jax.jit(
+      gradients, out_shardings=(shardings.params, sharding.replicated(mesh))
+    )
+    apply = apply_fn(model, optimizer, mesh)
+
+    def update(state, batch, learning_rate, *constants):
+      grads, metrics = compiled(state.params, batch, *constants)
+      return apply(state, grads, metrics, learning_rate)
+
+    return update
+
+  def update(state, batch, learning_rate, *constants):
+    grads, metrics = gradients(state.params, batch, *constants)
+    return _apply(optimizer, mesh, state, grads, metrics, learning_rate)
+
+  return _compiled(update, model, optimizer, mesh)
+
+
+def apply_fn(model, optimizer, mesh):
+  """Compiles (state, gradients, metrics, learning rate) -> (state, metrics)."""
+  return _compiled(
+    functools.partial(_apply, optimizer, mesh), model, optimizer, mesh
   )
+
+
+def _apply(optimizer, mesh, state, grads, metrics, learning_rate):
+  if optimizer.offload:
+    state = state._replace(opt_state=sharding.to_device(mesh, state.opt_state))
+  state, norm = optim.apply_gradients(optimizer, state, grads, learning_rate)
+  return state, {**metrics, "grad_norm": norm}
+
+
+def _compiled(update, model, optimizer, mesh):
+  """A function to (state, metrics) that donates the state it is given."""
+  where = state_shardings(model, optimizer, mesh), sharding.replicated(mesh)
+  return jax.jit(update, donate_argnums=0, out_shardings=where)
 
 
 def place(batch, mesh):

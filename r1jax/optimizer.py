@@ -32,6 +32,8 @@ class OptimizerConfig:
       "bfloat16" or "int8", 8, 4 or 2 bytes a parameter (`moments`).
     accumulator: "float32" or "bfloat16", in which the gradients of several
       micro-batches are added; 4 or 2 bytes a parameter.
+    offload: whether the moments wait in the hosts' memory from step to step;
+      the devices hold them only while the parameters change.
   """
 
   kind: str = "adamw"
@@ -42,6 +44,7 @@ class OptimizerConfig:
   clip_norm: float = 1.0
   moments: str = "float32"
   accumulator: str = "float32"
+  offload: bool = False
 
   def __post_init__(self):
     for name, known in (

@@ -76,8 +76,12 @@ def current():
 def platform():
   """ "cpu", "gpu" or "tpu": where what is traced will run."""
   mesh = current()
-  device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-  return device.platform
+  return jax.devices()[0].platform if mesh is None else platform_of(mesh)
+
+
+def platform_of(mesh):
+  """As `platform`, of a given mesh."""
+  return mesh.devices.flat[0].platform
 
 
 def path_name(path):
@@ -118,6 +122,37 @@ def tree_shardings(mesh, tree, rules=RULES):
       mesh, spec_of(path_name(path), x.shape, mesh, rules)
     ),
     tree,
+  )
+
+
+HOST = "pinned_host"
+
+
+def in_host_memory(mesh, tree):
+  """As `tree_shardings`, in the hosts' memory; numbers stay on the devices.
+
+  Raises:
+    UserError: the platform has no memory of that kind.
+  """
+  try:
+    return jax.tree.map(
+      lambda s, x: s.with_memory_kind(HOST) if x.ndim else s,
+      tree_shardings(mesh, tree),
+      tree,
+    )
+  except ValueError as e:
+    raise UserError(
+      f"offload: {platform_of(mesh)} has no {HOST} memory"
+      f" ({str(e).splitlines()[0]:.80}); leave offload out"
+    ) from None
+
+
+def to_device(mesh, tree):
+  """Inside jit: a tree by the rules, in the devices' memory."""
+  return jax.tree.map(
+    lambda x, s: jax.device_put(x, s.with_memory_kind("device")),
+    tree,
+    tree_shardings(mesh, tree),
   )
 
 

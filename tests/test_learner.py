@@ -1,13 +1,16 @@
 """Accumulation is exact, and a step changes what it should and no more."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_model import random_params
 
-from r1jax import learner, losses, optimizer, policy, sharding
+from r1jax import checkpoint, learner, losses, optimizer, policy, sharding
 from r1jax.data import packing
+from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.optimizer import OptimizerConfig
 from r1jax.types import Batch, TrainState
@@ -244,3 +247,34 @@ def test_an_accumulator_in_bfloat16():
     scale = np.abs(np.asarray(a)).max()
     np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02 * scale)
     assert (np.asarray(a) != np.asarray(b)).any()
+
+
+def test_offloaded_moments_change_nothing_else(mesh, tmp_path):
+  """The same bits as without, also after a restart from a checkpoint."""
+  away = dataclasses.replace(OPTIMIZER, offload=True)
+  batch = learner.place(make_batch(), mesh)
+  ends = []
+  for config in (OPTIMIZER, away):
+    update = learner.update_fn(decoder_loss, MODEL, config, mesh)
+    state = learner.new_state(MODEL, config, mesh, None, jax.random.key(0))
+    for _ in range(3):
+      state, metrics = update(state, batch, 1e-2)
+    checkpoint.save(tmp_path / str(config.offload), state)
+    blank = learner.new_state(MODEL, config, mesh, None, jax.random.key(1))
+    state = checkpoint.restore(tmp_path / str(config.offload), blank)
+    state, metrics = update(state, batch, 1e-2)
+    ends.append((jax.device_get(state), jax.device_get(metrics)))
+  kinds = [
+    {x.sharding.memory_kind for x in jax.tree.leaves(tree) if x.ndim}
+    for tree in (state.opt_state, state.params)
+  ]
+  assert kinds == [{sharding.HOST}, {"device"}]
+  jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+def test_memory_that_a_platform_lacks_is_named(mesh, monkeypatch):
+  monkeypatch.setattr(sharding, "HOST", "attic")
+  with pytest.raises(UserError, match="offload: cpu has no attic memory"):
+    learner.state_shardings(
+      MODEL, dataclasses.replace(OPTIMIZER, offload=True), mesh
+    )

@@ -123,3 +123,24 @@ def test_a_grpo_update(mesh, shared):
   # Splash knows segments, and not the prompt that several share.
   assert ("tpu_custom_call" in lowered.as_text()) != shared
   assert lowered.compile().memory_analysis().temp_size_in_bytes > 0
+
+
+def test_offloaded_moments(mesh):
+  """AdamW's step finds and leaves them in the hosts' memory."""
+  found = {}
+  for offload in (False, True):
+    optimizer = OptimizerConfig(offload=offload)
+    shapes = learner.state_shapes(MODEL, optimizer)
+    state = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      learner.state_shardings(MODEL, optimizer, mesh),
+    )
+    apply = learner.apply_fn(MODEL, optimizer, mesh)
+    compiled = apply.lower(state, state.params, {}, whole(mesh, FLOAT))
+    found[offload] = compiled.compile().memory_analysis()
+  near, away = found[False], found[True]
+  moments = near.argument_size_in_bytes - away.argument_size_in_bytes
+  assert moments > 0.4 * near.argument_size_in_bytes
+  assert away.host_argument_size_in_bytes == pytest.approx(moments, rel=0.01)
+  assert away.host_output_size_in_bytes == pytest.approx(moments, rel=0.01)
