@@ -53,6 +53,7 @@ def main(memory):
       answer = {"verdict": [False, 0.0, "out_of_memory"]}
     except Exception:
       # A fault of the verifier: the sample is lost, the cause is told.
+      print(f"problem {problem.id}, its verifier failed:", file=sys.stderr)
       traceback.print_exc()
       answer = {"verdict": [False, 0.0, "verifier_failed"]}
     answers.write(json.dumps(answer) + "\n")
