@@ -6,26 +6,26 @@ import jax.numpy as jnp
 
 def draw(logits, config, key, indices, positions, temperature):
   """One token a row and its log-probability."""
-  if not config.greedy:
-    logits = logits / temperature
-  peak = logits.max(axis=-1)
+  # The vocabulary first, as the head of a decoding step leaves it.
+  z = logits.T if config.greedy else logits.T / temperature
+  peak = z.max(axis=0)
   # Once: the compiler would take the exponentials again in every pass.
-  weights = jax.lax.optimization_barrier(jnp.exp(logits - peak[:, None]))
+  weights = jax.lax.optimization_barrier(jnp.exp(z - peak[None]))
   if config.greedy:
-    token = jnp.argmax(logits, axis=-1)
+    token = jnp.argmax(z, axis=0)
   else:
 
     def uniforms(index, position):
       k = jax.random.fold_in(jax.random.fold_in(key, index), position)
-      return jax.random.uniform(k, numbers(logits.shape[1]))
+      return jax.random.uniform(k, numbers(len(z)))
 
     token = categorical(
-      truncate(weights, config.top_k, config.top_p),
+      truncate(weights.T, config.top_k, config.top_p),
       jax.vmap(uniforms)(indices, positions),
     )
   token = token.astype(jnp.int32)
-  picked = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-  return token, picked - peak - jnp.log(weights.sum(axis=-1))
+  picked = jnp.take_along_axis(z, token[None], axis=0)[0]
+  return token, picked - peak - jnp.log(weights.sum(axis=0))
 
 
 def truncate(weights, top_k, top_p):
@@ -94,11 +94,11 @@ def categorical(weights, uniforms):
   """
   s, v = weights.shape
   width, count = _blocks(v)
-  blocks = jnp.pad(weights, ((0, 0), (0, count * width - v)))
-  blocks = blocks.reshape(s, count, width)
-  block = _gumbel_max(blocks.sum(axis=2), uniforms[:, :count])
-  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  return block * width + _gumbel_max(inside, uniforms[:, count:])
+  blocks = jnp.pad(weights.T, ((0, count * width - v), (0, 0)))
+  blocks = blocks.reshape(count, width, s)
+  block = _gumbel_max(blocks.sum(axis=1).T, uniforms[:, :count])
+  inside = jnp.take_along_axis(blocks, block[None, None], axis=0)[0]
+  return block * width + _gumbel_max(inside.T, uniforms[:, count:])
 
 
 def numbers(v):

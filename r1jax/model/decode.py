@@ -292,8 +292,9 @@ def decode(config, weights, prompts, rings, newest, tokens, positions, view):
     logits [S, V] in `logit_dtype`, and the new chunks.
   """
   c = config
-  cos, sin = rope_table(
-    positions[:, None], c.head_dim, c.rope_theta, c.rope_scaling
+  # Once a step: the compiler would compute it in every layer.
+  cos, sin = jax.lax.optimization_barrier(
+    rope_table(positions[:, None], c.head_dim, c.rope_theta, c.rope_scaling)
   )
   x = weights.embedding[tokens][:, None]
   out = []
