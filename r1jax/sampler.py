@@ -41,7 +41,8 @@ class SamplerConfig:
     top_p: draw among the likeliest tokens that hold this much probability.
     greedy: take the likeliest token; temperature, top_k, top_p play no part.
     chunk: columns of the cache that are read together; only the chunks that
-      some slot needs are.
+      some slot needs are. On TPU take a multiple of 128, and each slot reads
+      only those that it needs itself (`model.ragged`); not with int8.
     stride: decoding steps between two looks of the host.
     tail_slots: numbers of slots; when the queue is empty and no more than
       such a number are at work, the others are given up, so that the last

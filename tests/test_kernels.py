@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1jax import sharding
-from r1jax.model import attention, blocks, kernels
+from r1jax.model import attention, blocks, kernels, ragged
 
 
 def inputs(heads, kv, t=256, d=64):
@@ -130,6 +130,109 @@ def test_splash_on_a_mesh():
       out[row][:, real[row]], want[row][:, real[row]], atol=2e-5
     )
   assert len(out.sharding.device_set) == 4
+
+
+def ring(rng, chunks, slots, kv, group, dim=64, size=128):
+  """A part, queries, and the keys and values of a ring."""
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  part = attention.Partial(
+    normal(slots, kv, group, dim), jnp.exp(normal(slots, kv, group)),
+    normal(slots, kv, group),
+  )  # fmt: skip
+  q = normal(slots, kv * group, 1, dim)
+  k = normal(chunks, slots, kv, dim, size)
+  return part, q, k, normal(chunks, slots, kv, size, dim)
+
+
+def interpreted(*arguments):
+  return jax.jit(
+    lambda *x: ragged.join_kernel(*x, interpret=True)
+  )(*arguments)  # fmt: skip
+
+
+def close(got, want):
+  for a, b in zip(got, want):
+    np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_the_ragged_kernel_is_the_loop(data):
+  """On a ring at any column, for slots of any age; of none where idle."""
+  chunks, slots = data.draw(st.sampled_from([(2, 1), (3, 3), (4, 5)]))
+  group, columns = data.draw(st.sampled_from([1, 3])), chunks * 128
+  dim = data.draw(st.sampled_from([64, 128]))
+  ages = st.one_of(st.just(0), st.integers(0, columns - 1))
+  age = data.draw(st.lists(ages, min_size=slots, max_size=slots))
+  column = data.draw(st.integers(0, columns - 1))
+  arrays = ring(np.random.default_rng(column), chunks, slots, 2, group, dim)
+  marks = jnp.asarray(age, jnp.int32), jnp.int32(column)
+  got = interpreted(*arrays, *marks)
+  close(got, jax.jit(ragged.join_loop)(*arrays, *marks))
+  # Against neither: a softmax over what each slot wrote, one by one.
+  part, q, k, v = arrays
+  for s in range(slots):
+    own = (column - np.arange(1, age[s] + 1)) % columns
+    own = own[own // 128 != column // 128]
+    keys = np.moveaxis(k[own // 128, s, :, :, own % 128], 0, 2)
+    values = np.moveaxis(v[own // 128, s, :, own % 128], 0, 1)
+    z = q[s].reshape(2, group, dim) @ keys / np.sqrt(dim)
+    w = np.exp(z - np.asarray(got.peak[s])[..., None])
+    kept = np.exp(part.peak[s] - got.peak[s])
+    close(
+      (got.total[s], got.out[s]),
+      (part.total[s] * kept + w.sum(-1),
+       part.out[s] * kept[..., None] + w @ values),
+    )  # fmt: skip
+
+
+def test_the_ragged_kernel_skips_what_no_slot_needs():
+  """One turn for each chunk that a slot needs; the rest is not even read."""
+  age, column = jnp.array([0, 5, 6, 134, 600, 639]), jnp.int32(5)
+  turns = ragged.work(age, column, 5, 128)
+  needed = [0, 0, 1, 2, 4, 4]
+  assert turns.count == sum(needed) == 11
+  slot = np.repeat(np.arange(6), needed)
+  np.testing.assert_array_equal(turns.slot[:11], slot)
+  np.testing.assert_array_equal(turns.first, np.cumsum([0, *needed[:-1]]))
+  part, q, k, v = ring(np.random.default_rng(0), 5, 6, 1, 2)
+  want = jax.jit(ragged.join_loop)(part, q, k, v, age, column)
+  for s, n in enumerate(needed):
+    # Column 5 is in chunk 0, before which come 4, 3, 2 and 1.
+    idle = np.arange(5)[: 5 - n]
+    k, v = (x.at[idle, s].set(jnp.nan) for x in (k, v))
+  close(interpreted(part, q, k, v, age, column), want)
+
+
+@pytest.mark.parametrize("kv", [2, 3])
+def test_the_ragged_kernel_on_a_mesh(kv):
+  """Slots by rows and key heads by the tensor axis, where it divides them."""
+  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  arrays = ring(np.random.default_rng(0), 3, 4, kv, 2)
+  marks = jnp.array([300, 0, 129, 20]), jnp.int32(20)
+  for interpret in (False, True):
+    with sharding.on(mesh):
+      out = jax.jit(
+        lambda *x: kernels.join_ring(*x, interpret=interpret)
+      )(*arrays, *marks)  # fmt: skip
+    close(out, ragged.join_loop(*arrays, *marks))
+    assert len(out.out.sharding.device_set) == 4
+
+
+def test_what_the_ragged_kernel_takes():
+  def takes(dtype=jnp.bfloat16, chunks=3, size=128, dim=128, q=None):
+    k = jax.ShapeDtypeStruct((chunks, 64, 2, dim, size), dtype)
+    return ragged.fits(jax.ShapeDtypeStruct((64, 4, 1, dim), q or dtype), k)
+
+  assert takes() and takes(jnp.float32, size=256, dim=64)
+  assert not takes(size=64) and not takes(dim=32)
+  assert not takes(q=jnp.float32) and not takes(jnp.float16)
+  assert not takes(chunks=1026)  # too many turns for the scalar memory
+  assert not takes(size=8192)  # one head of a chunk is too much
+  assert not ragged.fits(None, attention.Int8(None, None))
 
 
 def test_the_mesh_names_the_platform():

@@ -14,12 +14,14 @@ pytest.importorskip("libtpu", reason='needs pip install -e ".[aot]"')
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 from jax.experimental import topologies
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from r1jax import learner, sampler, sharding
 from r1jax import model as model_lib
 from r1jax import pool as pool_lib
 from r1jax.losses import Variant
-from r1jax.model import ModelConfig, decode
+from r1jax.model import ModelConfig, attention, decode, kernels, ragged
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
 from r1jax.types import Batch
@@ -79,7 +81,7 @@ FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
 @pytest.mark.parametrize("kv_dtype", ["compute", "int8"])
 def test_the_sampler(mesh, kv_dtype):
   config = sampler.SamplerConfig(
-    slots=16, max_new_tokens=128, eos_id=1, kv_dtype=kv_dtype
+    slots=16, max_new_tokens=512, eos_id=1, kv_dtype=kv_dtype, chunk=128
   )
   params = random_params()
   weights = jax.eval_shape(lambda p: decode.lay_out(MODEL, p), params)
@@ -99,7 +101,35 @@ def test_the_sampler(mesh, kv_dtype):
     whole(mesh, state), ints(mesh, N), ints(mesh), ints(mesh),
     ints(mesh, N * G), ints(mesh, N * G), whole(mesh, KEY), whole(mesh, FLOAT),
   )  # fmt: skip
+  # The kernel of `model.ragged`, which does not know int8.
+  assert ("tpu_custom_call" in step.as_text()) != int8
   assert step.compile().cost_analysis()["flops"] > 0
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_the_ring_is_read_where_it_lies(mesh, dim):
+  """The largest: no copy for the kernel's sake, no list that is too long."""
+  chunks, size, kv = ragged.MOST_TURNS // 256 + 1, 128, mesh.shape["tensor"]
+  slots = 256 * mesh.size // kv
+
+  def shape(spec, dtype, *dims):
+    return jax.ShapeDtypeStruct(
+      dims, dtype, sharding=NamedSharding(mesh, sharding.fit(spec, dims, mesh))
+    )
+
+  ring, heads = pool_lib.PLACES, P(sharding.ROWS, "tensor")
+  part = (heads, jnp.float32, slots, kv, 2)
+  with sharding.on(mesh):
+    lowered = jax.jit(kernels.join_ring).lower(
+      attention.Partial(shape(*part, dim), shape(*part), shape(*part)),
+      shape(heads, jnp.bfloat16, slots, 2 * kv, 1, dim),
+      shape(ring, jnp.bfloat16, chunks, slots, kv, dim, size),
+      shape(ring, jnp.bfloat16, chunks, slots, kv, size, dim),
+      ints(mesh, slots), ints(mesh),
+    )  # fmt: skip
+  assert "tpu_custom_call" in lowered.as_text()
+  memory = lowered.compile().memory_analysis()
+  assert memory.temp_size_in_bytes < memory.argument_size_in_bytes / 10
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import attention
+from r1jax.model import attention, kernels
 from r1jax.model.decoder import Block, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
@@ -212,27 +212,14 @@ def extent(ring):
 def _read_ring(q, ring, newest, view):
   """`attention.Partial` of the slots' queries on what they decoded."""
   chunks, size = extent(ring)
-  last, at = view.column // size, view.column % size
-
-  def read(source, index, c):
-    """Chunk c of the ring, which is the chunk `index` of `source`."""
-    columns = c * size + jnp.arange(size)
-    age = (view.column - columns) % (chunks * size)
-    own = age[None] <= view.age[:, None]
-    k, v = jax.tree.map(lambda x: x[index], source)
-    return attention.partial(q, k, v, own[:, None])
-
-  def older(i, part):
-    c = (last - i) % chunks
-    return attention.join(part, read(ring, c, c))
-
-  part = read(newest, 0, last)
+  columns = view.column // size * size + jnp.arange(size)
+  age = (view.column - columns) % (chunks * size)
+  own = age[None] <= view.age[:, None]
+  k, v = jax.tree.map(lambda x: x[0], newest)
+  part = attention.partial(q, k, v, own[:, None])
   if chunks == 1:
     return part
-  # Columns beyond the newest chunk, in whole chunks.
-  beyond = jnp.maximum(view.age.max() - at, 0)
-  used = jnp.minimum(-(-beyond // size) + 1, chunks)
-  return jax.lax.fori_loop(1, used, older, part)
+  return kernels.join_ring(part, q, *ring, view.age, view.column)
 
 
 def _read_prompts(q, prompts, view):

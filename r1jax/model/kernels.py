@@ -1,8 +1,9 @@
-"""Which attention a platform runs on whole sequences: chosen here only.
+"""Which attention a platform runs: chosen here only.
 
-On TPU the splash kernel that JAX ships; elsewhere, and for what splash does
-not know, XLA block by block. The memory of both is linear in T. A decoding
-step has a layout of its own, see `decode`.
+Of whole sequences: on TPU the splash kernel that JAX ships; elsewhere, and for
+what splash does not know, XLA block by block. The memory of both is linear in
+T. Of a decoding step, whose layout is its own (see `decode`): on TPU the
+kernel of `ragged` for what the slots decoded; else, and for prompts, XLA.
 """
 
 import functools
@@ -12,7 +13,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
-from r1jax.model import attention, blocks
+from r1jax.model import attention, blocks, ragged
 
 # Tokens of the kernel's smallest block.
 BLOCK = 128
@@ -50,6 +51,38 @@ def splash_attend(q, k, v, segments, interpret=False):
   return _by_rows_and_heads(
     functools.partial(_splash, interpret=interpret), q, k, v, segments
   )
+
+
+def join_ring(part, q, k, v, age, column, interpret=False):
+  """What decoding slots read in a ring's older chunks, joined to a part.
+
+  Args:
+    part, q, age, column: as of `ragged.join_kernel`.
+    k, v: of a `decode.Ring`.
+    interpret: the kernel on any platform, slowly; for tests.
+
+  Returns:
+    `attention.Partial` as `part`.
+  """
+
+  def join_local(part, q, k, v, age, column):
+    if not (interpret or sharding.platform() == "tpu") or not ragged.fits(q, k):
+      return ragged.join_loop(part, q, k, v, age, column)
+    return ragged.join_kernel(part, q, k, v, age, column, interpret)
+
+  mesh = sharding.current()
+  if mesh is not None and mesh.size > 1:
+    # In XLA too: a device need not wait for the longest slot of another.
+    shape = jax.tree.leaves(k)[0].shape
+    ring = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)
+    _, rows, tensor = ring
+    heads = P(rows, tensor)
+    join_local = jax.shard_map(
+      join_local, mesh=mesh,
+      in_specs=(heads, heads, ring, ring, P(rows), P()),
+      out_specs=heads, check_vma=False,
+    )  # fmt: skip
+  return join_local(part, q, k, v, age, column)
 
 
 def _by_rows_and_heads(attend_local, q, k, v, *marks):
