@@ -73,10 +73,15 @@ def current():
   return _MESH.get()
 
 
+def device():
+  """The first of the devices on which what is traced will run."""
+  mesh = current()
+  return jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+
+
 def platform():
   """ "cpu", "gpu" or "tpu": where what is traced will run."""
-  mesh = current()
-  return jax.devices()[0].platform if mesh is None else platform_of(mesh)
+  return device().platform
 
 
 def platform_of(mesh):

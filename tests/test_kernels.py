@@ -1,5 +1,7 @@
 """Kernels against plain attention; those of other platforms interpreted."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1jax import model as model_lib
 from r1jax import sharding
-from r1jax.model import attention, blocks, kernels, ragged
+from r1jax.model import Decoder, ModelConfig, attention, blocks, kernels, ragged
 
 
 def inputs(heads, kv, t=256, d=64):
@@ -20,6 +23,23 @@ def inputs(heads, kv, t=256, d=64):
   segments[0, :100], segments[0, 100:240], segments[1, :200] = 1, 2, 1
   arrays = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
   return *arrays, jnp.asarray(segments)
+
+
+def random_rows(rng, t):
+  """[2, T] segments, and prefixes that some of them share."""
+  segments, prefixes = (np.zeros((2, t), np.int32) for _ in range(2))
+  for row, before in zip(segments, prefixes):
+    at, end, number, prefix = 0, rng.integers(0, t), 0, 0
+    while at < end:
+      n = min(rng.integers(1, 120), end - at)
+      number += 1
+      row[at : at + n] = number
+      if rng.random() < 0.3:
+        prefix = number
+      else:
+        before[at : at + n] = prefix
+      at += n
+  return jnp.asarray(segments), jnp.asarray(prefixes)
 
 
 def plain(q, k, v, segments, prefixes=None):
@@ -60,24 +80,13 @@ def test_splash_is_plain_attention(heads, kv):
 def test_blocks_are_plain_attention(seed, t, shared):
   """Rows of random segments, some opened by a prefix that others share."""
   rng = np.random.default_rng(seed)
-  segments, prefixes = (np.zeros((2, t), np.int32) for _ in range(2))
-  for row, before in zip(segments, prefixes):
-    at, end, number, prefix = 0, rng.integers(0, t), 0, 0
-    while at < end:
-      n = min(rng.integers(1, 120), end - at)
-      number += 1
-      row[at : at + n] = number
-      if rng.random() < 0.3:
-        prefix = number
-      else:
-        before[at : at + n] = prefix
-      at += n
+  segments, prefixes = random_rows(rng, t)
   q, k, v = (
     jnp.asarray(rng.normal(size=s), jnp.float32)
     for s in ((2, 4, t, 8), (2, 2, 8, t), (2, 2, t, 8))
   )
   marks = (segments, prefixes) if shared else (segments,)
-  agree(blocks.attend, plain, q, k, v, *map(jnp.asarray, marks))
+  agree(blocks.attend, plain, q, k, v, *marks)
 
 
 def test_blocks_visit_what_is_seen():
@@ -130,6 +139,108 @@ def test_splash_on_a_mesh():
       out[row][:, real[row]], want[row][:, real[row]], atol=2e-5
     )
   assert len(out.sharding.device_set) == 4
+
+
+def as_cudnn(*arrays):
+  return kernels.cudnn_attend(*arrays, implementation="xla")
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 4]), st.booleans())
+def test_what_cudnn_is_asked_for_is_plain_attention(seed, kv, shared):
+  """By JAX's own reference of it; padding and its gradients are finite."""
+  rng = np.random.default_rng(seed)
+  q, k, v, _ = inputs(4, kv, 136, 8)
+  marks = random_rows(rng, 136)[: 1 + shared]
+  agree(as_cudnn, plain, q, k, v, *marks)
+  assert jnp.isfinite(as_cudnn(q, k, v, *marks)).all()
+
+
+def test_what_cudnn_is_asked_for_on_a_mesh():
+  q, k, v, segments = inputs(4, 2)
+  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  with sharding.on(mesh):
+    agree(as_cudnn, plain, q, k, v, segments, jnp.where(segments == 2, 1, 0))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+  """A GPU that what is traced believes in; JAX asks for cuDNN's version."""
+  from jax._src.cudnn import fused_attention_stablehlo
+
+  device = SimpleNamespace(platform="gpu", compute_capability="9.0")
+  monkeypatch.setattr(sharding, "device", lambda: device)
+  monkeypatch.setattr(
+    fused_attention_stablehlo, "check_cudnn_version", lambda: 91900
+  )
+  return device
+
+
+def for_cuda(f, *arrays):
+  """The program that a GPU would get; none is needed."""
+  traced = jax.jit(f).trace(*arrays)
+  return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+FORWARD = "@__cudnn$fmhaScaleBiasSoftmax("
+BACKWARD = "@__cudnn$fmhaScaleBiasSoftmaxBackward("
+
+
+@pytest.mark.parametrize("tensor", [None, 1, 2])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_gpu_gets_cudnn(gpu, tensor, shared):
+  q, k, v, segments = inputs(4, 2)
+  q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
+  mesh = None
+  if tensor:
+    devices = jax.devices()[: 2 * tensor]
+    mesh = sharding.make_mesh(data=2, fsdp=1, tensor=tensor, devices=devices)
+
+  def loss(q, k, v):
+    prefixes = segments if shared else None
+    return kernels.attend(q, k, v, segments, prefixes).sum()
+
+  with sharding.on(mesh):
+    text = for_cuda(jax.grad(loss, argnums=(0, 1, 2)), q, k, v)
+    assert FORWARD in text and BACKWARD in text
+    assert FORWARD in for_cuda(loss, q, k, v)
+    whole = (x.astype(jnp.float32) for x in (q, k, v))
+    assert "__cudnn" not in for_cuda(loss, *whole)
+
+
+@pytest.mark.parametrize("remat, forwards", [
+  ("none", 1), ("products", 1), ("block", 2),
+])  # fmt: skip
+def test_what_is_kept_of_cudnn(gpu, remat, forwards):
+  """Its results, but where nothing is; the mask not for each layer."""
+  config = ModelConfig(
+    vocab_size=32, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8,
+    d_ff=64, max_length=256, compute_dtype="bfloat16", remat=remat,
+  )  # fmt: skip
+  params = jax.eval_shape(lambda: model_lib.init(config, jax.random.key(0)))
+  ints = jax.ShapeDtypeStruct((1, 256), jnp.int32)
+
+  def loss(params, *batch):
+    return Decoder(config).apply({"params": params}, *batch).sum()
+
+  text = for_cuda(jax.grad(loss), params, ints, ints, ints)
+  assert text.count(FORWARD) == forwards and text.count(BACKWARD) == 1
+  assert "<1x1x256x256x" in text and "<3x1x1x256x256x" not in text
+
+
+def test_what_cudnn_takes(gpu):
+  def takes(dtype=jnp.bfloat16, t=1024, d=64):
+    return kernels.cudnn_takes(jax.ShapeDtypeStruct((2, 4, t, d), dtype))
+
+  assert takes() and takes(jnp.float16, 8192, 128)
+  assert not takes(jnp.float32)
+  assert not takes(t=8200) and not takes(t=1023)
+  assert not takes(d=136) and not takes(d=60)
+  for capability, right in (("8.0", True), ("12.0", True), ("7.5", False)):
+    gpu.compute_capability = capability
+    assert takes() == right
+  gpu.compute_capability = "gfx942"
+  assert not takes()
 
 
 def ring(rng, chunks, slots, kv, group, dim=64, size=128):

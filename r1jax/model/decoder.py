@@ -147,13 +147,14 @@ class Decoder(nn.Module):
     )
     block = Block
     if c.remat != "none":
-      kept = (PRODUCT, ATTENTION) if c.remat == "products" else ()
+      policies = jax.checkpoint_policies
+      policy = policies.nothing_saveable
+      if c.remat == "products":
+        policy = policies.save_from_both_policies(
+          policies.save_only_these_names(PRODUCT, ATTENTION), kernels.of_cudnn
+        )
       # prevent_cse guards against a merge that a scan's body cannot suffer.
-      block = nn.remat(
-        Block,
-        prevent_cse=False,
-        policy=jax.checkpoint_policies.save_only_these_names(*kept),
-      )
+      block = nn.remat(Block, prevent_cse=False, policy=policy)
     self.layers = nn.scan(
       block,
       variable_axes={"params": 0},

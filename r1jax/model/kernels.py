@@ -1,14 +1,17 @@
 """Which attention a platform runs: chosen here only.
 
-Of whole sequences: on TPU the splash kernel that JAX ships; elsewhere, and for
-what splash does not know, XLA block by block. The memory of both is linear in
-T. Of a decoding step, whose layout is its own (see `decode`): on TPU the
-kernel of `ragged` for what the slots decoded; else, and for prompts, XLA.
+Of whole sequences: on TPU the splash kernel that JAX ships, on GPU cuDNN's;
+elsewhere, and for what these do not know, XLA block by block. The memory is
+linear in T, but for cuDNN, which wants the mask of the segments as an array:
+it does not get long rows. Of a decoding step, whose layout is its own (see
+`decode`): on TPU the kernel of `ragged` for what the slots decoded; else, and
+for prompts, XLA.
 """
 
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec as P
 
@@ -17,6 +20,10 @@ from r1jax.model import attention, blocks, ragged
 
 # Tokens of the kernel's smallest block.
 BLOCK = 128
+# Tokens of the longest row whose mask is worth its memory: 128 MiB in 16 bits,
+# and in JAX 0.10 the same again for a gradient that nobody asked for. It is
+# the same for all layers, and JAX keeps it once.
+LONGEST_MASK = 8192
 
 
 def attend(q, k, v, segments, prefixes):
@@ -37,6 +44,8 @@ def attend(q, k, v, segments, prefixes):
   if t <= 2 * blocks.SMALLEST:
     mask = attention.causal_mask(segments, prefixes)
     return attention.attend(q, k, v, mask)
+  if sharding.platform() == "gpu" and cudnn_takes(q):
+    return cudnn_attend(q, k, v, segments, prefixes)
   # Not over the whole mesh: every device then visits only its own rows' pairs.
   return _by_rows_and_heads(blocks.attend, q, k, v, segments, prefixes)
 
@@ -51,6 +60,58 @@ def splash_attend(q, k, v, segments, interpret=False):
   return _by_rows_and_heads(
     functools.partial(_splash, interpret=interpret), q, k, v, segments
   )
+
+
+def cudnn_takes(q):
+  """Whether cuDNN's flash attention takes such queries on this GPU.
+
+  What `jax.nn.dot_product_attention` demands of them, forward and backward, on
+  any GPU; of the GPU, Ampere or later, and not AMD's.
+  """
+  _, _, t, d = q.shape
+  capability = getattr(sharding.device(), "compute_capability", "")
+  generation = str(capability).partition(".")[0]
+  return (
+    generation.isdigit()
+    and int(generation) >= 8
+    and q.dtype in (jnp.bfloat16, jnp.float16)
+    and d % 8 == 0
+    and d <= 128
+    and t % 8 == 0
+    and t <= LONGEST_MASK
+  )
+
+
+def cudnn_attend(q, k, v, segments, prefixes=None, implementation="cudnn"):
+  """`attend` by cuDNN.
+
+  Args:
+    implementation: "xla" on any platform, in quadratic memory; for tests.
+  """
+  return _by_rows_and_heads(
+    functools.partial(_cudnn, implementation), q, k, v, segments, prefixes
+  )
+
+
+def of_cudnn(primitive, *_, **__):
+  """A policy of `jax.checkpoint`: what cuDNN's attention returns is kept.
+
+  Not by name as with the others, since only JAX sees its normaliser.
+  """
+  return primitive.name.startswith("dot_product_attention")
+
+
+def _cudnn(implementation, q, k, v, segments, prefixes):
+  mask = attention.causal_mask(segments, prefixes)
+  # Padding looks at itself. Masked scores are finite there, about -1e12; in a
+  # row of nothing else the normaliser's logarithm would be lost to rounding.
+  mask |= jnp.eye(q.shape[2], dtype=bool)[None]
+  # `is_causal` besides, so that what lies beyond the diagonal is not computed.
+  out = jax.nn.dot_product_attention(
+    q.swapaxes(1, 2), k.transpose(0, 3, 1, 2), v.swapaxes(1, 2),
+    mask=mask[:, None], is_causal=True, implementation=implementation,
+  )  # fmt: skip
+  return out.swapaxes(1, 2)
 
 
 def join_ring(part, q, k, v, age, column, interpret=False):
@@ -112,7 +173,7 @@ def _splash(q, k, v, segments, interpret):
     residual_checkpoint_name=attention.ATTENTION,
     interpret=interpret,
   )  # fmt: skip
-  q = (q.astype(jax.numpy.float32) * d**-0.5).astype(q.dtype)
+  q = (q.astype(jnp.float32) * d**-0.5).astype(q.dtype)
   out = jax.vmap(kernel)(
     q, k.swapaxes(2, 3), v, splash.SegmentIds(segments, segments)
   )
