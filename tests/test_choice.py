@@ -1,5 +1,7 @@
 """Letters out of completions, by hand."""
 
+import time
+
 import pytest
 
 from r1jax import verifiers
@@ -34,7 +36,48 @@ def problem(answer="C", **data):
     ("<answer>A or C</answer>", None),
     ("<answer>A, B, C, D</answer>", None),
     ("<answer>Carbon</answer>", None),
-    ("<answer>c</answer>", None),
+    ("<answer>c</answer>", "C"),
+    ("<answer>(c)</answer>", "C"),
+    ("<answer>[C]</answer>", "C"),
+    ('<answer>"C"</answer>', "C"),
+    ("<answer>\uff08C\uff09\u3002</answer>", "C"),
+    ("<answer>The answer is C</answer>", "C"),
+    ("<answer>A good answer is C</answer>", "C"),
+    ("<answer>C because I think so</answer>", "C"),
+    ("<answer>A, B, C: the answer is C</answer>", "C"),
+    ("<answer>B</answer> no, <answer>C</answer>", "C"),
+    ("<answer>C or A</answer>", None),
+    ("<answer>C, A</answer>", None),
+    ("<answer>C/A</answer>", None),
+    ("<answer>C and I</answer>", None),
+    ("<answer>not C</answer>", None),
+    ("so \\boxed {C}", "C"),
+    ("so \\boxed{c}", "C"),
+    ("so \\boxed{\\mathbf{C}}", "C"),
+    ("so \\boxed{\\textbf{(C) } 12}", "C"),
+    ("so \\boxed{C, D}", None),
+    ("so \\boxed{C \\text{ or } A}", None),
+    ("**Answer:** C", "C"),
+    ("**Answer**: (C)", "C"),
+    ("Answer:\n\nC\n\nas A and B are not", "C"),
+    ("the answer is (c)", "C"),
+    ("the answer is c.", "C"),
+    ("The answer is $\\text{(C)}$.", "C"),
+    ("The answer is \\(C\\).", "C"),
+    ("The correct answer is option C.", "C"),
+    ("So I choose option (C).", "C"),
+    ("The answer is C. Option B is wrong.", "C"),
+    ("The answer is C.\nI give this answer because B is a plane", "C"),
+    ("First answer: A. Final answer: C", "C"),
+    ("\u7b54\u6848\u662fC", "C"),  # the answer is C
+    ("\u7b54\u6848\uff1a\uff08C\uff09\u3002", "C"),
+    ("\u6545\u9009C", "C"),  # so choose C
+    ("\u56e0\u6b64\u9009\u62e9 C\u3002", "C"),
+    ("\u7b54\u6848\u662f A \u6216 C", None),  # A or C
+    ("the answer is A or C", None),
+    ("the answer is not C", None),
+    ("the answer is a matter of taste", None),
+    ("the answer is because", None),
     ("<answer></answer>", None),
     ("<answer>K</answer>", None),
     ("C", None),
@@ -59,6 +102,7 @@ def test_the_thinking_does_not_answer():
   ("text", "correct"),
   [
     ("18 m", True), ("18m", True), ("C", True), ("C: 18 m", True),
+    ("C. 18 m", True), ("(C) 18 m", True), ("$18 \\text{ m}$", True),
     ("12 m", False), ("a plane", False), ("180 m", False),
   ],
 )  # fmt: skip
@@ -66,6 +110,23 @@ def test_an_options_text_stands_for_its_letter(text, correct):
   p = problem(options=OPTIONS)
   said = verifiers.verify(p, f"</think> \\boxed{{{text}}}")
   assert said.correct == correct
+
+
+def test_options_with_letters_in_them():
+  p = problem(options=["vitamin A", "B", "vitamin C", "A"])
+  for text in ("C. vitamin C", "vitamin C", "C", "the answer is vitamin C"):
+    assert verifiers.final_answer(p, f"<answer>{text}</answer>") == "C", text
+  # What is an option and a letter is the letter.
+  assert verifiers.final_answer(p, "<answer>A</answer>") == "A"
+
+
+@pytest.mark.parametrize(
+  "piece", ["answer" + " " * 5000, "answer is the ", "(", "A ", "\\boxed{"]
+)
+def test_no_text_takes_long(piece):
+  begin = time.thread_time()
+  verifiers.verify(problem(), piece * (50_000 // len(piece)))
+  assert time.thread_time() - begin < 1
 
 
 @pytest.mark.parametrize("answer", ["", "CD", "K", "18 m"])

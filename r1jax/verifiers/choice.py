@@ -7,13 +7,32 @@ from r1jax.types import Verdict
 from r1jax.verifiers import think_format
 
 LETTERS = "ABCDEFGHIJ"
-_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\b|[{}$*().:\s]+")
-_BOX = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
-# "The answer is (C)", to the end of the sentence.
-_SAID = re.compile(
-  r"(?:answer|choice|option)(?:\s+is|:)?\s*:?\s*(\**\(?[A-J]\)?\**[^\n]*)",
+_STYLE = r"\\(?:text|math)?(?:text|bf|it|rm)\b"
+_DRESS = re.compile(
+  _STYLE + r"|\\boxed\b|\\(?![A-Za-z])"
+  r"|[][{}$*_`\"'().:\s\uff08\uff09\uff0e\uff1a\u3002\u3001]+"
+)
+_BOX = re.compile(r"\\boxed\s?\{((?:[^{}]|\{[^{}]*\})*)\}")
+# What a letter is said after; the second kind counts where there is none of
+# the first, as options are also talked about.
+_SAID = (
+  re.compile("answer|\u7b54\u6848", re.IGNORECASE),
+  re.compile("choice|option|choose|\u9009", re.IGNORECASE),
+)
+# Between it and the letter, and the letter: C, (c), **C**. A small one stands
+# in brackets or ends the clause. The article is no letter.
+_OPEN = r"[\s:\uff1a\\*_\"'`$({\[\uff08\u201c]{0,8}"
+_LETTER = re.compile(
+  rf"{_OPEN}(?:(?:is|must\sbe|should\sbe|would\sbe|the|correct|option|choice"
+  rf"|letter|answer|{_STYLE}|[\u662f\u4e3a\u9009\u62e9\u9879\u5e94\u8be5])"
+  rf"{_OPEN}){{0,6}}"
+  r"((?-i:[A-J])(?![A-Za-z'])(?!(?<=[AI])\s(?!as\b|because\b|since\b|or\b"
+  r"|and\b|is\b)(?-i:[a-z]))"
+  r"|(?<=[(\uff08])[a-j](?=[)\uff09])|[a-j](?=[*_\"'`$)}\s]{0,4}(?:[.,;\n]|$)))",
   re.IGNORECASE,
 )
+_TEXT = re.compile(r"answer(?:\sis:?|:)\**\s{0,3}([^\n]*)", re.IGNORECASE)
+_END = re.compile(r"[.!?](?=\s)|[\n\u3002\uff01\uff1f]")
 
 
 def verify(problem, completion):
@@ -24,8 +43,8 @@ def verify(problem, completion):
       "options", the list of their texts: an option's text then stands for its
       letter.
     completion: the text that the policy wrote. After the thinking, the
-      answer's tags count if there are any, else the last box, else the last
-      "answer is".
+      answer's tags count if there are any, and in them or without them the
+      last box, else the last "answer is".
 
   Returns:
     `Verdict`; reason "correct", "wrong" or "no_answer", which is also that of
@@ -41,27 +60,56 @@ def verify(problem, completion):
 
 def final_answer(problem, completion):
   """The letter that was chosen, or None."""
+  options = problem.data.get("options", ())
   text = think_format.answer(completion)
-  if text is None:
+  tagged = text is not None
+  if not tagged:
     text = completion.rsplit("</think>", 1)[-1]
-    found = _BOX.findall(text) or _SAID.findall(text)
-    if not found:
-      return None
-    text = found[-1]
   boxes = _BOX.findall(text)
-  return _letter(boxes[-1] if boxes else text, problem.data.get("options", ()))
+  if boxes:
+    return _letter(boxes[-1], options)
+  letter = _letter(text, options) if tagged else None
+  return letter or _letter(_said(text), options)
+
+
+def _said(text):
+  """What follows the last "the answer is", from the letter on if any."""
+  for lead in _SAID:
+    found = [_LETTER.match(text, m.end()) for m in lead.finditer(text)]
+    found = [match for match in found if match]
+    if found:
+      at = found[-1].start(1)
+      end = _END.search(text, at)
+      return text[at].upper() + text[at + 1 : end and end.start()]
+  texts = _TEXT.findall(text)
+  return texts[-1] if texts else ""
 
 
 def _letter(text, options):
+  alone = _plain(text)
+  if len(alone) == 1 and alone.isascii() and alone.upper() in LETTERS:
+    return alone.upper()
   for letter, option in zip(LETTERS, options):
-    if _plain(text) == _plain(option):
+    if alone and alone in (_plain(option), letter + _plain(option)):
       return letter
   # "C", "(C) 12 m" and "C, because" but neither "A or C" nor "Carbon".
-  words = [_plain(word) for word in re.split(r"[\s,;/]+", text)]
-  letters = [w for w in words if len(w) == 1 and w in LETTERS]
-  # The article may stand in a sentence, but not at its beginning.
-  chosen = {w for i, w in enumerate(letters) if w != "A" or i == 0}
+  words = re.split(r"(\s*[,;/&]\s*|\s+)", text.strip())
+  words = [_plain(w) or w.strip() for w in words]
+  words = [w for w in words if w]
+  chosen = {
+    word
+    for i, word in enumerate(words)
+    if len(word) == 1 and word in LETTERS and not _is_article(words, i)
+  }
   return words[0] if len(chosen) == 1 and words[0] in chosen else None
+
+
+def _is_article(words, i):
+  """Whether A, or I, stands in a sentence and is no further choice."""
+  return (
+    words[i] in "AI" and 0 < i < len(words) - 1
+    and words[i - 1].lower() not in ("or", "and", ",", ";", "/", "&")
+  )  # fmt: skip
 
 
 def _plain(text):
@@ -75,7 +123,7 @@ def check(problem):
     isinstance(options, list) and all(isinstance(x, str) for x in options)
   ):
     raise BadProblem(
-      f"problem {problem.id}: data's \"options\" must be a list of texts, in"
+      f'problem {problem.id}: data\'s "options" must be a list of texts, in'
       " the order of their letters"
     )
   known = LETTERS[: len(problem.data.get("options", LETTERS))]
