@@ -253,6 +253,10 @@ def test_a_verifier_of_ones_own():
     ("<think> </think> <answer> 1 </answer>", False),
     ("<think> a </think> <answer> </answer>", False),
     ("<think> a <think> b </think> <answer> 1 </answer>", False),
+    ("<think> `</think>` </think> <answer> 1 </answer>", False),
+    ("<think> a </think> <answer> `</answer>` 1 </answer>", False),
+    ("<Think> a </Think> <Answer> 1 </Answer>", False),
+    ("<think > a </think> <answer> 1 </answer>", False),
     ("<think> a </think> <answer> 1 </answer> <answer> 1 </answer>", False),
     ("", False),
   ],
@@ -279,6 +283,9 @@ def test_prefilled_tag():
     ("<think> <answer> 1 </answer> </think> 2", "", None),
     ("<think> a </think> <answer> 1 </answer> <answer> 2 </answer>", "a", "2"),
     ("</answer> <answer> 1", "</answer>", None),
+    ("<think> a </think> <answer> 1 </answer> or </answer>", "a", "1"),
+    ("<think> a </think> <answer> 1 </answer> <answer> 2", "a", "1"),
+    ("<think> a </think> <answer> 0 <answer> 1 </answer>", "a", "1"),
   ],
 )
 def test_parts(completion, thinking, answer):
@@ -300,6 +307,12 @@ def test_parts(completion, thinking, answer):
     ("да try", 0.5, 0.0),
     ("かな 试", 0.0, 1 / 3),
     ("try \\(试 错\\) \\[错\\] wait \\( 错", 2 / 3, 1 / 3),
+    # Two prices are no formula, nor are two marks pages apart code.
+    ("costs $5 and\n试试\nthen $6", 3 / 5, 2 / 5),
+    ("a `quote\n错 b` c", 0.8, 0.2),
+    # Commands outside of formulas.
+    ("\\boxed{3} \\begin{align*} 试 \\frac", 0.0, 1.0),
+    ("人々 〇", 0.0, 1.0),
     ("3 * 7 = 21", 0.0, 0.0),
     ("", 0.0, 0.0),
   ],

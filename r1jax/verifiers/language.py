@@ -5,12 +5,14 @@ import re
 from r1jax.errors import UserError
 
 _CODE = re.compile(
-  r"```.*?(?:```|\Z)|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$"
+  r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$"
   r"|\\\((?:[^\\]|\\[^()])*\\\)|\\\[(?:[^\\]|\\[^][])*\\\]",
   re.DOTALL,
 )
-_TAG = re.compile(r"</?\w+>")
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_TAG = re.compile(r"</?\w+>|\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
+_HAN = (
+  "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+)
 _KANA = "\u3041-\u309f\u30a0-\u30ff\uff66-\uff9f"
 _HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 HAN_KANA = _HAN + _KANA

@@ -66,4 +66,5 @@ def answer(completion):
   head = text.rsplit("</answer>", 1)[0]
   if "<answer>" not in head:
     return None
-  return head.rsplit("<answer>", 1)[1].strip()
+  body = head.rsplit("<answer>", 1)[1]
+  return body.split("</answer>", 1)[0].strip()
