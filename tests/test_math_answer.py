@@ -1,6 +1,7 @@
 """The math verifier: pairs whose truth is known, threads, hostile strings."""
 
 import collections
+import contextlib
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from r1jax.errors import UserError
+from r1jax.errors import BadProblem, UserError
 from r1jax.types import Problem
 from r1jax.verifiers import math_answer, math_guard
 from r1jax.verifiers.math_answer import equivalent
@@ -44,7 +45,7 @@ def test_pairs_contradict_each_other_twice_only():
 @pytest.mark.parametrize("equal", [True, False])
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_pairs(equal, by_hand):
-  """137 of math-verify's suite and 408 whose truth was found by hand."""
+  """137 of math-verify's suite and 1470 whose truth was found by hand."""
   unclear = said_both_ways(PAIRS)
   pairs = [
     (pair["gold"], pair["pred"])
@@ -82,6 +83,36 @@ def test_reasons(prediction, reason):
   verdict = equivalent("2", prediction)
   assert verdict.reason == reason
   assert verdict.score == float(verdict.correct) == (reason == "correct")
+
+
+@pytest.mark.parametrize(
+  "gold",
+  [
+    "2^{-2^{30}}",
+    "(10^{100})!",
+    "x_{" * 20 + "x" + "}" * 20,
+    "x_" * 100 + "x",
+    "\\sin(" * 20 + "x" + ")" * 20,
+    "\\begin{pmatrix}1&1\\\\1&0\\end{pmatrix}^{10^9}",
+    "\\textbf{(A)" + " " * 50_000 + "\n" + " " * 50_000,
+  ],
+)
+def test_golds_that_explode(gold):
+  equivalent("1", "1")
+  for prediction in ("5!", "x+1", "\\sqrt{2}+\\sqrt{3}", gold):
+    begin = time.thread_time()
+    with contextlib.suppress(BadProblem):
+      equivalent(gold, prediction)
+    assert time.thread_time() - begin < 1, prediction
+
+
+def test_golds_that_are_no_algebra():
+  for gold in (
+    "x \\equiv 3 \\pmod 7", "\\text{3:30 p.m.}", "1:2:3",
+    "\\begin{cases}x & x > 0 \\\\ 0 & x \\le 0\\end{cases}",
+  ):  # fmt: skip
+    math_answer.check(Problem("p", "math", "?", gold, "en", {}))
+    assert equivalent(gold, "17").reason in ("wrong", "unparsable")
 
 
 def test_gold_that_cannot_be_read_is_an_error():
@@ -129,6 +160,26 @@ def test_any_thread_may_ask():
   for thread in threads:
     thread.join()
   assert [verdict.correct for verdict in said] == [True] * 4
+
+
+def test_threads_at_once_do_not_mix():
+  pairs = [pair for pair in PAIRS if pair["source"] == "by hand"][::16]
+  wrong = []
+
+  def ask(some):
+    for pair in some:
+      said = equivalent(pair["gold"], pair["pred"]).correct
+      wrong.extend([pair] * (said != pair["equal"]))
+
+  threads = [
+    threading.Thread(target=ask, args=(pairs[i:] + pairs[:i],))
+    for i in range(0, len(pairs), len(pairs) // 4)
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert not wrong
 
 
 def test_deadline_ends_what_swallows_exceptions():

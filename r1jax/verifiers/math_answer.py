@@ -3,31 +3,40 @@
 The work of reading LaTeX and of comparing sets, relations and words is that
 of the `math-verify` library. Around it stands what it is lax about: numbers
 are compared exactly, false equations, other units, alternatives and brackets
-of another kind are noticed, and what could explode is refused unevaluated
-(`math_guard`). Nothing here uses signals, so any thread may call it.
+of another kind are noticed, what is typed in another way is made alike
+(`math_notation`), times, ratios, residues and names are read (`math_words`),
+and what could explode is refused unevaluated (`math_guard`). Nothing here uses
+signals, so any thread may call it.
 """
 
 import functools
+import operator
+import re
 
 import sympy
 
 from r1jax.errors import BadProblem
 from r1jax.types import Verdict
-from r1jax.verifiers import math_guard, think_format
+from r1jax.verifiers import math_guard, math_words, think_format
 from r1jax.verifiers.math_compare import same
 from r1jax.verifiers.math_latex import (
   Answer,
   Unparsable,
-  braced,
-  clean,
-  clock,
   is_sequence,
+  parse,
   primes_differ,
   word_of,
 )
-from r1jax.verifiers.math_numbers import in_base, plain, same_number
+from r1jax.verifiers.math_notation import braced, clean, last_box
+from r1jax.verifiers.math_numbers import (
+  in_base,
+  plain,
+  same_in_base,
+  same_number,
+)
 from r1jax.verifiers.math_units import quantity, same_quantity
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 CORRECT = Verdict(True, 1.0, "correct")
 
 
@@ -40,8 +49,10 @@ def equivalent(gold, prediction):
 
   Args:
     gold, prediction: an answer or a text that ends in one: plain, LaTeX,
-      between dollars, in `\\boxed{}`. A decimal equals a fraction that it
-      does not end exactly if it has `LONG_DECIMAL` digits and they are right;
+      between dollars, in `\\boxed{}`. The answer's tags count in a prediction
+      that has them, else the last box and those listed with it. A decimal
+      equals a fraction that it does not end exactly if it has `LONG_DECIMAL`
+      digits and they are right;
       3 % is 3/100; a unit that only one of them has plays no part.
 
   Returns:
@@ -51,21 +62,28 @@ def equivalent(gold, prediction):
   Raises:
     BadProblem: the gold answer itself cannot be read.
   """
-  text = clean(prediction)
-  if not text.strip():
+  tagged = think_format.answer(prediction)
+  if tagged is not None:
+    prediction = tagged
+  if not clean(prediction).strip():
     return _wrong("no_answer")
-  value, given = plain(clean(gold)), plain(text)
-  if value is not None and given is not None:
-    return CORRECT if same_number(value, given) else _wrong()
-  based = in_base(clean(gold)), in_base(text)
-  if all(based):
-    return CORRECT if _same_in_base(*based) else _wrong()
-  quantities = [quantity(t) for t in (gold, prediction)]
-  if all(quantities):
-    return CORRECT if same_quantity(*quantities) else _wrong()
-  want = _read_gold(gold)
-  if (time := clock(want.text)) and ":" in text:
-    return CORRECT if clock(text) == time else _wrong()
+  gold, prediction = _without_option(gold, prediction)
+  gold_text, text = clean(gold), clean(prediction)
+  quantities = [quantity(_given(t)) for t in (gold, prediction)]
+  if all(quantities) and all(q.unit for q in quantities):
+    answer = same_quantity(*quantities)
+  else:
+    answer = _same_without_algebra(gold_text, text)
+    if answer is None and all(quantities):
+      answer = same_quantity(*quantities)
+  if answer is not None:
+    return CORRECT if answer else _wrong()
+  try:
+    want = _read_gold(gold)
+  except BadProblem:
+    if _is_no_algebra(gold_text):
+      return _wrong()
+    raise
   if (word := word_of(want.text)) and (other := word_of(text)):
     if word == other:
       return CORRECT
@@ -76,7 +94,7 @@ def equivalent(gold, prediction):
   try:
     with math_guard.deadline():
       got = _read(text)
-      for part in _parts(got.expression):
+      for part in _parts(got.expression) + _parts(want.expression):
         math_guard.check_expression(part)
       return CORRECT if same(want, got) else _wrong()
   except math_guard.TimedOut:
@@ -91,11 +109,58 @@ def equivalent(gold, prediction):
     return _wrong("unparsable")
 
 
-def _same_in_base(a, b):
-  try:
-    return int(*a) == int(*b)
-  except ValueError:  # a digit that the base does not have
-    return a == b
+def _without_option(gold, prediction):
+  """Both without the letters of "(B) 12", or the letters if one is alone."""
+  a, b = math_words.option(gold), math_words.option(prediction)
+  if a and b:
+    return (a[0], b[0])
+  if a and a[1]:
+    letter = re.fullmatch("[A-J]", math_words.spoken(prediction).strip("()"))
+    return (a[0], letter[0]) if letter else (a[1], prediction)
+  if b and b[1]:
+    letter = re.fullmatch("[A-J]", math_words.spoken(gold).strip("()"))
+    return (letter[0], b[0]) if letter else (gold, b[1])
+  return gold, prediction
+
+
+def _given(text):
+  """What stands in the last box, unless a final answer follows it."""
+  at = text.rfind("\\boxed{")
+  return text if "final answer" in text[at:].lower() else last_box(text)
+
+
+_KINDS = (
+  (plain, same_number),
+  (in_base, same_in_base),
+  (math_words.clock, math_words.same_clock),
+  (math_words.ratio, operator.eq),
+  (math_words.residues, operator.eq),
+  (math_words.pieces, operator.eq),
+)
+
+
+def _same_without_algebra(gold, text):
+  """Whether both are numbers, times, ... and the same; None if they aren't."""
+  boxes = _given(gold), _given(text)
+  for read, compare in _KINDS:
+    a, b = (read(t) for t in (boxes if read != plain else (gold, text)))
+    if a is not None and b is not None:
+      return compare(a, b)
+  wanted = math_words.residues(boxes[0])
+  if wanted and re.fullmatch(r"\s*\$?\s*\d{1,30}\s*\$?\s*", boxes[1]):
+    return wanted[1] == {int(boxes[1].strip(" $"))}
+  a, b = map(math_words.phrase, boxes)
+  if a and a == b:
+    return True
+  a, b = map(math_words.squeezed, boxes)
+  return True if a and a == b else None
+
+
+def _is_no_algebra(text):
+  box = _given(text)
+  return math_words.phrase(box) or any(
+    read(box) is not None for read, _ in _KINDS
+  )
 
 
 def verify(problem, completion):
@@ -132,6 +197,8 @@ def final_answer(problem, completion):
 
 def check(problem):
   """Raises a `BadProblem` for a problem whose answer cannot be read."""
+  if _is_no_algebra(clean(problem.answer)):
+    return
   try:
     _read_gold(problem.answer)
   except BadProblem as e:
@@ -144,14 +211,21 @@ def answer_of(completion):
   if tagged is not None:
     return tagged
   text = completion.rsplit("</think>", 1)[-1]
-  at = text.rfind("\\boxed{")
-  return braced(text, at + len("\\boxed")) if at >= 0 else None
+  boxes = list(_BOX.finditer(text))
+  return braced(text, boxes[-1].end() - 1) if boxes else None
+
+
+@functools.cache
+def _warm_up():
+  """The parser reads its tables once, which is nobody's fault."""
+  parse("1")
 
 
 @functools.lru_cache(maxsize=4096)
 def _read_gold(gold):
+  _warm_up()
   try:
-    with math_guard.deadline(5.0):
+    with math_guard.deadline(0.4):
       return _read(clean(gold))
   except (math_guard.TimedOut, Exception) as e:
     reason = str(e) or type(e).__name__

@@ -17,19 +17,20 @@ _Relation = sympy.core.relational.Relational
 def same(gold, got):
   if _is_false(got.expression) or _brackets_differ(gold, got):
     return False
-  if _is_infinite(got.expression) and not _is_infinite(gold.expression):
+  if _is_infinite(got.expression) != _is_infinite(gold.expression):
     return False
   scale = 1
   if gold.unit and got.unit and gold.unit != got.unit:
     if gold.unit.dimension != got.unit.dimension:
       return False
     scale = got.unit.factor / gold.unit.factor
-  a, b = gold.expression, got.expression
+  a, b = map(_without_bars, (gold.expression, got.expression))
   if scale != 1:
     if not (_is_number(a) and _is_number(b)):
       return False
     return _equal(a, b * sympy.Rational(scale.numerator, scale.denominator))
-  a, b = _as_set(a, b), _as_set(b, a)
+  a, b = _as_set(a, b, gold.taken), _as_set(b, a, got.taken)
+  a, b = _values(a, b), _values(b, a)
   answer = _equal(a, b)
   return _library(gold, got) if answer is None else answer
 
@@ -73,10 +74,20 @@ def _brackets_differ(gold, got):
   """A set is no tuple and no interval; bare braces keep their order."""
   for a, b in ((gold, got), (got, gold)):
     braces, round_ = _BRACES.fullmatch(a.taken), _ROUND.fullmatch(b.taken)
-    if not (braces and round_ and "," in b.taken):
+    if not (braces and round_ and "," in b.taken) or _several(round_[1]):
       continue
     bare = not braces[1]
     return not (bare and _squeezed(braces[2]) == _squeezed(round_[1]))
+  return False
+
+
+def _several(inner):
+  """Whether what stands between the outer brackets closes the first."""
+  depth = 0
+  for c in inner:
+    depth += (c == "(") - (c == ")")
+    if depth < 0:
+      return True
   return False
 
 
@@ -84,29 +95,78 @@ def _squeezed(text):
   return re.sub(r"\s+", "", text)
 
 
-def _as_set(a, b):
-  """A relation of one unknown as the set where it holds, if b is a set."""
+def _as_set(a, b, text):
+  """A relation of one unknown as the set where it holds, if b is one, too."""
   if isinstance(a, sympy.Eq) and isinstance(a.rhs, sympy.Set):
     return a.rhs  # x = [0, 1) is how the library reads "x is in" it
+  if isinstance(a, sympy.Intersection):
+    a = a.doit()
   sets = sympy.Interval | sympy.Union | sympy.Complement
   if isinstance(b, sympy.Eq):
     b = b.rhs
-  if not isinstance(b, sets):
+  if _are_relations(a) or _are_relations(b):
+    # Several of them as a set, as against the other way to write it.
+    if type(a) is type(b):
+      return a
+  elif not isinstance(b, sets):
     return a
   if isinstance(a, sympy.Ne):
     left, right = a.args
     return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(right)).doit()
-  if isinstance(a, sympy.FiniteSet) and all(
-    isinstance(x, _Relation) for x in a.args
-  ):
-    a = sympy.Or(*a.args)  # "x < 1 or x > 2"
+  if _are_relations(a):
+    # "x > 1 and x < 2", but "x < 1 and x > 2" is meant as "or".
+    both = "or" in text or _solved(sympy.And(*a.args))
+    if both in (True, sympy.S.EmptySet, None):
+      a = sympy.Or(*a.args)
+    else:
+      return both
+  return _solved(a) or a
+
+
+def _without_bars(a):
+  """|x| < 2 as -2 < x and x < 2, |x| > 2 as x < -2 or x > 2."""
+  if isinstance(a, sympy.Gt | sympy.Ge) and isinstance(a.rhs, sympy.Abs):
+    a = a.reversed
+  if isinstance(a, sympy.Lt | sympy.Le) and isinstance(a.rhs, sympy.Abs):
+    a = a.reversed
+  if not (isinstance(a, _Relation) and isinstance(a.lhs, sympy.Abs)):
+    return a
+  inner, size = a.lhs.args[0], a.rhs
+  if not (inner.is_Symbol and size.is_number and size.is_positive):
+    return a
+  if isinstance(a, sympy.Lt | sympy.Le):
+    return sympy.And(a.func(inner, size), a.func(-size, inner))
+  if isinstance(a, sympy.Gt | sympy.Ge):
+    return sympy.Or(a.func(inner, size), a.func(-size, inner))
+  return a
+
+
+def _values(a, b):
+  """a = 1, b = 2 as (1, 2), in the order of writing, if b is a tuple."""
+  equations = isinstance(a, sympy.FiniteSet) and a.args and all(
+    isinstance(x, sympy.Eq) and x.lhs.is_Symbol for x in a.args
+  )  # fmt: skip
+  if not (equations and isinstance(b, sympy.Tuple) and len(a.args) > 1):
+    return a
+  return sympy.Tuple(*(x.rhs for x in getattr(a, "_unsorted_args", a.args)))
+
+
+def _are_relations(a):
+  return isinstance(a, sympy.FiniteSet) and a.args and all(
+    isinstance(x, _Relation | sympy.And) and not isinstance(x, sympy.Eq)
+    for x in a.args
+  )  # fmt: skip
+
+
+def _solved(a):
+  """Where inequalities of one unknown hold; None if it cannot be said."""
   inequality = isinstance(a, _Relation | sympy.And | sympy.Or)
   if inequality and len(a.free_symbols) == 1 and not a.has(sympy.Eq):
     x = next(iter(a.free_symbols))
     sides = [s for r in a.atoms(_Relation) for s in r.args]
     if all(s.is_polynomial(x) and sympy.degree(s, x) <= 2 for s in sides):
       return a.as_set()
-  return a
+  return None
 
 
 def _is_number(x):

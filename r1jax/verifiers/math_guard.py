@@ -24,7 +24,7 @@ MAX_NODES = 400
 # How often each may occur in a formula: comparing all pairs takes its time.
 MAX_MARKS = {
   "=": 12, "<": 12, "\\le": 12, "|": 12, "!": 12, "/": 24, "^": 40,
-  ",": 64, "&": 64, "(": 32, "{": 64,
+  ",": 64, "&": 64, "(": 32, "{": 64, "_": 24,
 }  # fmt: skip
 # Bits of any number that is ever formed: 2006! has 19,000.
 MAX_BITS = 1 << 16
@@ -58,13 +58,15 @@ def check_text(text):
   # Factorials of factorials, towers: each is a large number by itself.
   if re.search(r"!\s*[)}\]]*\s*!", text):
     raise Refused("too large")
+  if re.search(r"(?:_\s*\w\s*){4}", text):
+    raise Refused("too deep")
 
 
 def _check_depth(text):
   opened, before = [], ""
   for c in text:
     if c in "([{":
-      opened.append(before == "^")
+      opened.append(before in "^_" and before != "")
     elif c in ")]}" and opened:
       opened.pop()
     if len(opened) > MAX_DEPTH or sum(opened) > MAX_TOWER:

@@ -9,7 +9,7 @@ import re
 
 import math_verify
 
-from r1jax.verifiers import math_guard
+from r1jax.verifiers.math_notation import last_box
 from r1jax.verifiers.math_units import split_unit
 
 # It would tell about every answer that it can't read, with a stack trace.
@@ -36,23 +36,6 @@ class Answer:
     return self.parsed[0]
 
 
-def last_box(text):
-  """What stands in the last box; the text itself where there is none."""
-  at = text.rfind("\\boxed{")
-  inner = braced(text, at + len("\\boxed")) if at >= 0 else None
-  return text if inner is None else inner
-
-
-def braced(text, at):
-  """What stands in the braces that open at `at`, or None."""
-  depth = 0
-  for i in range(at, len(text)):
-    depth += (text[i] == "{") - (text[i] == "}")
-    if depth == 0:
-      return text[at + 1 : i]
-  return None
-
-
 _TEXT = r"\\(?:text|textbf|textrm|mathrm|mbox|boxed|rm)\b"
 _DRESS = re.compile(_TEXT + r"|[$\\\s{}().]")
 
@@ -68,9 +51,7 @@ def is_sequence(text):
   return bool(re.fullmatch("[A-Z]{3,40}", _DRESS.sub("", text)))
 
 
-_APPLIED = re.compile(
-  r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\{?\\prime\}?)*)\("
-)
+_APPLIED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\{?\\prime\}?)*)\(")
 
 
 def primes_differ(a, b):
@@ -89,84 +70,10 @@ def _is_words(text):
   return closed and "\\" not in words and re.search("[A-Za-z]", words)
 
 
-_TYPED = str.maketrans(
-  {"\u2212": "-", "\u2013": "-", "\u2044": "/", "\u00d7": "*", "\u00f7": "/",
-   "\u00b7": "\\cdot ", "\u22c5": "\\cdot ", "\u2264": "\\le ",
-   "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ",
-   "\u00bd": "\\frac{1}{2}", "\u2153": "\\frac{1}{3}",
-   "\u2154": "\\frac{2}{3}", "\u00bc": "\\frac{1}{4}",
-   "\u00be": "\\frac{3}{4}", "\u221e": "\\infty ",
-   "\u03c0": "\\pi ", "\u00b0": "^\\circ "}
-)  # fmt: skip
-_POWERS = str.maketrans({"\u00b9": "^1", "\u00b2": "^2", "\u00b3": "^3"})
-_GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|\\,|\\!|,\\!)\d{3})+)")
-_SCIENTIFIC = re.compile(
-  r"(?<![\w.])(\d+(?:\.\d*)?)[eE]([-+]?\d{1,3})(?![\w.])"
-)
-_REPEATING = re.compile(
-  r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\(?:overline|bar|dot)\s*\{(\d{1,20})\}"
-)
-_CLOCK = re.compile(r"[\s$]*(\d{1,2}:\d\d)[\s$]*")
-_TRIG = re.compile(
-  r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+(?:\.\d+)?)\s*"
-  r"\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
-)
-_ROOT = re.compile("\u221a\\s*(?:(\\d+|[A-Za-z])|\\(([^()]*)\\))")
-_BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\b(?=\s*\{)")
-_BOLD_NUMBER = re.compile(r"\\text(?:bf|it|rm)\{\s*([-+\d.,/\s]+)\}")
 _DANGLING = re.compile(r"\d\s*[-*/=]\s*\$*\s*$")
-_BUILDER = re.compile(r"^\\?\{\s*\w\s*(?:\\mid|\||:)\s*(.*?)\s*\\?\}$")
-
-
-def _repeating(match):
-  """0.1\\overline{6} as the fraction that it is."""
-  whole, start, period = match[1] or "0", match[2], match[3]
-  bottom = (10 ** len(period) - 1) * 10 ** len(start)
-  top = int(whole + start + period) - int(whole + start)
-  return f"\\frac{{{top}}}{{{bottom}}}"
-
-
-def clean(text):
-  """The end of a text, typed alike."""
-  if len(text) > math_guard.MAX_CHARACTERS:
-    text = _tail(text)
-  text = text.translate(_TYPED)
-  if not re.search(r"[A-Za-z]{2,} +\w", text):
-    text = text.translate(_POWERS)  # in prose they belong to units
-  text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
-  text = _BOLD.sub("", text.replace("{:}", ":"))
-  text = _BOLD_NUMBER.sub(r"\1", text)
-  if not text.isascii():
-    # Digits of other scripts are no digits; no grader would take them.
-    text = "".join(c if c.isascii() or not c.isdigit() else "?" for c in text)
-  text = _GROUPED.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
-  text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
-  text = _REPEATING.sub(_repeating, text)
-  text = text.replace("\\$", "").replace("\\dfrac", "\\frac")
-  text = text.replace("\\tfrac", "\\frac")
-  return _TRIG.sub(r"\1(\\frac{\2\\pi}{180})", text)
-
-
-def clock(text):
-  """The time of day that a text is and nothing else, "10:30", or None."""
-  match = _CLOCK.fullmatch(text)
-  return match[1] if match else None
-
-
-def _tail(text):
-  """At most as much as the guard allows, where the answer must be."""
-  at = text.rfind("\\boxed{")
-  if at >= 0:
-    # Several boxes may make one answer.
-    begin = max(0, at - math_guard.MAX_CHARACTERS // 2)
-    text = text[begin : begin + math_guard.MAX_CHARACTERS]
-    return text[text.find("\\boxed{") :]
-  at = text.lower().rfind("final answer")
-  if at >= 0:
-    return text[at : at + math_guard.MAX_CHARACTERS]
-  text = text[-math_guard.MAX_CHARACTERS :]
-  # Not from the middle of a number or a command.
-  return text[text.find(" ") + 1 :]
+_BUILDER = re.compile(
+  r"^\\?\{\s*\w\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\||:)\s*(.*?)\s*\\?\}$"
+)
 
 
 def parse(text):
@@ -176,6 +83,10 @@ def parse(text):
     raise Unparsable("a formula that begins on another line")
   if _DANGLING.search(last_box(text)):
     raise Unparsable("an operator at the end without what follows it")
+  if re.search(r"\?\d|\d\?", last_box(text)) and len(text) < 40:
+    raise Unparsable("a question mark, or the digit of another script")
+  if _inner_sign(last_box(text)):
+    text = _both_signs(last_box(text))
   bare = text.strip()
   builder = _BUILDER.match(bare.strip("$"))
   if builder:
@@ -190,6 +101,26 @@ def parse(text):
   if not parsed or (len(parsed) == 1 and not _is_words(bare.strip("$"))):
     raise Unparsable("nothing of it is mathematics")
   return parsed
+
+
+def _inner_sign(text):
+  """Whether the one plus-or-minus of a formula stands within brackets.
+
+  The library knows it between the terms of a sum only.
+  """
+  before, *after = text.split("\\pm")
+  if (
+    len(after) != 1 or len(text) > 200 or before.lstrip(" $").startswith("\\{")
+  ):
+    return False
+  opened = sum(map(before.count, "({")) - sum(map(before.count, ")}"))
+  return opened > 0
+
+
+def _both_signs(text):
+  bare = text.strip().strip("$")
+  both = ", ".join(bare.replace("\\pm", sign) for sign in "+-")
+  return f"${both}$"
 
 
 def _extract(text, latex_only):

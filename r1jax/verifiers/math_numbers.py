@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 
 from r1jax.verifiers.math_guard import MAX_DIGITS
+from r1jax.verifiers.math_words import number_of
 
 # Digits of a decimal that may stand for a number that has no end.
 LONG_DECIMAL = 10
@@ -27,9 +28,11 @@ _FRACTION = re.compile(
   r"(?:\{\s*([-+]?\d+)\s*\}|(\d))"
 )
 _RATIO = re.compile(r"([-+]?\d+)\s*/\s*([-+]?\d+)")
-
-
-_BASED = re.compile(r"([0-9][0-9A-Za-z]{0,60})_\s*(?:\{\s*(\d{1,2})\s*\}|(\d))")
+_MIXED = re.compile(r"([-+]?)(\d+)\s+(\d+)\s*/\s*(\d+)")
+_BASED = re.compile(
+  r"([0-9][0-9A-Za-z]{0,60})_\s*(?:\{\s*(\d{1,2})\s*\}|(\d)"
+  r"|\{?\s*\\(?:text|mathrm)\s*\{\s*([a-z]+)\s*\}\s*\}?)"
+)
 
 
 def plain(text):
@@ -50,6 +53,10 @@ def plain(text):
     return _decimal(match, scale)
   if match := _RATIO.fullmatch(text):
     top, bottom = int(match[1]), int(match[2])
+  elif match := _MIXED.fullmatch(text):
+    top, bottom = int(match[3]), int(match[4])
+    top += int(match[2]) * bottom
+    top *= -1 if match[1] == "-" else 1
   elif match := _FRACTION.fullmatch(text):
     top, bottom = int(match[3] or match[4]), int(match[5] or match[6])
     if bottom:
@@ -76,7 +83,17 @@ def _decimal(match, scale):
 def in_base(text):
   """(digits, base) of a text like "1011_2" or "7f_{16}", or None."""
   match = _BASED.fullmatch(text.strip().strip("$"))
-  return (match[1].lower(), int(match[2] or match[3])) if match else None
+  if not match:
+    return None
+  base = number_of(match[4]) if match[4] else int(match[2] or match[3])
+  return (match[1].lower(), base) if base else None
+
+
+def same_in_base(a, b):
+  try:
+    return int(*a) == int(*b)
+  except ValueError:  # a digit that the base does not have
+    return a == b
 
 
 def same_number(a, b):

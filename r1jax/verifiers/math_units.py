@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-  """What is measured, and one of it in the dimension's first unit."""
+  """What is measured, as "length^2", and one of it in the first such unit."""
 
   dimension: str
   factor: Fraction
@@ -27,20 +27,36 @@ def _table():
       "h": "3600", "hr": "3600", "hour": "3600", "day": "86400",
       "week": "604800",
     },
+    "months": {"month": "1", "year": "12", "yr": "12", "decade": "120"},
     "mass": {
       "mg": "1/1000", "g": "1", "kg": "1000", "gram": "1", "kilogram": "1000",
+      "lb": "45359237/100000", "pound": "45359237/100000",
+      "oz": "45359237/1600000", "ounce": "45359237/1600000",
     },
-    "volume": {"ml": "1/1000", "l": "1", "liter": "1", "litre": "1"},
+    "length^3": {
+      "ml": "1/1000000", "l": "1/1000", "liter": "1/1000", "litre": "1/1000",
+      "milliliter": "1/1000000", "millilitre": "1/1000000",
+      "gallon": "473176473/125000000000", "quart": "473176473/500000000000",
+      "pint": "473176473/1000000000000",
+    },
+    "length^2": {"hectare": "10000", "acre": "316160658/78125"},
+    "length^1/time^1": {
+      "mph": "1397/3125", "kph": "5/18", "kmh": "5/18", "kmph": "5/18",
+    },
     "angle": {"degree": "1", "deg": "1", "^\\circ": "1", "radian": "1/0"},
-    "money": {"dollar": "100", "cent": "1"},
-    "euro": {"euro": "1"},
+    "celsius": {"^\\circ C": "1"}, "fahrenheit": {"^\\circ F": "1"},
+    "money": {"dollar": "100", "cent": "1", "penny": "1", "pennie": "1"},
+    "euro": {"euro": "1", "eur": "1"}, "pounds": {"gbp": "1"},
+    "yen": {"yen": "1"}, "rupee": {"rupee": "1"},
     "share": {"%": "1", "percent": "1", "percentage": "1", "pct": "1"},
   }  # fmt: skip
   # A radian is no rational number of degrees: a dimension of its own.
   known["angle"].pop("radian")
   known["radian"] = {"radian": "1", "rad": "1"}
   return {
-    name: Unit(dimension, Fraction(factor))
+    name: Unit(
+      dimension if "^" in dimension else f"{dimension}^1", Fraction(factor)
+    )
     for dimension, names in known.items()
     for name, factor in names.items()
   }
@@ -48,9 +64,10 @@ def _table():
 
 UNITS = _table()
 _DRESS = re.compile(r"\\(?:text|textbf|mathrm|mbox|rm|textrm|operatorname)\b")
+_PREFIX = r"(?:(?:square|sq|cubic|cu)\.?\s+)?"
 _LAST = re.compile(
-  r"[\d)}.]\s*((?:\^\{?\\circ\}?)|%|[A-Za-z]+)\s*"
-  r"(?:\^\{?([23])\}?)?\s*[.$]*\s*$"
+  r"[\d)}.]\s*((?:\^\{?\\circ\}?(?:\s+[CF]\b)?)|%|"
+  rf"{_PREFIX}[A-Za-z]+)\s*(?:\^\{{?([23])\}}?)?\s*[.$]*\s*$"
 )
 
 
@@ -66,15 +83,32 @@ def split_unit(text):
   match = _LAST.search(plain)
   if not match:
     return None
-  word, power = match[1], int(match[2] or 1)
-  unit = UNITS.get(word) or UNITS.get(word.lower().removesuffix("s"))
-  if unit is None or (len(word) == 1 and word != "%" and "\\" not in text
-                      and " " not in text.strip()):  # fmt: skip
+  unit = _named(match[1], int(match[2] or 1))
+  letter = len(match[1]) == 1 and match[1] != "%"
+  if letter and "\\" not in text and " " not in text.strip():
     # "5m" may be five times m.
     return None
-  if unit.dimension == "share":
+  return unit
+
+
+def _named(word, power=1):
+  """The `Unit` of "cm", "square miles", "mph", or None."""
+  word = re.sub(r"\s+", " ", word.strip())
+  prefix, _, noun = word.rpartition(" ")
+  if prefix.strip(" ."):
+    power *= 2 if prefix.startswith("sq") else 3
+  if word.startswith("^"):
+    power, noun = 1, word
+  noun = noun.strip()
+  unit = UNITS.get(noun) or UNITS.get(noun.lower().removesuffix("s"))
+  if unit is None or unit.dimension == "share^1":
     return None
-  return Unit(f"{unit.dimension}^{power}", unit.factor**power)
+  if power == 1:
+    return unit
+  base, _, old = unit.dimension.partition("^")
+  if not old.isdigit():
+    return None
+  return Unit(f"{base}^{int(old) * power}", unit.factor**power)
 
 
 _SCALES = {
@@ -88,9 +122,20 @@ _NUMBER = (
   r"-?(?:\\frac\s*\{\d{1,20}\}\s*\{\d{1,20}\}|\d{1,20}\s*/\s*\d{1,20}"
   r"|(?:\d{1,3}(?:,\d{3}){1,6}|\d{1,20})(?:\.\d{1,20})?)"
 )
-_WORD = r"[A-Za-z]{1,12}(?:\s*\^?\{?[23]\}?(?![\d.]))?"
+_WORD = (
+  rf"{_PREFIX}[A-Za-z]{{1,12}}(?:\s*\^?\{{?[23]\}}?(?![\d.])"
+  r"|\s+(?:squared|cubed)\b)?"
+)
+_MONEY = {
+  "$": "dollar", "USD": "dollar", "US$": "dollar", "\\textdollar": "dollar",
+  "\u20ac": "euro", "\\euro": "euro", "EUR": "euro",
+  "\u00a3": "gbp", "\\pounds": "gbp", "GBP": "gbp",
+  "\u00a5": "yen", "\u20b9": "rupee",
+}  # fmt: skip
 _PART = re.compile(
-  rf"(?P<money>\\?\$)?\s*(?P<number>{_NUMBER})"
+  r"(?P<money>(?:US)?\\?\$|[\u20ac\u00a3\u00a5\u20b9]|USD|EUR|GBP"
+  r"|\\(?:textdollar|pounds|euro)\b)?"
+  rf"\s*(?P<number>{_NUMBER})"
   rf"(?P<scale>\s*(?:{'|'.join(_SCALES)})s?\b)?"
   rf"(?P<unit>\s*{_WORD}(?:\s*(?:/|per\b)\s*{_WORD})?)?"
   r"\s*(?:,|\band\b)?\s*"
@@ -171,7 +216,7 @@ def _read_part(part):
   if part["money"]:
     if unit:
       return None
-    unit = _unit(" dollar")
+    unit = UNITS[_MONEY[part["money"].replace("\\$", "$")]]
   value = number * unit.factor if unit else number
   return Quantity(number, 1, unit, value)
 
@@ -179,15 +224,15 @@ def _read_part(part):
 def _unit(text):
   """The `Unit` of a word with its power; "5m" may be five times m."""
   word, power = re.fullmatch(
-    r"\s*([A-Za-z]+)\s*\^?\{?([23]?)\}?\s*", text
-  ).groups()
-  unit = UNITS.get(word) or UNITS.get(word.lower().removesuffix("s"))
-  if unit is None or unit.dimension == "share":
-    return None
+    rf"\s*({_PREFIX}[A-Za-z]+?)(?:\s*\^?\{{?([23]?)\}}?\s*"
+    r"|\s+(squared|cubed)\s*)",
+    text,
+  ).group(1, 2)
+  if text.rstrip().endswith(("squared", "cubed")):
+    power = 2 if "sq" in text else 3
   if len(word) == 1 and not text[0].isspace():
     return None
-  power = int(power or 1)
-  return Unit(f"{unit.dimension}^{power}", unit.factor**power)
+  return _named(word, int(power or 1))
 
 
 def same_quantity(a, b):

@@ -1,0 +1,200 @@
+"""Answers that are no algebra: words, times of day, ratios, residues."""
+
+import re
+from fractions import Fraction
+
+_STYLE = re.compile(
+  r"\\(?:text(?:bf|rm|it|sf|normal)?|math(?:rm|bf|it)|mbox|boxed|rm|bf)\b"
+)
+_SPACES = re.compile(r"\\[,;:! ]|~|\s+")
+
+
+def spoken(text):
+  """A text without styles, braces, dollars and what ends a sentence."""
+  text = _SPACES.sub(" ", _STYLE.sub("", text))
+  return re.sub(r" +", " ", re.sub(r"[${}]|\\[()\[\]]", "", text)).strip(" .,")
+
+
+_ONES = (
+  "zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
+  "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
+  "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = (
+  "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+)  # fmt: skip
+_VALUES = {word: i for i, word in enumerate(_ONES)}
+_VALUES |= {word: 10 * i for i, word in enumerate(_TENS, 2)}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+
+
+def number_of(text):
+  """The whole number that a text spells, "twenty-one", or None."""
+  words = re.split(r"[ -]+(?:and )?", spoken(text).lower())
+  if len(words) > 12:
+    return None
+  total, part, last = 0, 0, None
+  for word in words:
+    value = _VALUES.get(word)
+    if value is not None:
+      # "two three" is no number, "twenty three" is.
+      if last is not None and not (last >= 20 and last % 10 == 0 < value < 10):
+        return None
+      part, last = part + value, value
+    elif word == "hundred" and part:
+      part, last = part * 100, None
+    elif word in _SCALES and part:
+      total, part, last = total + part * _SCALES[word], 0, None
+    else:
+      return None
+  return total + part
+
+
+_PARTS = (
+  "half|halve", "third", "fourth|quarter", "fifth", "sixth", "seventh",
+  "eighth", "ninth", "tenth",
+)  # fmt: skip
+_PART = re.compile(
+  f"({'|'.join(_ONES[1:10])})[ -](?:"
+  + "|".join(f"({p})" for p in _PARTS)
+  + ")s?"
+)
+
+
+def fraction_of(text):
+  """The fraction that a text spells, "two-thirds", as LaTeX, or None."""
+  match = _PART.fullmatch(spoken(text).lower())
+  return match and f"\\frac{{{_VALUES[match[1]]}}}{{{match.lastindex}}}"
+
+
+_LETTER = r"(?:\([A-J]\)|[A-J])"
+_LETTERS = re.compile(rf"{_LETTER}(?:(?:, and |,? and |, ?){_LETTER})+")
+_WORDS = re.compile(r"[A-Za-z0-9 ,;'-]+")
+_SAME = {
+  "all reals": "all real numbers", "all real number": "all real numbers",
+  "all real": "all real numbers", "dne": "does not exist",
+  "no real solution": "no real solutions", "infinite": "infinitely many",
+  "infinitely many solutions": "infinitely many",
+}  # fmt: skip
+_NONE = ("no solution", "no solutions", "there is no solution",
+         "there are no solutions", "empty set", "the empty set")  # fmt: skip
+
+
+def symbol_of(text):
+  """The symbol that a phrase stands for, or the text itself."""
+  phrase = spoken(text).lower()
+  phrase = _SAME.get(phrase, phrase)
+  if phrase in _NONE:
+    return "\\emptyset"
+  if phrase in ("infinity", "positive infinity"):
+    return "\\infty"
+  if phrase == "all real numbers":
+    return "(-\\infty,\\infty)"
+  if fraction := fraction_of(phrase):
+    return fraction
+  number = number_of(phrase)
+  return text if number is None else str(number)
+
+
+def phrase(text):
+  """What an answer in words says, or None if it is none.
+
+  Returns:
+    A sorted tuple: the names in "Bob and Alice" have no order.
+  """
+  plain = spoken(text)
+  if _LETTERS.fullmatch(plain):
+    return tuple(sorted(re.findall(r"[A-J]", plain)))
+  if len(plain) > 200 or not _WORDS.fullmatch(plain):
+    return None
+  if plain.lower() in _SAME:
+    return (_SAME[plain.lower()],)
+  if not re.search("[A-Za-z]{3}", plain) or re.fullmatch("[A-Z ]+", plain):
+    return None
+  plain = plain.lower()
+  parts = re.split(r"\s*(?:,\s*and\b|[,;]|\band\b)\s*", plain)
+  return tuple(sorted(re.sub("^(?:a|an|the) ", "", part) for part in parts))
+
+
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?: ?([ap])\.? ?m\.?)?", re.IGNORECASE)
+_RATIO = re.compile(
+  r"(\d{1,30}(?:\.\d{1,30})?)((?: ?(?:\\?:| to ) ?\d{1,30}(?:\.\d{1,30})?)+)"
+)
+
+
+def clock(text):
+  """The time of day that a text is: (hour, minute, half or None), or None."""
+  match = _CLOCK.fullmatch(spoken(text))
+  if not match:
+    return None
+  half = match[3] and match[3].lower()
+  return int(match[1]), int(match[2]), half
+
+
+def same_clock(a, b):
+  return a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2]))
+
+
+def ratio(text):
+  """The ratio that a text is, as shares of its first number, or None."""
+  match = _RATIO.fullmatch(re.sub(r" ?\\?: ?", ":", spoken(text)))
+  if not match:
+    return None
+  first, *others = map(Fraction, re.findall(r"[\d.]+", match[0]))
+  return tuple(x / first for x in others) if first else None
+
+
+_RESIDUE = re.compile(
+  r"(?:[A-Za-z] ?\\(?:equiv|cong)\b)? ?"
+  r"(-?\d{1,30}(?: ?(?:,|or|and)+ ?-?\d{1,30})*) ?"
+  r"(?:\\p?mod|\\bmod|\(?\\?(?:mod|bmod)) ?(\d{1,30})\)?"
+)
+
+
+def residues(text):
+  """(modulus, residues) of "x = 1, 3 (mod 7)" as LaTeX, or None."""
+  found = set()
+  text = re.sub(r"\bx ?=", "", spoken(text)).strip()
+  parts = re.split(r"(?: |,|\bor\b|\band\b)+(?=[A-Za-z] ?\\equiv)", text)
+  for part in parts:
+    match = _RESIDUE.fullmatch(part)
+    if not match or not int(match[2]):
+      return None
+    modulus = int(match[2])
+    residues = re.findall(r"-?\d+", match[1])
+    found.update((modulus, int(n) % modulus) for n in residues)
+  moduli = {modulus for modulus, _ in found}
+  if len(moduli) != 1:
+    return None
+  return moduli.pop(), frozenset(n for _, n in found)
+
+
+_PIECE = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
+
+
+def pieces(text):
+  """The rows of a function in pieces, without order; None if it is none."""
+  match = _PIECE.search(text)
+  if not match:
+    return None
+  rows = match[1].split("\\\\")
+  rows = (re.sub(r"\b(?:if|for|when)\b|[\s,.]", "", spoken(r)) for r in rows)
+  return frozenset(row for row in rows if row)
+
+
+def squeezed(text):
+  """A text without the white space and dollars that say nothing."""
+  text = re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", text.replace("$", " ").strip())
+  return text if re.search(r"\w", text) else None
+
+
+_OPTION = re.compile(
+  r"\s*\$?\\(?:text|textbf|mathrm|mathbf)\s*\{\s*\(?([A-J])\)(?!\s*,)\s*\}?"
+  r"(?:\\[,;:! ]|\s|~|\\q?quad|\})*(.*)"
+)
+
+
+def option(text):
+  """(letter, the rest) of "\\textbf{(B)}\\ 12", or None."""
+  match = _OPTION.fullmatch(text) if len(text) <= 200 else None
+  return (match[1], match[2].strip("$ .{}")) if match else None
