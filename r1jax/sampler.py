@@ -315,7 +315,7 @@ def advance(
       group, pool.mask.reshape(blocks, size, -1), s.done, s.clock % columns,
     )  # fmt: skip
     logits, newest = decode.decode(
-      model, weights, pool.layers, rings, newest, token,
+      model, weights, pool.layers, older, newest, token,
       pool.lengths[place] - 1 + s.done, view,
     )  # fmt: skip
     token, logprob = draw(
@@ -360,6 +360,7 @@ def advance(
   )
   newest = tuple(decode.take(ring, at) for ring in rings)
   with sharding.on(mesh):
+    older = tuple(map(decode.for_reading, rings))
     state, newest = jax.lax.while_loop(go_on, step, (state, newest))
   state = state._replace(
     rings=tuple(

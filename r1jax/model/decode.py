@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import attention, kernels
+from r1jax.model import attention, kernels, ragged
 from r1jax.model.decoder import Block, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
@@ -148,8 +148,8 @@ class _Reader(NamedTuple):
 
   def attend(self, q, k, v):
     """Writes k and v [S, K, ., 1], reads what there is; keeps the newest."""
-    at = self.view.column % extent(self.ring)[1]
-    k, v = stored(k, v, isinstance(self.ring.k, attention.Int8))
+    at = self.view.column % extent(self.newest)[1]
+    k, v = stored(k, v, isinstance(self.newest.k, attention.Int8))
     newest = Ring(
       write(self.newest.k, k, (0, 0, 0, 0, at)),
       write(self.newest.v, v, (0, 0, 0, at, 0)),
@@ -180,6 +180,11 @@ def give_back(ring, chunk, column):
   )
 
 
+def for_reading(ring):
+  """The `Ring` as a step of `decode` reads it, see `kernels.for_reading`."""
+  return Ring(*map(kernels.for_reading, ring))
+
+
 def stored(k, v, int8):
   """Keys [..., D, U] and values [..., U, D] as a cache holds them."""
   if int8:
@@ -205,6 +210,8 @@ def write(cache, x, at):
 
 def extent(ring):
   """C and R of a `Ring`."""
+  if isinstance(ring.k, ragged.Apart):
+    return len(ring.k.chunks), jax.tree.leaves(ring.k)[0].shape[-1]
   shape = jax.tree.leaves(ring.k)[0].shape
   return shape[0], shape[-1]
 

@@ -114,17 +114,38 @@ def _cudnn(implementation, q, k, v, segments, prefixes):
   return out.swapaxes(1, 2)
 
 
+def for_reading(ring):
+  """A ring that many steps will read, as this platform reads it best.
+
+  Args:
+    ring: keys or values of a `decode.Ring`, [C, ...].
+
+  Returns:
+    the same, or on one CPU device `ragged.Apart`.
+  """
+  mesh = sharding.current()
+  if sharding.platform() != "cpu" or (mesh is not None and mesh.size > 1):
+    return ring
+  chunks = jax.tree.leaves(ring)[0].shape[0]
+  return ragged.Apart(
+    tuple(jax.tree.map(lambda x: x[c], ring) for c in range(chunks))
+  )
+
+
 def join_ring(part, q, k, v, age, column, interpret=False):
   """What decoding slots read in a ring's older chunks, joined to a part.
 
   Args:
     part, q, age, column: as of `ragged.join_kernel`.
-    k, v: of a `decode.Ring`.
+    k, v: of a `decode.Ring`, as of `for_reading` or not.
     interpret: the kernel on any platform, slowly; for tests.
 
   Returns:
     `attention.Partial` as `part`.
   """
+
+  if isinstance(k, ragged.Apart):
+    return ragged.join_apart(part, q, k, v, age, column)
 
   def join_local(part, q, k, v, age, column):
     if not (interpret or sharding.platform() == "tpu") or not ragged.fits(q, k):

@@ -55,6 +55,41 @@ def join_loop(part, q, k, v, age, column):
   return jax.lax.fori_loop(1, used, older, part)
 
 
+class Apart(NamedTuple):
+  """Keys or values of a ring whose chunks are arrays of their own.
+
+  Attributes:
+    chunks: C of [S, K, D, R] or [S, K, R, D], also `attention.Int8`.
+  """
+
+  chunks: tuple
+
+
+def join_apart(part, q, k, v, age, column):
+  """`join_loop` on chunks apart.
+
+  On CPU a chunk of a larger array is copied before a product reads it.
+
+  Args:
+    k, v: `Apart`. The others: as of `join_kernel`.
+  """
+  chunks, size = len(k.chunks), jax.tree.leaves(k)[0].shape[-1]
+  last, at = column // size, column % size
+  used = chunks_needed(age, column, chunks, size).max()
+  for c, keys, values in zip(range(chunks), *k, *v):
+    back = (last - c) % chunks
+    own = at + back * size - jnp.arange(size)[None] <= age[:, None]
+
+    def read(part):
+      return attention.join(
+        part, attention.partial(q, keys, values, own[:, None])
+      )
+
+    needed = (back > 0) & (back <= used)
+    part = jax.lax.cond(needed, read, lambda part: part, part)
+  return part
+
+
 class Work(NamedTuple):
   """The turns of the kernel: a slot's chunks, the newest first, slot by slot.
 
