@@ -13,6 +13,8 @@ A phase's `rewards` maps parts to weights. Three names in it are no parts:
 """
 
 import importlib
+import math
+import numbers
 
 import numpy as np
 
@@ -71,6 +73,11 @@ def check(config, kinds=None):
     config: a phase's `rewards`.
     kinds: the kinds of problems that there are, or None where unknown.
   """
+  for name in _RESERVED:
+    if not hasattr(config.get(name, {}), "items"):
+      raise UserError(
+        f"rewards.{name} must map names, not be {config[name]!r:.80}"
+      )
   for kind in config.get("kinds", {}):
     if kinds is not None and kind not in kinds:
       raise UserError(
@@ -78,12 +85,23 @@ def check(config, kinds=None):
         f" {', '.join(sorted(kinds))}"
       )
   models = config.get("models", {})
-  for function in models.values():
+  for name, function in models.items():
+    if name in PARTS or name in _RESERVED:
+      raise UserError(
+        f'rewards.models: "{name}" is taken; give your part another name'
+      )
     _import(function)
   known = (*PARTS, *models)
   named = [*config, *config.get("gates", {}), *config.get("gates", {}).values()]
-  for weights in config.get("kinds", {}).values():
+  for kind, weights in config.get("kinds", {}).items():
+    if not hasattr(weights, "items"):
+      raise UserError(
+        f"rewards.kinds.{kind} must map parts to weights, not be"
+        f" {weights!r:.80}"
+      )
     named += weights
+    _check_weights(f"rewards.kinds.{kind}", weights)
+  _check_weights("rewards", config)
   for name in named:
     if name not in known and name not in _RESERVED:
       raise UserError(
@@ -135,6 +153,14 @@ def score(problems, completions, verdicts, config):
   return rows
 
 
+def _check_weights(where, weights):
+  for name, weight in weights.items():
+    if name not in _RESERVED and not (
+      isinstance(weight, numbers.Real) and math.isfinite(weight)
+    ):
+      raise UserError(f"{where}.{name} must be a number, not {weight!r:.80}")
+
+
 def _weights(problem, config):
   weights = config.get("kinds", {}).get(problem.kind, config)
   return {k: v for k, v in weights.items() if k not in _RESERVED}
@@ -160,7 +186,13 @@ def _model_scores(function, problems, completions):
   if not problems:
     return np.zeros(0)
   summaries = [text.rsplit("</think>", 1)[-1] for text in completions]
-  scores = np.asarray(_import(function)(problems, summaries), float)
+  scores = _import(function)(problems, summaries)
+  try:
+    scores = np.asarray(scores, float)
+  except (TypeError, ValueError) as e:
+    raise UserError(
+      f'rewards.models: "{function}" must return a number a completion: {e}'
+    ) from None
   if scores.shape != (len(problems),) or not np.isfinite(scores).all():
     raise UserError(
       f'rewards.models: "{function}" returned {scores.shape} for'

@@ -269,6 +269,13 @@ def test_kinds_of_ones_own(tmp_path):
     jsonl.read_problems(tmp_path / "x.jsonl")
 
 
+def test_an_open_question_may_have_an_answer_for_its_reward_model(tmp_path):
+  row = dict(kind="open", prompt="?", answer="so", language="en", data={})
+  jsonl.write_jsonl(tmp_path / "x.jsonl", [row])
+  [problem] = jsonl.read_problems(tmp_path / "x.jsonl")
+  assert problem.answer == "so"
+
+
 @pytest.mark.parametrize(
   ("row", "message"),
   [
@@ -285,6 +292,11 @@ def test_kinds_of_ones_own(tmp_path):
     ),
     (dict(kind="bad_verifiers:ends", answer="x"), "x.jsonl:1: .*verifier_died"),
     (dict(kind="code", answer="", data={"tests": []}), "x.jsonl:1: .*tests"),
+    (dict(kind="exact", answer=" "), "x.jsonl:1: .*answer is empty"),
+    (
+      dict(kind="code", answer="", data={"tests": [], "limits": [1]}),
+      "x.jsonl:1: .*limits must map",
+    ),
     (dict(kind="logic", answer="1"), 'x.jsonl:1: .*no "dataset"'),
   ],
 )

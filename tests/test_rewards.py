@@ -127,6 +127,12 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
     ({"kinds": {"math": {"acuracy": 1.0}}}, '"acuracy" is unknown'),
     ({"models": {"rm": "nowhere:score"}}, "nowhere:score.*cannot be imported"),
     ({"models": {"rm": f"{__name__}:nothing"}}, "cannot be imported"),
+    ({"models": {"accuracy": f"{__name__}:words"}}, '"accuracy" is taken'),
+    ({"accuracy": "1.0"}, "rewards.accuracy must be a number, not '1.0'"),
+    ({"accuracy": float("nan")}, "rewards.accuracy must be a number"),
+    ({"gates": "format"}, "rewards.gates must map names"),
+    ({"kinds": {"math": 1.0}}, "rewards.kinds.math must map parts"),
+    ({"kinds": {"math": {"format": None}}}, "kinds.math.format must be"),
   ],
 )
 def test_unknown_names_are_told(config, message):
@@ -142,6 +148,16 @@ def test_a_model_must_score_each():
 
 def too_few(problems, summaries):
   return []
+
+
+def test_scores_in_words_are_told():
+  config = {"rm": 1.0, "models": {"rm": f"{__name__}:words"}}
+  with pytest.raises(UserError, match="words.*must return a number"):
+    score(problem(), GOOD, config)
+
+
+def words(problems, summaries):
+  return ["good"] * len(problems)
 
 
 def test_a_part_of_ones_own(monkeypatch):

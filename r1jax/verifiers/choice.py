@@ -49,7 +49,11 @@ def verify(problem, completion):
   Returns:
     `Verdict`; reason "correct", "wrong" or "no_answer", which is also that of
     two letters.
+
+  Raises:
+    BadProblem: see `check`.
   """
+  check(problem)
   letter = final_answer(problem, completion)
   if letter is None:
     return Verdict(False, 0.0, "no_answer")

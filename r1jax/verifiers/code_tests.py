@@ -82,7 +82,8 @@ LANGUAGES = {
     compile=("/usr/bin/g++", "-O2", "-std=c++17", "-x", "c++", "-o", "out"),
   ),
 }
-_FENCES = {"python": "python", "py": "python", "cpp": "cpp", "c++": "cpp"}
+_FENCES = dict.fromkeys(("python", "python3", "py", "py3"), "python")
+_FENCES |= dict.fromkeys(("cpp", "c++", "cpp17", "c++17", "cc"), "cpp")
 
 _COMPILING = sandbox.Limits(
   cpu_seconds=30,
@@ -177,6 +178,9 @@ def last_block(completion, language):
   It must be marked as of the language, or not be marked at all.
   """
   text = completion.rsplit("</think>", 1)[-1]
+  # The answer's tags often stand on the lines of the fences.
+  text = re.sub(r"<answer>[ \t]*(?=```)", "\n", text)
+  text = re.sub(r"(?<=```)[ \t]*</answer>", "\n", text)
   block, inside, mark = None, None, ""
   for line in text.split("\n"):
     if inside is None:
@@ -194,6 +198,11 @@ def last_block(completion, language):
 def _limits(changes):
   changes = changes or {}
   known = sandbox.Limits._fields
+  if not isinstance(changes, Mapping):
+    raise UserError(
+      f"limits must map names to numbers, not be {changes!r:.80}; names:"
+      f" {', '.join(known)}"
+    )
   for name, value in changes.items():
     if name not in known:
       raise UserError(f'limits: "{name}" is unknown; known: {", ".join(known)}')
@@ -206,7 +215,7 @@ def _limits(changes):
 
 
 def _check(tests, language):
-  if language not in LANGUAGES:
+  if not isinstance(language, str) or language not in LANGUAGES:
     raise UserError(
       f'language "{language}" is unknown; known: {", ".join(LANGUAGES)}'
     )
@@ -224,6 +233,7 @@ def _check(tests, language):
         raise UserError(f"test {i}: functions of {language} cannot be called")
       good = (
         isinstance(test["fn"], str)
+        and test["fn"].isidentifier()
         and isinstance(test["args"], list)
         and _is_json([test["args"], test["result"]])
       )
@@ -231,8 +241,8 @@ def _check(tests, language):
       good = False
     if not good:
       raise UserError(
-        f"test {i} must be input and output, both text, or fn, args (a list)"
-        " and result, both JSON"
+        f"test {i} must be input and output, both text, or fn (a name), args"
+        " (a list) and result, both JSON"
       )
 
 

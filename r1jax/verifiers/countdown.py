@@ -101,7 +101,11 @@ def verify(problem, completion):
   Returns:
     `Verdict`; reason "correct", "wrong", "wrong_numbers", "unparsable" or
     "no_answer".
+
+  Raises:
+    BadProblem: see `check`.
   """
+  check(problem)
   text = think_format.answer(completion)
   if not text:
     return Verdict(False, 0.0, "no_answer")

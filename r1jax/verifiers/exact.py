@@ -1,5 +1,6 @@
 """Is the answer the one that stands in the data set?"""
 
+from r1jax.errors import BadProblem
 from r1jax.types import Verdict
 from r1jax.verifiers import think_format
 
@@ -31,3 +32,9 @@ def final_answer(problem, completion):
 
 def _normal(text):
   return " ".join(text.split())
+
+
+def check(problem):
+  """Raises a `BadProblem` where the answer is empty: none could equal it."""
+  if not _normal(problem.answer):
+    raise BadProblem(f"problem {problem.id}: the answer is empty")
