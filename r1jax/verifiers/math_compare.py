@@ -31,6 +31,7 @@ def same(gold, got):
     return _equal(a, b * sympy.Rational(scale.numerator, scale.denominator))
   a, b = _as_set(a, b, gold.taken), _as_set(b, a, got.taken)
   a, b = _values(a, b), _values(b, a)
+  a, b = _roots(a, b)
   answer = _equal(a, b)
   return _library(gold, got) if answer is None else answer
 
@@ -101,6 +102,8 @@ def _as_set(a, b, text):
     return a.rhs  # x = [0, 1) is how the library reads "x is in" it
   if isinstance(a, sympy.Intersection):
     a = a.doit()
+  if isinstance(a, sympy.Complement):
+    a = sympy.Complement(*a.args)
   sets = sympy.Interval | sympy.Union | sympy.Complement
   if isinstance(b, sympy.Eq):
     b = b.rhs
@@ -151,6 +154,25 @@ def _values(a, b):
   return sympy.Tuple(*(x.rhs for x in getattr(a, "_unsorted_args", a.args)))
 
 
+def _roots(a, b):
+  """x = 1, x = 2 and x_1 = 1, x_2 = 2 as what x may be, in both."""
+  names = []
+  for x in (a, b):
+    if not (isinstance(x, sympy.FiniteSet) and x.args):
+      return a, b
+    if not all(isinstance(e, sympy.Eq) and e.lhs.is_Symbol for e in x.args):
+      return a, b
+    names.append({str(e.lhs) for e in x.args})
+  plain, counted = sorted(names, key=len)
+  if len(plain) != 1 or len(counted) == 1:
+    return a, b
+  name = next(iter(plain))
+  if any(re.fullmatch(rf"{re.escape(name)}_\{{?\d\}}?", x) is None
+         for x in counted):  # fmt: skip
+    return a, b
+  return tuple(sympy.FiniteSet(*(e.rhs for e in x.args)) for x in (a, b))
+
+
 def _are_relations(a):
   return isinstance(a, sympy.FiniteSet) and a.args and all(
     isinstance(x, _Relation | sympy.And) and not isinstance(x, sympy.Eq)
@@ -185,6 +207,8 @@ def _equal(a, b):
     return _matched(a, b)
   if isinstance(a, sympy.Set) and a == b:
     return True
+  if isinstance(a, sympy.Ne) and isinstance(b, sympy.Ne):
+    return True if set(a.args) == set(b.args) else None
   if isinstance(a, sympy.And) and isinstance(b, sympy.And):
     # 0 < x < 1 and 1 > x > 0
     x, y = ({_ordered(r) for r in c.args} for c in (a, b))
@@ -277,15 +301,19 @@ def _equal_at_random(a, b):
   """Whether two expressions agree where unknowns are given random values.
 
   Identities hold there, and what does not hold everywhere fails somewhere of
-  six points of either sign but for a chance of about 10^-9 each.
+  six points of either sign but for a chance of about 10^-9 each. What stands
+  in a logarithm is meant to be positive.
   """
   unknown = sorted(a.free_symbols | b.free_symbols, key=str)
   draw = random.Random(f"{a}|{b}")
   a, b = _exact(a), _exact(b)
+  logs = set().union(*(x.free_symbols for x in (a + b).atoms(sympy.log)))
   compared = 0
   for _ in range(12):
     point = {
-      x: sympy.Float(draw.randint(-(10**9), 10**9), _DIGITS) * 3 / 10**9
+      x: sympy.Float(
+        draw.randint(1 if x in logs else -(10**9), 10**9), _DIGITS
+      ) * 3 / 10**9
       for x in unknown
     }
     p, q = value_at(a, point, _DIGITS), value_at(b, point, _DIGITS)

@@ -89,7 +89,18 @@ _REWRITTEN = tuple(
     (r"\{([^{}]*)\\choose\b([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\bC\((\d+),\s*(\d+)\)", r"\\binom{\1}{\2}"),
     (r"[_^]\{?(\d+)\}?C_\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?<![A-Za-z\\])C_\{?(\d{1,4})\}?\^\{?(\d{1,4})\}?", r"\\binom{\1}{\2}"),
+    (r"(?<![A-Za-z\\])C\^\{?(\d{1,4})\}?_\{?(\d{1,4})\}?", r"\\binom{\2}{\1}"),
     (r"\\varnothing\b", r"\\emptyset"),
+    (r"^([\s$]*)[a-z]\s*\\neq?\s*\\pm\s*(\d{1,9})(?=[\s$]*$)",
+     r"\1\\mathbb{R}\\setminus\\{-\2,\2\\}"),
+    (r"\\lg\b", r"\\log_{10}"),
+    (r"(\\mathbb\s*\{?\s*R\s*\}?)\s*-\s*(?=\\\{)", r"\1\\setminus "),
+    (r"(\\log_\s*(?:\d|\{\d{1,4}\})|\\ln)\s*(\d{1,9})\s*"
+     r"(?=\\(?:cdot|times)\b)", r"\1(\2)"),
+    # The name of a point before its coordinates.
+    (r"^([\s$]*)[ABD-Z]\s*(?=\([^()A-Za-z]{1,40},[^()A-Za-z]{1,40}\)[\s$.]*$)",
+     r"\1"),
     (r"\\([lg])eqslant\b", r"\\\1e"),
     (r"\\degrees?\b", r"^\\circ"),
     (rf"\^\s*(?:\{{\s*)?{_TEXT}\s*\{{\s*o\s*\}}\}}?", r"^\\circ"),
@@ -103,7 +114,8 @@ _REWRITTEN = tuple(
     # Styles: a bold number is that number.
     (r"\\(?:mathbf|boldsymbol|bm)\b(?=\s*\{)", ""),
     (r"\\text(?:bf|it|rm)\{\s*([-+\d.,/\s]+)\}", r"\1"),
-    # Numbers.
+    # Numbers. No thousands begin with 0: of 0,125 the comma is a point.
+    (r"^([\s$]*(?:\\boxed\{)?\s*-?0),(?=\d{3,20}\s*\}?[\s$]*$)", r"\1."),
     (rf"{_TEXT}\s*\{{\s*(?:percent(?:age)?|pct)\s*\}}", r"\\%"),
     (r"(?:\\[,;:! ]|~)\s*(?=\\?%)", ""),
     (r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|\\,|\\!|,\\!|\\ |~|\{\\,\})\d{3})+)"
@@ -162,8 +174,14 @@ def clean(text):
   return text if "\\boxed" in text else math_words.symbol_of(text)
 
 
+# "apples and", "for part (a) or", but not "is wrong and".
+_NAMED = (
+  r"(?:(?!(?:is|was|not|wrong|but|so|thus|hence|then|instead)\b)"
+  r"(?:[a-z]{1,12}|\([a-z0-9]\)),?\s){0,4}"
+)
 _BETWEEN = re.compile(
-  r"[\s$,;.()\[\]\\]*(?:(?:and|or)|\\text\s*\{\s*,?\s*(?:and|or)\s*\})?"
+  rf"[\s$,;.()\[\]\\]*(?:{_NAMED}(?:and|or)"
+  rf"|\\text\s*\{{\s*{_NAMED},?\s*(?:and|or)\s*\}})?"
   r"[\s$,;()\[\]\\]*(?:[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=[\s$]*)?"
 )
 

@@ -66,7 +66,7 @@ UNITS = _table()
 _DRESS = re.compile(r"\\(?:text|textbf|mathrm|mbox|rm|textrm|operatorname)\b")
 _PREFIX = r"(?:(?:square|sq|cubic|cu)\.?\s+)?"
 _LAST = re.compile(
-  r"[\d)}.]\s*((?:\^\{?\\circ\}?(?:\s+[CF]\b)?)|%|"
+  r"[\d)}.]\$?\s*((?:\^\{?\\circ\}?(?:\s+[CF]\b)?)|%|"
   rf"{_PREFIX}[A-Za-z]+)\s*(?:\^\{{?([23])\}}?)?\s*[.$]*\s*$"
 )
 
@@ -166,8 +166,11 @@ def quantity(text):
   text = text.strip()
   if len(text) > 200:
     return None
+  text = text.translate({0xB2: "^2", 0xB3: "^3"})
   if text.startswith("$") and text.endswith("$") and len(text) > 1:
     text = text[1:-1].strip()
+  # The unit after the formula: $5$ cm.
+  text = re.sub(r"^\$(?=\\frac|-?\d)([^$]{1,40})\$(?=\s*[A-Za-z])", r"\1", text)
   if text.startswith("\\boxed{") and text.endswith("}"):
     text = text[len("\\boxed{") : -1]
   plain = _WRAPPED.sub(r" \1 ", text)
