@@ -94,6 +94,7 @@ _REWRITTEN = tuple(
     (r"\\varnothing\b", r"\\emptyset"),
     (r"^([\s$]*)[a-z]\s*\\neq?\s*\\pm\s*(\d{1,9})(?=[\s$]*$)",
      r"\1\\mathbb{R}\\setminus\\{-\2,\2\\}"),
+    (r"\\backslash\b", r"\\setminus "),
     (r"\\lg\b", r"\\log_{10}"),
     (r"(\\mathbb\s*\{?\s*R\s*\}?)\s*-\s*(?=\\\{)", r"\1\\setminus "),
     (r"(\\log_\s*(?:\d|\{\d{1,4}\})|\\ln)\s*(\d{1,9})\s*"
@@ -132,6 +133,9 @@ _REWRITTEN = tuple(
     (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+(?:\.\d+)?)\s*"
      r"\^\s*\{?\s*\\circ\s*\}?\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
     # Units.
+    (rf"{_TEXT}\s*\{{\s*(-?\d[\d,.]{{0,20}})\s+"
+     r"(?!(?:or|and|to|more|less|at|if|mod)\b)([A-Za-z][a-z ]{1,30})\}",
+     r"\1\\text{ \2}"),
     (r"(\^\s*\{?\s*\\circ\s*\}?)\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*)?"
      r"([CF])\b\s*\}?", r"\1\\text{ \2}"),
     (rf"\\frac\s*\{{\s*{_TEXT}\{{([^{{}}]*)\}}\s*\}}\s*"

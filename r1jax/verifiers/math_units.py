@@ -66,7 +66,7 @@ UNITS = _table()
 _DRESS = re.compile(r"\\(?:text|textbf|mathrm|mbox|rm|textrm|operatorname)\b")
 _PREFIX = r"(?:(?:square|sq|cubic|cu)\.?\s+)?"
 _LAST = re.compile(
-  r"[\d)}.]\$?\s*((?:\^\{?\\circ\}?(?:\s+[CF]\b)?)|%|"
+  r"(?:[\d)}.$]|\\pi\b)\s*\$?\s*((?:\^\{?\\circ\}?(?:\s+[CF]\b)?)|%|"
   rf"{_PREFIX}[A-Za-z]+)\s*(?:\^\{{?([23])\}}?)?\s*[.$]*\s*$"
 )
 
