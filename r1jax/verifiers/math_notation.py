@@ -67,6 +67,7 @@ _REWRITTEN = tuple(
     (r"\\fbox\b|\\boxed\s+(?=\{)", r"\\boxed"),
     (r"(?<![\w)\]}*])\*\*([^*\n]+)\*\*(?![\w({\\*])", r"\1"),
     (r"\\(?:display|text|script)style\b|\\q?quad\b", " "),
+    (r"\\checkmark\b", " "),
     (r"\{:\}", ":"),
     (r"\\(?:left|right)\s*\.", " "),
     (r"\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b", " "),

@@ -170,7 +170,9 @@ def quantity(text):
   if text.startswith("$") and text.endswith("$") and len(text) > 1:
     text = text[1:-1].strip()
   # The unit after the formula: $5$ cm.
-  text = re.sub(r"^\$(?=\\frac|-?\d)([^$]{1,40})\$(?=\s*[A-Za-z])", r"\1", text)
+  text = re.sub(
+    r"(?<!\\)\$(?=\\frac|-?\d)([^$]{1,40})\$(?=\s*[A-Za-z])", r"\1", text
+  )
   if text.startswith("\\boxed{") and text.endswith("}"):
     text = text[len("\\boxed{") : -1]
   plain = _WRAPPED.sub(r" \1 ", text)
