@@ -1,4 +1,9 @@
-"""One optimiser step over packed micro-batches: jitted, sharded, donated."""
+"""One optimiser step over packed micro-batches: jitted, sharded, donated.
+
+Frozen parameters, those beside adapters, are an argument of it that it only
+reads: they have neither gradients nor moments, and whoever else holds them,
+such as a reference policy, holds the same arrays.
+"""
 
 import functools
 
@@ -8,6 +13,7 @@ import jax.numpy as jnp
 from r1jax import model as model_lib
 from r1jax import optimizer as optim
 from r1jax import sharding
+from r1jax.model import lora
 from r1jax.types import Batch
 
 
@@ -66,28 +72,55 @@ def micro_batch(batch, i):
 def init_fn(model, optimizer, mesh):
   """(key) -> `TrainState` with random parameters, sharded by the rules."""
 
-  def init(key):
-    return optim.init_state(optimizer, model_lib.init(model, key))
+  return jax.jit(
+    functools.partial(_init, model, optimizer),
+    out_shardings=state_shardings(model, optimizer, mesh),
+  )
 
-  return jax.jit(init, out_shardings=state_shardings(model, optimizer, mesh))
+
+def _init(model, optimizer, key):
+  params = model_lib.init(model, key)
+  trained, _ = lora.split(params)
+  return optim.init_state(optimizer, trained)._replace(params=params)
 
 
 @functools.lru_cache
 def restart_fn(model, optimizer, mesh):
-  """(params) -> `TrainState` at step 0 with a copy of given parameters."""
+  """(params) -> `TrainState` at step 0 with a copy of what is trained."""
 
-  def restart(params):
-    return optim.init_state(optimizer, jax.tree.map(jnp.copy, params))
+  @functools.partial(
+    jax.jit, out_shardings=_trained_shardings(model, optimizer, mesh)
+  )
+  def restart(trained):
+    return optim.init_state(optimizer, jax.tree.map(jnp.copy, trained))
 
-  shardings = state_shardings(model, optimizer, mesh)
-  return jax.jit(restart, out_shardings=shardings)
+  def whole(params):
+    trained, frozen = lora.split(params)
+    return _with_frozen(restart(trained), frozen)
+
+  return whole
+
+
+def _with_frozen(state, frozen):
+  """The whole `TrainState` from one of what is trained."""
+  return state._replace(params=lora.join(state.params, frozen))
+
+
+@functools.lru_cache
+def adapters_fn(model, mesh):
+  """(key) -> the adapters that `init_fn` makes of it, sharded by the rules."""
+
+  def adapters(key):
+    return lora.split(model_lib.init(model, key))[0]
+
+  shapes = jax.eval_shape(adapters, jax.random.key(0))
+  return jax.jit(adapters, out_shardings=sharding.tree_shardings(mesh, shapes))
 
 
 def state_shapes(model, optimizer):
   """The `TrainState` as `jax.ShapeDtypeStruct`s."""
   return jax.eval_shape(
-    lambda key: optim.init_state(optimizer, model_lib.init(model, key)),
-    jax.random.key(0),
+    functools.partial(_init, model, optimizer), jax.random.key(0)
   )
 
 
@@ -101,6 +134,12 @@ def state_shardings(model, optimizer, mesh):
   return found._replace(opt_state=host.opt_state)
 
 
+def _trained_shardings(model, optimizer, mesh):
+  """As `state_shardings`, without frozen parameters."""
+  found = state_shardings(model, optimizer, mesh)
+  return found._replace(params=lora.split(found.params)[0])
+
+
 def update_fn(loss_fn, model, optimizer, mesh):
   """Compiles (state, batch, learning rate, *constants) -> (state, metrics).
 
@@ -110,15 +149,17 @@ def update_fn(loss_fn, model, optimizer, mesh):
     mesh: where it runs.
 
   Returns:
-    The compiled function; it donates `state`. Metrics are replicated scalars,
-    "grad_norm" among them.
+    A function that runs compiled ones; it donates `state` but for its frozen
+    parameters. Metrics are replicated scalars, "grad_norm" among them.
   """
 
-  def gradients(params, batch, *constants):
+  def gradients(trained, frozen, batch, *constants):
+    # What the rules of `matmul` and of the head say of a frozen weight nobody
+    # reads: the compiler leaves its products and its sum out.
     with sharding.on(mesh):
       return accumulate(
-        lambda p, micro: loss_fn(p, micro, *constants),
-        params,
+        lambda p, micro: loss_fn(lora.join(p, frozen), micro, *constants),
+        trained,
         batch,
         optimizer.accumulator,
       )
@@ -126,27 +167,39 @@ def update_fn(loss_fn, model, optimizer, mesh):
   if optimizer.offload:
     # Two programs: a single one would fetch the moments before it begins, and
     # have them on the devices beside the activations after all.
-    shardings = state_shardings(model, optimizer, mesh)
+    shardings = _trained_shardings(model, optimizer, mesh)
     compiled = jax.jit(
       gradients, out_shardings=(shardings.params, sharding.replicated(mesh))
     )
     apply = apply_fn(model, optimizer, mesh)
 
-    def update(state, batch, learning_rate, *constants):
-      grads, metrics = compiled(state.params, batch, *constants)
+    def step(state, frozen, batch, learning_rate, *constants):
+      grads, metrics = compiled(state.params, frozen, batch, *constants)
       return apply(state, grads, metrics, learning_rate)
 
-    return update
+  else:
+
+    def one(state, frozen, batch, learning_rate, *constants):
+      grads, metrics = gradients(state.params, frozen, batch, *constants)
+      return _apply(optimizer, mesh, state, grads, metrics, learning_rate)
+
+    step = _compiled(one, model, optimizer, mesh)
 
   def update(state, batch, learning_rate, *constants):
-    grads, metrics = gradients(state.params, batch, *constants)
-    return _apply(optimizer, mesh, state, grads, metrics, learning_rate)
+    trained, frozen = lora.split(state.params)
+    state, metrics = step(
+      state._replace(params=trained), frozen, batch, learning_rate, *constants
+    )
+    return _with_frozen(state, frozen), metrics
 
-  return _compiled(update, model, optimizer, mesh)
+  return update
 
 
 def apply_fn(model, optimizer, mesh):
-  """Compiles (state, gradients, metrics, learning rate) -> (state, metrics)."""
+  """Compiles (state, gradients, metrics, learning rate) -> (state, metrics).
+
+  The state's parameters are those that are trained.
+  """
   return _compiled(
     functools.partial(_apply, optimizer, mesh), model, optimizer, mesh
   )
@@ -161,7 +214,7 @@ def _apply(optimizer, mesh, state, grads, metrics, learning_rate):
 
 def _compiled(update, model, optimizer, mesh):
   """A function to (state, metrics) that donates the state it is given."""
-  where = state_shardings(model, optimizer, mesh), sharding.replicated(mesh)
+  where = _trained_shardings(model, optimizer, mesh), sharding.replicated(mesh)
   return jax.jit(update, donate_argnums=0, out_shardings=where)
 
 
@@ -179,10 +232,15 @@ def new_state(model, optimizer, mesh, init, key):
   """A fresh `TrainState`: from another state's parameters, or random.
 
   Args:
-    init: a `TrainState` or None.
-    key: typed PRNG key for random parameters.
+    init: a `TrainState` or None. Where the model has adapters and its
+      parameters have none, fresh ones join them, which change nothing yet.
+    key: typed PRNG key for what is random.
   """
   if init is None:
     return init_fn(model, optimizer, mesh)(key)
-  return restart_fn(model, optimizer, mesh)(place_params(init.params, mesh))
+  params = place_params(init.params, mesh)
+  _, frozen = lora.split(params)
+  if model.lora_rank and not frozen:
+    params = lora.join(adapters_fn(model, mesh)(key), params)
+  return restart_fn(model, optimizer, mesh)(params)
 

@@ -10,6 +10,7 @@ import optax.contrib
 
 from r1jax import moments
 from r1jax.errors import UserError
+from r1jax.model import lora
 from r1jax.types import TrainState
 
 KINDS = ("adamw", "muon")
@@ -93,7 +94,8 @@ def transform(config):
 def _matrices(params):
   """True for weights, False for gains and biases: these do not decay."""
   return jax.tree_util.tree_map_with_path(
-    lambda path, _: path[-1].key in ("kernel", "embedding"), params
+    lambda path, _: path[-1].key in ("kernel", "embedding", *lora.NAMES),
+    params,
   )
 
 

@@ -28,6 +28,11 @@ RULES = (
   (r"layers/(q|k|v|gate|up)/kernel", P(None, "fsdp", "tensor")),
   (r"layers/(q|k|v)/bias", P(None, "tensor")),
   (r"layers/(o|down)/kernel", P(None, "tensor", "fsdp")),
+  # Adapters, whose rank is whole everywhere, split as their kernels.
+  (r"layers/(q|k|v|gate|up)/lora_a", P(None, "fsdp", None)),
+  (r"layers/(q|k|v|gate|up)/lora_b", P(None, None, "tensor")),
+  (r"layers/(o|down)/lora_a", P(None, "tensor", None)),
+  (r"layers/(o|down)/lora_b", P(None, None, "fsdp")),
   (r"head/kernel", P("fsdp", "tensor")),
   (r".*", P()),
 )

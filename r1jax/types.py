@@ -76,7 +76,8 @@ class TrainState(NamedTuple):
   Attributes:
     step: [] int32, optimiser steps taken.
     params: nested dict of arrays, as `model.init` makes it.
-    opt_state: optax state, its moments shaped like `params`.
+    opt_state: optax state, its moments shaped like what is trained of
+      `params`: all, or the adapters where there are any.
   """
 
   step: jax.Array

@@ -49,7 +49,7 @@ def random_params(config):
   def leaf(path, x):
     noise = rng.normal(size=x.shape).astype(np.float32)
     match path[-1].key:
-      case "kernel":
+      case "kernel" | "lora_a" | "lora_b":
         return noise / np.sqrt(x.shape[-2])
       case "embedding":
         return noise / np.sqrt(x.shape[-1])

@@ -147,7 +147,7 @@ def test_a_grpo_update(mesh, shared):
   if not shared:
     batch = batch._replace(prefixes=None)
   scalar = whole(mesh, FLOAT)
-  lowered = update.lower(
+  lowered = jax.jit(update).lower(
     state, batch, scalar, state.params, scalar, scalar, scalar
   )
   # Splash knows segments, and not the prompt that several share.

@@ -34,6 +34,9 @@ class ModelConfig:
       "none" computes nothing again; "products" keeps what matrix products and
       the attention give, and computes norms and the like again; "block" keeps
       the layer's input only.
+    lora_rank: r of the adapters on all seven projections of the layers, which
+      are float32 and alone are trained (`lora`); 0 for none.
+    lora_alpha: what adapters add is scaled by alpha / r.
   """
 
   vocab_size: int
@@ -54,6 +57,8 @@ class ModelConfig:
   compute_dtype: str = "float32"
   logit_dtype: str = "float32"
   remat: str = "none"
+  lora_rank: int = 0
+  lora_alpha: float = 32.0
 
   def __post_init__(self):
     if not isinstance(self.rope_scaling, RopeScaling | None):
@@ -75,6 +80,13 @@ class ModelConfig:
       raise UserError(
         f'model: remat="{self.remat}" is unknown; known: {", ".join(REMATS)}'
       )
+    if not isinstance(self.lora_rank, int) or self.lora_rank < 0:
+      raise UserError(
+        f"model: lora_rank={self.lora_rank} must be a whole number, 0 for no"
+        " adapters or more"
+      )
+    if not self.lora_alpha > 0:
+      raise UserError(f"model: lora_alpha={self.lora_alpha} must be above 0")
     for name in ("param_dtype", "compute_dtype", "logit_dtype"):
       try:
         jnp.dtype(getattr(self, name))

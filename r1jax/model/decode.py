@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import attention, kernels, ragged
+from r1jax.model import attention, kernels, lora, ragged
 from r1jax.model.decoder import Block, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
@@ -34,22 +34,28 @@ class Weights(NamedTuple):
 def lay_out(config, params):
   """`Weights` of a model's parameters: in the compute dtype, by layer.
 
-  Once a rollout, not in every step; the gains of the norms stay as they are,
-  since norms compute in float32.
+  Once a rollout, not in every step. Adapters are merged into their kernels, in
+  float32; the gains of the norms stay as they are, since norms compute in it.
   """
 
-  def cast(path, x):
-    gain = path[-1].key == "scale"
-    return x if gain else x.astype(config.compute_dtype)
+  def cast(tree):
+    return jax.tree_util.tree_map_with_path(
+      lambda path, x: (
+        x if path[-1].key == "scale" else x.astype(config.compute_dtype)
+      ),
+      tree,
+    )
 
-  params = jax.tree_util.tree_map_with_path(cast, params)
-  layers = tuple(
-    _transposed(jax.tree.map(lambda x: x[i], params["layers"]))
-    for i in range(config.n_layers)
-  )
-  head = None if config.tied else params["head"]["kernel"].T
+  def layer(i):
+    own = jax.tree.map(lambda x: x[i], params["layers"])
+    return _transposed(cast(lora.merge(config, own)))
+
+  rest = cast({k: x for k, x in params.items() if k != "layers"})
   return Weights(
-    params["embed"]["embedding"], layers, params["norm"], head
+    rest["embed"]["embedding"],
+    tuple(map(layer, range(config.n_layers))),
+    rest["norm"],
+    None if config.tied else rest["head"]["kernel"].T,
   )
 
 

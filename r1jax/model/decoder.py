@@ -10,11 +10,12 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from r1jax.model import kernels
+from r1jax.model import kernels, lora
 from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
-from r1jax.model.linear import PRODUCT, as_dot_general, in_order, matmul
+from r1jax.model.linear import PRODUCT, in_order, matmul
 from r1jax.model.rope import rope_table, rotate
 
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
@@ -63,6 +64,48 @@ class RMSNorm(nn.Module):
     )
 
 
+class Dense(nn.Module):
+  """x W + bias, and with adapters + alpha / r x A B (`lora`).
+
+  Adapters play a part where the parameters have them: without, a model that
+  could have them is its base, at the price of the base.
+
+  Attributes:
+    product: of activations [..., i] and a kernel [i, o].
+  """
+
+  config: ModelConfig
+  features: int
+  bias: bool = False
+  product: Callable = matmul
+
+  @nn.compact
+  def __call__(self, x):
+    c = self.config
+
+    def param(name, init, shape, dtype=c.param_dtype):
+      return self.param(name, init, shape, dtype).astype(c.compute_dtype)
+
+    x = x.astype(c.compute_dtype)
+    y = self.product(x, param("kernel", INIT, (x.shape[-1], self.features)))
+    if self.bias:
+      bias = param("bias", nn.initializers.zeros, (self.features,))
+      y += bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    adapted = self.has_variable("params", "lora_a")
+    if adapted or (c.lora_rank and self.is_initializing()):
+      scale, rank = lora.scale(c), c.lora_rank
+      # Small, so in float32 whatever the kernel is in: steps too short for
+      # bfloat16 would be lost.
+      a = param("lora_a", INIT, (x.shape[-1], rank), jnp.float32)
+      b = param(
+        "lora_b", nn.initializers.zeros, (rank, self.features), jnp.float32
+      )
+      y += self.product(scale * self.product(x, a), b)
+      # What is kept for the backward pass is the sum, not both products.
+      y = checkpoint_name(y, PRODUCT)
+    return y
+
+
 class Block(nn.Module):
   """A pre-norm layer: attention, then SwiGLU. Scanned over L.
 
@@ -77,14 +120,7 @@ class Block(nn.Module):
     c = self.config
 
     def dense(features, bias=False):
-      return nn.Dense(
-        features,
-        use_bias=bias,
-        dtype=c.compute_dtype,
-        param_dtype=c.param_dtype,
-        kernel_init=INIT,
-        dot_general=as_dot_general(self.product),
-      )
+      return Dense(c, features, bias, self.product)
 
     self.attention_norm = RMSNorm(c)
     self.q = dense(c.n_heads * c.head_dim, c.qkv_bias)

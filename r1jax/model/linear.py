@@ -78,13 +78,3 @@ def in_order(x):
   if sharding.platform() != "cpu":
     return x
   return with_layout_constraint(jnp.asarray(x), Layout(tuple(range(x.ndim))))
-
-
-def as_dot_general(product):
-  """A function of (x, w) in the form that `nn.Dense(dot_general=...)` calls."""
-
-  def dot_general(x, w, dimension_numbers, precision=None, **_):
-    del dimension_numbers, precision
-    return product(x, w)
-
-  return dot_general

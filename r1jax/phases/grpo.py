@@ -10,6 +10,7 @@ import numpy as np
 from r1jax import learner, losses, policy, sharding
 from r1jax import optimizer as optim
 from r1jax.data import packing, sources
+from r1jax.model import lora
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
 from r1jax.verifiers import reflection, repetition
@@ -40,16 +41,17 @@ def grpo(config, state, data, io):
   problems = sources.problems(config.task, io, s.tokenizer)["train"]
   update = update_fn(s.model, s.optimizer, s.mesh, s.variant)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
-  # Without a KL term there is no second set of parameters to keep.
+  # Without a KL term there is no second set of parameters to keep; with one,
+  # it is of what is trained only.
   tree = {"state": state}
   if config.beta:
-    tree["reference"] = copy(state.params)
+    tree["reference"] = copy_trained(state.params)
   first, tree = io.restore(tree) or (0, tree)
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     state = tree["state"]
     if config.beta and step and step % config.ref_every == 0:
-      tree["reference"] = copy(state.params)
+      tree["reference"] = copy_trained(state.params)
     clock = Clock()
     drawn, scored = sample_with_signal(s, config, state.params, problems, step)
     clock("sample")
@@ -67,11 +69,15 @@ def grpo(config, state, data, io):
       schedule=config.schedule,
       warmup=config.warmup,
     )
+    reference = None
+    if config.beta:
+      _, frozen = lora.split(state.params)
+      reference = lora.join(tree["reference"], frozen)
     updates = []
     for minibatch in packed:
       state, metrics = update(
-        state, learner.place(minibatch, s.mesh), lr, tree.get("reference"),
-        config.epsilon, config.beta, config.temperature,
+        state, learner.place(minibatch, s.mesh), lr, reference, config.epsilon,
+        config.beta, config.temperature,
       )  # fmt: skip
       updates.append(metrics)
     tree["state"] = state
@@ -328,7 +334,12 @@ class Clock:
     self._last = now
 
 
+def copy_trained(params):
+  """What is trained of them, to survive the donation of the originals."""
+  trained, _ = lora.split(params)
+  return _copy(trained)
+
+
 @jax.jit
-def copy(params):
-  """Parameters that survive the donation of their originals."""
-  return jax.tree.map(jnp.copy, params)
+def _copy(tree):
+  return jax.tree.map(jnp.copy, tree)
