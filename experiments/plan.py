@@ -15,6 +15,8 @@ from r1jax.hf import hub
 SHARED = ("tokenizer", "task", "mesh", "optimizer", "model")
 # Before the name of a model of Hugging Face: a directory or a hub id.
 HF = "hf:"
+# What a model may have beyond the one whose parameters it starts from.
+ADAPTERS = ("lora_rank", "lora_alpha")
 # Names in the directory of a run that are not phases.
 RESERVED = ("data",)
 
@@ -116,11 +118,17 @@ def _set_model(block, models, init):
   block.model = None
   block.model = inherited if shape is None else shape
   block.weights = weights if not block.init else None
-  if inherited is not None and block.model != inherited:
+  if inherited is not None and inherited not in (
+    block.model, _without_adapters(block.model)
+  ):
     raise UserError(
       f"{block.name}.model: it differs from the model of {block.init}, whose"
       " parameters it starts from; name the same one, or none"
     )
+
+
+def _without_adapters(model):
+  return ConfigDict({k: v for k, v in model.items() if k not in ADAPTERS})
 
 
 def _plain(scaling):

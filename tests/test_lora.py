@@ -2,25 +2,33 @@
 
 import dataclasses
 import functools
+import json
 import math
 
+import hf_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 from test_model import forward, inputs, random_params
 from test_shared_prompts import groups
 
-from r1jax import learner, losses, optimizer, policy, sharding
+from experiments import launch, plan
+from r1jax import checkpoint, hf, learner, losses, optimizer, policy, sharding
 from r1jax import model as model_lib
 from r1jax.data import packing
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, decode, lora
 from r1jax.optimizer import OptimizerConfig
-from r1jax.phases import grpo
+from r1jax.phase_io import PhaseIO
+from r1jax.phases import PHASES, grpo
 from r1jax.sampler import SamplerConfig, sample
+from r1jax.stream import stream
 from r1jax.types import TrainState
+from tools import hf_export, models
 
 PLAIN = ModelConfig(
   vocab_size=32, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=6,
@@ -362,7 +370,7 @@ def test_decoding_is_that_of_the_merged_model():
   )
 
 
-# --- starts and bad input ----------------------------------------------------
+# --- starts, ends and what lies between --------------------------------------
 
 
 def test_a_start_from_the_base_and_from_adapters():
@@ -372,6 +380,138 @@ def test_a_start_from_the_base_and_from_adapters():
   identical(*(lora.split(s.params)[0] for s in (state, fresh())))
   assert jax.tree.structure(state) == jax.tree.structure(fresh())
   identical(started(PARAMS).params, PARAMS)
+
+
+def test_hugging_face_gets_the_merged_weights(tmp_path):
+  hf.save(tmp_path / "m", MODEL, PARAMS)
+  model, params = hf.load(tmp_path / "m")
+  assert model.config == PLAIN
+  close(params, merged(PARAMS), 1e-6)
+  for name in ("head", "embed", "norm"):
+    identical(params[name], PARAMS[name])
+  model, base = hf.load(tmp_path / "m", lora_rank=4)
+  identical(base, params)
+  assert model.config.lora_rank == 4
+  # In the dtype of the kernels, whatever adapters are in.
+  half = {**PARAMS, "layers": {**PARAMS["layers"]}}
+  up = half["layers"]["up"]
+  half["layers"]["up"] = {**up, "kernel": up["kernel"].astype(jnp.bfloat16)}
+  hf.save(tmp_path / "half", MODEL, half)
+  with safetensors.safe_open(
+    tmp_path / "half/model.safetensors", "numpy"
+  ) as file:
+    found = file.get_slice("model.layers.0.mlp.up_proj.weight").get_dtype()
+    assert found == "BF16"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  path = tmp_path_factory.mktemp("hf") / "model"
+  config = dataclasses.replace(PLAIN, vocab_size=640, n_layers=1, tied=True)
+  hf.save(path, config, random_params(config))
+  hf_files.write_tokenizer(path)
+  return path
+
+
+def experiment(directory, tmp_path):
+  """RL with a KL term from Hugging Face's weights, and more from its end."""
+  problem = dict(
+    id="1", kind="exact", prompt="a b", answer="c", language="en", data={}
+  )
+  problems = tmp_path / "problems.jsonl"
+  problems.write_text(json.dumps(problem) + "\n")
+  c = ConfigDict()
+  c.models = dict(mine=dict(hf=str(directory), lora_rank=2, lora_alpha=4.0))
+  c.model = "mine"
+  c.tokenizer = dict(kind="hf", path=str(directory))
+  files = dict(train=str(problems), test=str(problems))
+  c.task = dict(kind="files", template="none", **files)
+  c.report = dict(plot=())
+  c.rl = dict(
+    phase="grpo", steps=4, prompts=1, group=8, minibatches=1, lr=1e-2,
+    schedule="constant", warmup=0, epsilon=0.2, beta=0.1, ref_every=3,
+    temperature=1.0, rewards=dict(language=1.0), slots=8, max_new_tokens=6,
+    row_length=24, rows=2, save_every=2,
+  )  # fmt: skip
+  c.more = dict(c.rl.to_dict(), init="rl", steps=1)
+  c.phases = ("rl", "more")
+  return c
+
+
+def test_a_run_that_was_stopped_and_its_export(
+  directory, tmp_path, monkeypatch
+):
+  config = experiment(directory, tmp_path)
+  launch.run(config, tmp_path / "whole")
+  report = PhaseIO.report
+
+  def stops(io, step, metrics):
+    if io.dir.name == "rl" and step == 3:
+      raise KeyboardInterrupt
+    report(io, step, metrics)
+
+  with monkeypatch.context() as m:
+    m.setattr(PhaseIO, "report", stops)
+    with pytest.raises(KeyboardInterrupt):
+      launch.run(config, tmp_path / "run")
+  launch.run(config, tmp_path / "run")
+  done = json.loads((tmp_path / "run/rl/done.json").read_text())
+  assert done["resumed_at"] == 2
+  whole, params, more = (
+    jax.device_get(checkpoint.load(tmp_path / phase / "params"))
+    for phase in ("whole/rl", "run/rl", "run/more")
+  )
+  identical(params, whole)
+  # The base is Hugging Face's, and adapters go on from phase to phase: a step
+  # moves none by more than the learning rate.
+  _, base = hf.load(directory)
+  for tree in (params, more):
+    identical(frozen(tree), base)
+  close(*(lora.split(tree)[0] for tree in (params, more)), 0.02)
+  assert all(params["layers"][name]["lora_b"].any() for name in ADAPTED)
+  rows = (tmp_path / "run/rl/metrics.jsonl").read_text().splitlines()
+  kl = [json.loads(row)["kl"] for row in rows]
+  # At step 3 the reference is replaced by the policy.
+  assert kl[0] == 0 and kl[2] > 0 and kl[3] == 0
+  saved = tmp_path / "run/rl/checkpoints/4"
+  reference = checkpoint.load(saved)["reference"]
+  assert model_lib.param_count(reference) == model_lib.param_count(
+    lora.split(params)[0]
+  )
+
+  out = tmp_path / "out"
+  hf_export.main([f"--checkpoint={tmp_path}/run/rl", f"--out={out}"])
+  model, exported = hf.load(out)
+  decoder, loaded, tokenizer = models.load(tmp_path / "run/rl")
+  assert decoder.config.lora_rank == 2 and model.config.lora_rank == 0
+  tokens = jnp.asarray([tokenizer.encode("a b c")])
+  want = jax.jit(model.apply)({"params": exported}, tokens)
+  close(jax.jit(decoder.apply)({"params": loaded}, tokens), want)
+  # What tools.chat streams.
+  first = next(
+    stream(
+      decoder.config, loaded, tokens[0], jax.random.key(0), max_new_tokens=1,
+      temperature=0,
+    )  # fmt: skip
+  )
+  assert first == want[0, -1].argmax()
+
+
+def test_where_adapters_may_begin_and_end(directory, tmp_path):
+  config = experiment(directory, tmp_path)
+  config.rl.model = f"hf:{directory}"
+  config.more.model = "mine"
+  rl, more = plan.resolve(config, PHASES)
+  assert "lora_rank" not in rl.model and more.model.lora_rank == 2
+  assert more.weights is None
+  # The other way they would be lost: an export comes between.
+  config.rl.model, config.more.model = "mine", f"hf:{directory}"
+  with pytest.raises(UserError, match="more.model: it differs"):
+    plan.resolve(config, PHASES)
+  config.models.other = dict(hf=str(directory), lora_rank=4)
+  config.more.model = "other"
+  with pytest.raises(UserError, match="more.model: it differs"):
+    plan.resolve(config, PHASES)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Weights, tensor by tensor, between safetensors and sharded arrays."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -20,7 +21,7 @@ from r1jax import model as model_lib
 from r1jax import sharding
 from r1jax.errors import UserError
 from r1jax.hf import families
-from r1jax.model import Decoder, ModelConfig
+from r1jax.model import Decoder, ModelConfig, lora
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -71,7 +72,8 @@ def load(directory, dtype=None, mesh=None, **fields):
 
   Returns:
     a `Decoder` and its parameters: `model.apply({"params": params}, tokens)`
-    gives logits [B, T, V].
+    gives logits [B, T, V]. They have no adapters, whatever `lora_rank` is: a
+    phase that trains adds them.
 
   Raises:
     UserError: a file is absent or truncated; a tensor is missing, left over
@@ -90,7 +92,8 @@ def load(directory, dtype=None, mesh=None, **fields):
   model = ModelConfig(**config)
   if mesh is None:
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  init = functools.partial(model_lib.init, model)
+  base = dataclasses.replace(model, lora_rank=0)
+  init = functools.partial(model_lib.init, base)
   shapes = jax.eval_shape(init, jax.random.key(0))
   leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
   leaves = [(sharding.path_name(path), x) for path, x in leaves]
@@ -238,7 +241,8 @@ def save(directory, model, params, source=None, shard_bytes=5 * 10**9):
   Args:
     directory: to be made; it must not exist, or be empty.
     model: the `Decoder` or its `ModelConfig`.
-    params: its parameters, sharded or not.
+    params: its parameters, sharded or not. Adapters are merged into their
+      kernels, in float32 and rounded once.
     source: a Hugging Face directory whose tokenizer and generation config,
       and whose entries of `config.json` besides the architecture, are handed
       on; None for none.
@@ -263,7 +267,7 @@ def save(directory, model, params, source=None, shard_bytes=5 * 10**9):
   try:
     if first:
       unfinished.mkdir(parents=True)
-    _write_weights(unfinished, params, shard_bytes, first)
+    _write_weights(unfinished, config, params, shard_bytes, first)
     if first:
       text = json.dumps(raw, indent=2) + "\n"
       (unfinished / "config.json").write_text(text)
@@ -278,17 +282,24 @@ def save(directory, model, params, source=None, shard_bytes=5 * 10**9):
       shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_weights(directory, params, shard_bytes, first):
-  plan = []  # (name, leaf, layer or None, transposed, bytes)
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    name = sharding.path_name(path)
-    tensor = families.TABLE[name]
+def _write_weights(directory, config, params, shard_bytes, first):
+  plan = []  # (name, leaf and its adapters, layer or None, transposed, bytes)
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  leaves = {sharding.path_name(path): leaf for path, leaf in leaves}
+  for name, leaf in leaves.items():
+    if name.endswith(lora.NAMES):
+      continue
+    beside = name.removesuffix("kernel")
+    adapters = {
+      k: leaves[beside + k] for k in lora.NAMES if beside + k in leaves
+    }
+    x, tensor = (leaf, adapters), families.TABLE[name]
     if families.is_stacked(name):
       size = math.prod(leaf.shape[1:]) * leaf.dtype.itemsize
       for i in range(leaf.shape[0]):
-        plan.append((tensor.of(i), leaf, i, tensor.transposed, size))
+        plan.append((tensor.of(i), x, i, tensor.transposed, size))
     else:
-      plan.append((tensor.name, leaf, None, tensor.transposed, leaf.nbytes))
+      plan.append((tensor.name, x, None, tensor.transposed, leaf.nbytes))
   shards, filled = [[]], 0
   for entry in plan:
     if filled and filled + entry[-1] > shard_bytes:
@@ -302,8 +313,8 @@ def _write_weights(directory, params, shard_bytes, first):
     if len(shards) > 1:
       name = f"model-{number:05}-of-{len(shards):05}.safetensors"
     arrays = {
-      key: _gather(leaf, layer, transposed)
-      for key, leaf, layer, transposed, _ in shard
+      key: _gather(config, *x, layer, transposed)
+      for key, x, layer, transposed, _ in shard
     }
     if first:
       write_tensors(directory / name, arrays)
@@ -324,9 +335,12 @@ def write_tensors(path, arrays):
   path.chmod(0o644)
 
 
-def _gather(leaf, layer, transposed):
+def _gather(config, leaf, adapters, layer, transposed):
   """One tensor, whole, on the host of every process."""
   x = leaf if layer is None else leaf[layer]
+  if adapters:
+    module = {"kernel": x, **{k: a[layer] for k, a in adapters.items()}}
+    x = lora.merge(config, module)["kernel"].astype(leaf.dtype)
   if not getattr(x, "is_fully_addressable", True):
     from jax.experimental import multihost_utils
 
