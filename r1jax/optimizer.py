@@ -33,8 +33,9 @@ class OptimizerConfig:
       "bfloat16" or "int8", 8, 4 or 2 bytes a parameter (`moments`).
     accumulator: "float32" or "bfloat16", in which the gradients of several
       micro-batches are added; 4 or 2 bytes a parameter.
-    offload: whether the moments wait in the hosts' memory from step to step;
-      the devices hold them only while the parameters change.
+    offload: whether the moments wait in the hosts' memory from step to step,
+      and the reference of RL from rollout to rollout; the devices hold them
+      only while the parameters change, and while it scores a rollout.
   """
 
   kind: str = "adamw"

@@ -157,6 +157,15 @@ def in_host_memory(mesh, tree):
     ) from None
 
 
+def to_host(mesh, tree):
+  """A tree of arrays on the devices, to the hosts' memory.
+
+  Raises:
+    UserError: as `in_host_memory`.
+  """
+  return jax.device_put(tree, in_host_memory(mesh, tree))
+
+
 def to_device(mesh, tree):
   """Inside jit: a tree by the rules, in the devices' memory."""
   return jax.tree.map(

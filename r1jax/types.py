@@ -124,6 +124,8 @@ class Batch(NamedTuple):
       sampler's.
     learner_logprobs: float32, log pi_old in the learner's arithmetic; None
       where no loss asks for them.
+    reference_logprobs: float32, log pi_ref; None where the update computes
+      them, or needs none.
     count: [] int32, micro-batches in use.
   """
 
@@ -136,4 +138,5 @@ class Batch(NamedTuple):
   advantages: Any
   old_logprobs: Any
   learner_logprobs: Any
+  reference_logprobs: Any
   count: Any

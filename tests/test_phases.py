@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import evaluate as metrics
-from r1jax import learner, losses, policy, rewards, sampler
+from r1jax import learner, losses, policy, rewards, sampler, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.optimizer import OptimizerConfig
@@ -465,12 +465,13 @@ def test_the_learners_logprobs_of_a_packed_rollout(rollout):
     variant=losses.Variant(),
   )  # fmt: skip
   (batch,) = pack(rollout, 1)
-  batch = grpo.with_logprobs(s, config(temperature=TEMPERATURE), params, batch)
+  c = config(temperature=TEMPERATURE)
+  logprobs = grpo.logprobs_of(s, c, params, batch)
   real = batch.weights > 0
   np.testing.assert_allclose(
-    batch.learner_logprobs[real], batch.old_logprobs[real], atol=1e-4
+    logprobs[real], batch.old_logprobs[real], atol=1e-4
   )
-  assert batch.learner_logprobs[real].max() < 0
+  assert logprobs[real].max() < 0
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -484,9 +485,12 @@ def test_a_correction_with_and_without_its_own_pass(rollout, passed):
   # A sampler that was off by a tenth: every ratio is 0.9, and 0.8 the bound.
   batch = batch._replace(old_logprobs=batch.old_logprobs - np.log(0.9))
   if passed:
-    batch = grpo.with_logprobs(
-      s, config(temperature=TEMPERATURE), params, batch
-    )
+    c = config(temperature=TEMPERATURE, minibatches=2)
+    s.variant = losses.Variant(correction="truncate")
+    s.optimizer = OptimizerConfig()
+    batch = grpo.with_logprobs(s, c, params, None, batch)
+    assert batch.learner_logprobs is not None
+    assert batch.reference_logprobs is None
   losses_of = {}
   for kind, bounds in (("truncate", (0.0, 2.0)), ("mask", (0.95, 2.0))):
     variant = losses.Variant(correction=kind, correction_range=bounds)
@@ -502,6 +506,38 @@ def test_a_correction_with_and_without_its_own_pass(rollout, passed):
   want = -0.9 * (batch.weights * batch.advantages).sum()
   assert losses_of["truncate"] == pytest.approx(want, rel=1e-3)
   assert losses_of["mask"] == 0
+
+
+def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
+  """The same step, with and without another policy on the devices."""
+  params, _ = rollout
+  (batch,) = pack(rollout, 1)
+  c, found = config(temperature=TEMPERATURE, minibatches=1), {}
+  for offload in (False, True):
+    optimizer = OptimizerConfig(offload=offload)
+    s = types.SimpleNamespace(
+      model=MODEL, mesh=SETUP.mesh, optimizer=optimizer,
+      variant=losses.Variant(),
+    )  # fmt: skip
+    other = jax.tree.map(lambda x: 1.1 * x, params)
+    reference = grpo.reference_of(s, other)
+    kinds = {
+      x.sharding.memory_kind for x in jax.tree.leaves(reference) if x.ndim
+    }
+    assert (kinds == {sharding.HOST}) == offload
+    with_reference = grpo.with_logprobs(s, c, params, reference, batch)
+    assert (with_reference.reference_logprobs is not None) == offload
+    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh, s.variant)
+    state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
+    state, metrics = update(
+      state, learner.place(with_reference, SETUP.mesh), 1e-3,
+      None if offload else reference, 0.2, 0.5, TEMPERATURE,
+    )  # fmt: skip
+    found[offload] = state.params, float(metrics["kl"])
+  (here, kl), (there, kl_there) = found[False], found[True]
+  assert kl == pytest.approx(kl_there, rel=1e-4) and kl > 1e-3
+  for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(there)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_problem_that_cannot_be_judged_trains_nothing():

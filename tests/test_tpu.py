@@ -142,6 +142,7 @@ def test_a_grpo_update(mesh, shared):
   batch = Batch(
     *(jax.ShapeDtypeStruct((2, 8, 512), t, sharding=rows) for t in leaves),
     learner_logprobs=None,
+    reference_logprobs=None,
     count=ints(mesh),
   )
   if not shared:

@@ -157,6 +157,7 @@ def pack(
   batch = Batch(
     *(x.reshape(micro_batches, rows, row_length) for x in leaves),
     learner_logprobs=None,
+    reference_logprobs=None,
     count=np.int32(-(-len(packed) // rows)),
   )
   return batch if shared else batch._replace(prefixes=None)

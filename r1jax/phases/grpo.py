@@ -45,22 +45,28 @@ def grpo(config, state, data, io):
   # it is of what is trained only.
   tree = {"state": state}
   if config.beta:
-    tree["reference"] = copy_trained(state.params)
+    tree["reference"] = reference_of(s, state.params)
   first, tree = io.restore(tree) or (0, tree)
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     state = tree["state"]
     if config.beta and step and step % config.ref_every == 0:
-      tree["reference"] = copy_trained(state.params)
+      tree["reference"] = reference_of(s, state.params)
     clock = Clock()
     drawn, scored = sample_with_signal(s, config, state.params, problems, step)
     clock("sample")
     packed = pack_rollout(
       s, config, scored, advantages_of(s, config, scored), step
     )
-    # With one update a rollout, pi_old is what the update itself computes.
-    if s.variant.correction != "none" and config.minibatches > 1:
-      packed = [with_logprobs(s, config, state.params, p) for p in packed]
+    reference = None
+    if config.beta:
+      _, frozen = lora.split(state.params)
+      reference = lora.join(tree["reference"], frozen)
+    packed = [
+      with_logprobs(s, config, state.params, reference, p) for p in packed
+    ]
+    if s.optimizer.offload:
+      reference = None
     clock("pack")
     lr = optim.learning_rate(
       step,
@@ -69,10 +75,6 @@ def grpo(config, state, data, io):
       schedule=config.schedule,
       warmup=config.warmup,
     )
-    reference = None
-    if config.beta:
-      _, frozen = lora.split(state.params)
-      reference = lora.join(tree["reference"], frozen)
     updates = []
     for minibatch in packed:
       state, metrics = update(
@@ -141,13 +143,53 @@ def sample_with_signal(s, config, params, problems, step):
   return drawn, scored
 
 
-def with_logprobs(s, config, params, batch):
-  """A packed batch with log pi_old in the learner's arithmetic."""
+def reference_of(s, params):
+  """The reference policy: what is trained of these parameters, to keep.
+
+  They survive the donation of the originals.
+  """
+  trained, _ = lora.split(params)
+  trained = _copy(trained)
+  return sharding.to_host(s.mesh, trained) if s.optimizer.offload else trained
+
+
+@jax.jit
+def _copy(tree):
+  return jax.tree.map(jnp.copy, tree)
+
+
+def with_logprobs(s, config, params, reference, batch):
+  """A packed batch with what is computed before the updates.
+
+  That is log pi_old in the learner's arithmetic, where a correction asks for
+  it; with one update a rollout, the update itself computes it. And log pi_ref,
+  where the reference waits in the hosts' memory and the updates do without it.
+
+  Args:
+    params, reference: of the policy; of the reference, or None.
+    batch: `Batch` of numpy arrays.
+  """
+  if s.variant.correction != "none" and config.minibatches > 1:
+    batch = batch._replace(
+      learner_logprobs=logprobs_of(s, config, params, batch)
+    )
+  if reference is not None and s.optimizer.offload:
+    batch = batch._replace(
+      reference_logprobs=logprobs_of(s, config, reference, batch)
+    )
+  return batch
+
+
+def logprobs_of(s, config, params, batch):
+  """Log-probabilities [M, B, T] of a packed batch, in the learner's arithmetic.
+
+  Args:
+    params: on the devices, or as `sharding.to_host` leaves them.
+    batch: `Batch` of numpy arrays.
+  """
   scores = _score_fn(s.model, s.mesh)
   placed = learner.place(batch, s.mesh)
-  return batch._replace(
-    learner_logprobs=np.asarray(scores(params, placed, config.temperature))
-  )
+  return np.asarray(scores(params, placed, config.temperature))
 
 
 @functools.lru_cache
@@ -160,6 +202,7 @@ def _score_fn(model, mesh):
       logprobs, _ = score_batch(model, params, b, temperature)
       return out.at[i].set(logprobs)
 
+    params = sharding.to_device(mesh, params)
     with sharding.on(mesh):
       zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
       return jax.lax.fori_loop(0, batch.count, micro, zeros)
@@ -245,7 +288,9 @@ def update_fn(model, optimizer, mesh, variant):
 
   def loss_fn(params, batch, reference, epsilon, beta, temperature):
     logprobs, entropy = score_batch(model, params, batch, temperature)
-    if reference is None:  # beta is 0
+    if batch.reference_logprobs is not None:
+      ref_logprobs = batch.reference_logprobs
+    elif reference is None:  # beta is 0
       ref_logprobs = jax.lax.stop_gradient(logprobs)
     else:
       ref_logprobs, _ = jax.lax.stop_gradient(
@@ -332,14 +377,3 @@ class Clock:
     now = time.perf_counter()
     self.seconds[name] = now - self._last
     self._last = now
-
-
-def copy_trained(params):
-  """What is trained of them, to survive the donation of the originals."""
-  trained, _ = lora.split(params)
-  return _copy(trained)
-
-
-@jax.jit
-def _copy(tree):
-  return jax.tree.map(jnp.copy, tree)
