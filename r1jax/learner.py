@@ -152,35 +152,22 @@ def update_fn(loss_fn, model, optimizer, mesh):
     A function that runs compiled ones; it donates `state` but for its frozen
     parameters. Metrics are replicated scalars, "grad_norm" among them.
   """
-
-  def gradients(trained, frozen, batch, *constants):
-    # What the rules of `matmul` and of the head say of a frozen weight nobody
-    # reads: the compiler leaves its products and its sum out.
-    with sharding.on(mesh):
-      return accumulate(
-        lambda p, micro: loss_fn(lora.join(p, frozen), micro, *constants),
-        trained,
-        batch,
-        optimizer.accumulator,
-      )
-
   if optimizer.offload:
     # Two programs: a single one would fetch the moments before it begins, and
     # have them on the devices beside the activations after all.
-    shardings = _trained_shardings(model, optimizer, mesh)
-    compiled = jax.jit(
-      gradients, out_shardings=(shardings.params, sharding.replicated(mesh))
-    )
+    gradients = gradients_fn(loss_fn, model, optimizer, mesh)
     apply = apply_fn(model, optimizer, mesh)
 
     def step(state, frozen, batch, learning_rate, *constants):
-      grads, metrics = compiled(state.params, frozen, batch, *constants)
+      grads, metrics = gradients(state.params, frozen, batch, *constants)
       return apply(state, grads, metrics, learning_rate)
 
   else:
 
     def one(state, frozen, batch, learning_rate, *constants):
-      grads, metrics = gradients(state.params, frozen, batch, *constants)
+      grads, metrics = _gradients(
+        loss_fn, optimizer, mesh, state.params, frozen, batch, *constants
+      )
       return _apply(optimizer, mesh, state, grads, metrics, learning_rate)
 
     step = _compiled(one, model, optimizer, mesh)
@@ -193,6 +180,31 @@ def update_fn(loss_fn, model, optimizer, mesh):
     return _with_frozen(state, frozen), metrics
 
   return update
+
+
+def gradients_fn(loss_fn, model, optimizer, mesh):
+  """Compiles (trained, frozen, batch, *constants) -> (gradients, metrics).
+
+  Args:
+    As of `update_fn`; `lora.split` says which parameters are trained.
+  """
+  where = _trained_shardings(model, optimizer, mesh).params
+  return jax.jit(
+    functools.partial(_gradients, loss_fn, optimizer, mesh),
+    out_shardings=(where, sharding.replicated(mesh)),
+  )
+
+
+def _gradients(loss_fn, optimizer, mesh, trained, frozen, batch, *constants):
+  # What the rules of `matmul` and of the head say of a frozen weight nobody
+  # reads: the compiler leaves its products and its sum out.
+  with sharding.on(mesh):
+    return accumulate(
+      lambda p, micro: loss_fn(lora.join(p, frozen), micro, *constants),
+      trained,
+      batch,
+      optimizer.accumulator,
+    )
 
 
 def apply_fn(model, optimizer, mesh):

@@ -103,6 +103,14 @@ def test_a_line_of_the_learner(workload, plain, directory, capsys):
   )
 
 
+def test_a_larger_vocabulary(directory, capsys):
+  main(
+    ["learner", f"--model=hf:{directory}", "--workload=long", "--prompts=2",
+     "--new-tokens=10", "--row-length=40", "--repeats=1", "--vocab-size=900"]
+  )  # fmt: skip
+  assert json.loads(capsys.readouterr().out)["tokens"] == 2 * 11
+
+
 def test_the_learner_refuses_what_does_not_fit(directory, capsys):
   with pytest.raises(SystemExit):
     main(["learner", f"--model=hf:{directory}", "--new-tokens=500"])

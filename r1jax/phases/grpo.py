@@ -285,8 +285,17 @@ def update_fn(model, optimizer, mesh, variant):
   (state, batch, lr, reference, epsilon, beta, temperature) ->
   (state, metrics).
   """
+  return learner.update_fn(loss_fn(model, variant), model, optimizer, mesh)
 
-  def loss_fn(params, batch, reference, epsilon, beta, temperature):
+
+def loss_fn(model, variant):
+  """The loss of a micro-batch.
+
+  (params, micro-batch, reference, epsilon, beta, temperature) ->
+  (loss, metrics), as `learner.update_fn` takes it.
+  """
+
+  def loss_of(params, batch, reference, epsilon, beta, temperature):
     logprobs, entropy = score_batch(model, params, batch, temperature)
     if batch.reference_logprobs is not None:
       ref_logprobs = batch.reference_logprobs
@@ -316,7 +325,7 @@ def update_fn(model, optimizer, mesh, variant):
       "old_ratio": (batch.weights * jnp.exp(gap)).sum(),
     }
 
-  return learner.update_fn(loss_fn, model, optimizer, mesh)
+  return loss_of
 
 
 def report(scored, advantages, updates, seconds):

@@ -2,11 +2,13 @@
 
   fixed          8 groups of 8: 64 tokens and 128 new ones, with a reference
   heavy_tail     the same with lognormal lengths, median 48, at most 512
-  long           8 sequences of 2,048 tokens, no reference
+  long           8 sequences of 2,048 tokens, no reference; loss and gradients
+                 only, for their memory
   shared_prompt  a group of 16: 512 tokens and 128 new ones, no reference
 """
 
 import dataclasses
+import functools
 import time
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ import jax
 import numpy as np
 
 from r1jax import learner, losses, sharding
+from r1jax import model as model_lib
 from r1jax import optimizer as optim
 from r1jax.data import packing
 from r1jax.errors import UserError
@@ -23,7 +26,10 @@ from tools.bench import machine
 
 
 class Workload(NamedTuple):
-  """Sizes: prompts, completions of each, tokens of both, of a packed row."""
+  """Sizes: prompts, completions of each, tokens of both, of a packed row.
+
+  `step`: whether AdamW takes one.
+  """
 
   prompts: int
   group: int
@@ -32,12 +38,13 @@ class Workload(NamedTuple):
   row_length: int
   reference: bool
   heavy: bool = False
+  step: bool = True
 
 
 WORKLOADS = {
   "fixed": Workload(8, 8, 64, 128, 1088, True),
   "heavy_tail": Workload(8, 8, 64, 512, 2080, True, heavy=True),
-  "long": Workload(8, 1, 1, 2047, 2048, False),
+  "long": Workload(8, 1, 1, 2047, 2048, False, step=False),
   "shared_prompt": Workload(1, 16, 512, 128, 2560, False),
 }
 
@@ -55,6 +62,10 @@ def arguments(what):
   what.add_argument(
     "--rows", type=machine.count, default=1, help="of a micro-batch"
   )
+  what.add_argument(
+    "--vocab-size", type=machine.count,
+    help="with a table of so many random rows; the model's own",
+  )  # fmt: skip
   what.add_argument(
     "--plain", action="store_true",
     help="each completion with a prompt of its own",
@@ -81,6 +92,9 @@ def prepare(args):
   )
   module, params = machine.load(args)
   model = dataclasses.replace(module.config, remat=args.remat)
+  if args.vocab_size:
+    model = dataclasses.replace(model, vocab_size=args.vocab_size)
+    params = _with_table(params, model)
   longest = w.prompt_tokens + w.new_tokens
   if longest > min(w.row_length, model.max_length):
     raise UserError(
@@ -88,6 +102,13 @@ def prepare(args):
       f" ({w.row_length}) or the model (max_length={model.max_length})"
     )
   return w, model, params
+
+
+def _with_table(params, model):
+  """Parameters whose embedding, and head, are random and of another size."""
+  other = jax.jit(functools.partial(model_lib.init, model))
+  tables = {k: x for k, x in other(jax.random.key(0)).items() if k != "layers"}
+  return {**params, **{k: tables[k] for k in ("embed", "head") if k in params}}
 
 
 def measure(args):
@@ -102,7 +123,7 @@ def measure(args):
   )
   computed = int((batch.segments > 0).sum())
   places = int(batch.count) * args.rows * w.row_length
-  update = Update(w, model, params)
+  update = (Update if w.step else Gradients)(w, model, params)
   del params
   seconds = []
   for _ in range(args.repeats + 1):
@@ -114,7 +135,7 @@ def measure(args):
   # Forward and backward take 2 and 4 operations a weight and token; the
   # embedding is a table, and attention is left out.
   passes = 8 if w.reference else 6
-  weights = sum(x.size for x in jax.tree.leaves(update.state.params))
+  weights = sum(x.size for x in jax.tree.leaves(update.params))
   if not model.tied:
     weights -= model.vocab_size * model.d_model
   flops = passes * weights * computed / median
@@ -181,6 +202,11 @@ def pack(w, prompts, completions, logprobs, rows, shared):
   return batch, int(sum(len(s.tokens) for s in sequences))
 
 
+def _constants(reference):
+  """Of the loss: the reference, epsilon, beta, temperature."""
+  return reference, 0.2, 0.0 if reference is None else 0.04, 1.0
+
+
 class Update:
   """A GRPO step of a workload, on one device.
 
@@ -196,10 +222,35 @@ class Update:
     self.state = learner.restart_fn(model, optimizer, self.mesh)(params)
     self.reference = params if w.reference else None
 
+  @property
+  def params(self):
+    return self.state.params
+
   def __call__(self, batch):
     """Takes the step on a `Batch` of numpy arrays."""
     self.state, metrics = self.step(
-      self.state, learner.place(batch, self.mesh), 1e-6, self.reference, 0.2,
-      0.0 if self.reference is None else 0.04, 1.0,
+      self.state, learner.place(batch, self.mesh), 1e-6,
+      *_constants(self.reference),
     )  # fmt: skip
     jax.block_until_ready((self.state, metrics))
+
+
+class Gradients:
+  """As `Update`, without the step: the parameters stay as they are."""
+
+  def __init__(self, w, model, params):
+    self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    self.gradients = learner.gradients_fn(
+      grpo.loss_fn(model, losses.Variant()), model, optim.OptimizerConfig(),
+      self.mesh,
+    )  # fmt: skip
+    self.params = learner.place_params(params, self.mesh)
+    self.reference = params if w.reference else None
+
+  def __call__(self, batch):
+    """Computes them on a `Batch` of numpy arrays."""
+    out = self.gradients(
+      self.params, {}, learner.place(batch, self.mesh),
+      *_constants(self.reference),
+    )  # fmt: skip
+    jax.block_until_ready(out)
