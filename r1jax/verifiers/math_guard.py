@@ -43,6 +43,14 @@ class TimedOut(BaseException):
   """The deadline has passed; no handler of a library may swallow this."""
 
 
+# To rename what integrals and the like bind, the library builds anew all that
+# stands beside them: what it had left unevaluated is then evaluated.
+_BOUND = re.compile(r"\\(?:i*int|oint|sum|prod|lim)(?![A-Za-z])")
+_LARGE = re.compile(
+  r"\^\s*\{[^{}]*\^|\^\s*\{?\s*-?\s*\d{5}|\d{5}\s*[)}\]]*\s*!"
+)
+
+
 def check_text(text):
   """Raises `Refused` for text that no parser should see."""
   if len(text) > MAX_CHARACTERS:
@@ -60,6 +68,8 @@ def check_text(text):
     raise Refused("too large")
   if re.search(r"(?:_\s*\w\s*){4}", text):
     raise Refused("too deep")
+  if _BOUND.search(text) and _LARGE.search(text):
+    raise Refused("too large")
 
 
 def _check_depth(text):
