@@ -123,6 +123,7 @@ def test_one_line_for_what_is_wrong(directory, tmp_path, capsys, monkeypatch):
   assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_the_config_of_the_real_model_on_a_small_one(tmp_path):
   """configs/smollm2.py:smoke, with a random model in SmolLM2's place."""
   config = ModelConfig(

@@ -438,6 +438,7 @@ def experiment(directory, tmp_path):
   return c
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_and_its_export(
   directory, tmp_path, monkeypatch
 ):
