@@ -120,6 +120,7 @@ def test_options_with_letters_in_them():
   assert verifiers.final_answer(p, "<answer>A</answer>") == "A"
 
 
+@pytest.mark.usefixtures("own_garbage")
 @pytest.mark.parametrize(
   "piece", ["answer" + " " * 5000, "answer is the ", "(", "A ", "\\boxed{"]
 )

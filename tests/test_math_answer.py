@@ -87,6 +87,7 @@ def test_reasons(prediction, reason):
   assert verdict.score == float(verdict.correct) == (reason == "correct")
 
 
+@pytest.mark.usefixtures("own_garbage")
 @pytest.mark.parametrize(
   "gold",
   [
