@@ -8,7 +8,7 @@ def draw(logits, config, key, indices, positions, temperature):
   """One token a row and its log-probability."""
   # The vocabulary first, as the head of a decoding step leaves it.
   z = logits.T if config.greedy else logits.T / temperature
-  peak = z.max(axis=0)
+  peak = _over_tokens(jnp.max, z, -jnp.inf)
   # Once: the compiler would take the exponentials again in every pass.
   weights = jax.lax.optimization_barrier(jnp.exp(z - peak[None]))
   if config.greedy:
@@ -25,7 +25,20 @@ def draw(logits, config, key, indices, positions, temperature):
     )
   token = token.astype(jnp.int32)
   picked = jnp.take_along_axis(z, token[None], axis=0)[0]
-  return token, picked - peak - jnp.log(weights.sum(axis=0))
+  return token, picked - peak - jnp.log(_over_tokens(jnp.sum, weights, 0.0))
+
+
+def _over_tokens(reduce, x, nothing):
+  """A reduction of [V, S] to [S], in two levels, as `categorical`'s.
+
+  In one, XLA on CPU would turn the whole array first.
+  """
+  width, count = _blocks(len(x))
+  x = jnp.pad(x, ((0, count * width - len(x)), (0, 0)), constant_values=nothing)
+  blocks = jax.lax.optimization_barrier(
+    reduce(x.reshape(count, width, -1), axis=1)
+  )
+  return reduce(blocks, axis=0)
 
 
 def truncate(weights, top_k, top_p):

@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from r1jax import sharding
 from r1jax.draws import draw
 from r1jax.errors import UserError
-from r1jax.model import decode
+from r1jax.model import decode, kernels
 from r1jax.pool import PLACES, Places
 from r1jax.types import Rollout
 
@@ -175,7 +175,7 @@ def sample(
   weights = _lay_out(model, params)
   places = Places(model, config, group, mesh, params, texts)
   state = _begin(model, config, mesh, len(number))
-  told, batches = np.zeros(len(number), bool), []
+  told, batches, clock = np.zeros(len(number), bool), [], 0
   while not told.all():
     places.fill()
     state, look = advance(
@@ -189,6 +189,8 @@ def sample(
       on_look(look)
     finished = look.lengths > 0
     places.release(finished)
+    state = _turn(state, clock, look.clock)
+    clock = look.clock
     batches = []
     if on_finished is not None:
       (new,) = np.nonzero(finished & ~told)
@@ -231,6 +233,8 @@ def _begin(model, config, mesh, total):
   ring = decode.empty_ring(
     model, slots, config.max_new_tokens, config.chunk, config.int8
   )
+  with sharding.on(mesh):
+    ring = decode.Ring(*map(kernels.lay_out, ring))
   nothing = jnp.zeros(slots, jnp.int32)
   blank = (total, config.max_new_tokens)
   rollout = Rollout(
@@ -250,6 +254,17 @@ def _begin(model, config, mesh, total):
     rings=(sharding.constrain(ring, mesh, PLACES),) * model.n_layers,
     rollout=sharding.constrain(rollout, mesh, P()),
   )
+
+
+def _turn(state, before, clock):
+  """The `State` for the step at `clock`; its rings were for that at `before`.
+
+  `advance` stops at the end of a chunk: there is one to turn to, or none.
+  """
+  _, size = decode.extent(state.rings[0])
+  if before // size == clock // size:
+    return state
+  return state._replace(rings=tuple(map(decode.turn, state.rings)))
 
 
 def _tails(config, mesh, slots):
@@ -280,6 +295,8 @@ def advance(
   indices, limits, key, temperature,
 ):  # fmt: skip
   """Up to `stride` steps of all slots, to the end of a chunk at most.
+
+  There the rings are to be turned (`decode.turn`) before the next call.
 
   Args:
     weights: of `decode.lay_out`. pool: the `Pool`. state: the `State`.
@@ -315,7 +332,7 @@ def advance(
       group, pool.mask.reshape(blocks, size, -1), s.done, s.clock % columns,
     )  # fmt: skip
     logits, newest = decode.decode(
-      model, weights, pool.layers, older, newest, token,
+      model, weights, pool.layers, rings, newest, token,
       pool.lengths[place] - 1 + s.done, view,
     )  # fmt: skip
     token, logprob = draw(
@@ -360,8 +377,10 @@ def advance(
   )
   newest = tuple(decode.take(ring, at) for ring in rings)
   with sharding.on(mesh):
-    older = tuple(map(decode.for_reading, rings))
-    state, newest = jax.lax.while_loop(go_on, step, (state, newest))
+    state, newest = jax.lax.while_loop(
+      # What no step writes is not carried along.
+      go_on, step, (state._replace(rings=()), newest),
+    )  # fmt: skip
   state = state._replace(
     rings=tuple(
       decode.give_back(ring, new, at) for ring, new in zip(rings, newest)

@@ -271,8 +271,11 @@ def close(got, want):
 
 @settings(max_examples=8, deadline=None)
 @given(st.data())
-def test_the_ragged_kernel_is_the_loop(data):
-  """On a ring at any column, for slots of any age; of none where idle."""
+def test_all_ways_to_read_a_ring_agree(data):
+  """The kernel, the loop and chunks apart, the newest of them first.
+
+  On a ring at any column, for slots of any age; of none where idle.
+  """
   chunks, slots = data.draw(st.sampled_from([(2, 1), (3, 3), (4, 5)]))
   group, columns = data.draw(st.sampled_from([1, 3])), chunks * 128
   dim = data.draw(st.sampled_from([64, 128]))
@@ -283,7 +286,10 @@ def test_the_ragged_kernel_is_the_loop(data):
   marks = jnp.asarray(age, jnp.int32), jnp.int32(column)
   got = interpreted(*arrays, *marks)
   close(got, jax.jit(ragged.join_loop)(*arrays, *marks))
-  # Against neither: a softmax over what each slot wrote, one by one.
+  order = (column // 128 - np.arange(chunks)) % chunks
+  apart = [ragged.Apart(tuple(x[c][None] for c in order)) for x in arrays[2:]]
+  close(got, jax.jit(ragged.join_apart)(*arrays[:2], *apart, *marks))
+  # Against none: a softmax over what each slot wrote, one by one.
   part, q, k, v = arrays
   for s in range(slots):
     own = (column - np.arange(1, age[s] + 1)) % columns

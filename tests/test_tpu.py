@@ -89,7 +89,7 @@ def test_the_sampler(mesh, kv_dtype):
   pool = jax.eval_shape(
     lambda: pool_lib.empty(MODEL, None, 2, 4, 256, int8)
   )
-  state = jax.eval_shape(lambda: sampler._begin(MODEL, config, None, N * G))
+  state = jax.eval_shape(lambda: sampler._begin(MODEL, config, mesh, N * G))
   load = pool_lib.load.lower(
     MODEL, mesh, by_rules(mesh, params), whole(mesh, pool), ints(mesh, N, 256),
     ints(mesh, N), ints(mesh, N),

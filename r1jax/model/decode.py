@@ -86,7 +86,8 @@ class Ring(NamedTuple):
 
   Attributes:
     k [C, S, K, D, R], v [C, S, K, R, D]: a ring in time of C chunks of R
-      columns; arrays or `attention.Int8`. At decoding step g every slot
+      columns; arrays or `attention.Int8`, or of both `ragged.Apart`, to be
+      turned after each chunk, see `turn`. At decoding step g every slot
       writes column g mod C R, wherever it is in its own completion, so a step
       is one update of a slice and never a scatter; and only the chunks that
       some slot still needs are read. The chunk that is written is out of the
@@ -172,6 +173,8 @@ class _Reader(NamedTuple):
 
 def take(ring, column):
   """A ring of one chunk: the chunk of `ring` that holds this column."""
+  if isinstance(ring.k, ragged.Apart):
+    return Ring(ring.k.chunks[0], ring.v.chunks[0])
   chunk = column // extent(ring)[1]
   return jax.tree.map(
     lambda x: jax.lax.dynamic_slice_in_dim(x, chunk, 1), ring
@@ -180,15 +183,25 @@ def take(ring, column):
 
 def give_back(ring, chunk, column):
   """The ring with what `take` took from it."""
+  if isinstance(ring.k, ragged.Apart):
+    return Ring(
+      *(x._replace(chunks=(y, *x.chunks[1:])) for x, y in zip(ring, chunk))
+    )
   at = column // extent(ring)[1]
   return jax.tree.map(
     lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0), ring, chunk
   )
 
 
-def for_reading(ring):
-  """The `Ring` as a step of `decode` reads it, see `kernels.for_reading`."""
-  return Ring(*map(kernels.for_reading, ring))
+def turn(ring):
+  """The `Ring` when the chunk that was written is full: for the next one.
+
+  Moves no data; outside of `jax.jit`, or it would be copied. Only chunks apart
+  are in an order that changes.
+  """
+  if not isinstance(ring.k, ragged.Apart):
+    return ring
+  return Ring(ring.k.turned(), ring.v.turned())
 
 
 def stored(k, v, int8):

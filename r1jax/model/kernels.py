@@ -114,8 +114,8 @@ def _cudnn(implementation, q, k, v, segments, prefixes):
   return out.swapaxes(1, 2)
 
 
-def for_reading(ring):
-  """A ring that many steps will read, as this platform reads it best.
+def lay_out(ring):
+  """An empty ring as this platform writes and reads it best.
 
   Args:
     ring: keys or values of a `decode.Ring`, [C, ...].
@@ -126,10 +126,7 @@ def for_reading(ring):
   mesh = sharding.current()
   if sharding.platform() != "cpu" or (mesh is not None and mesh.size > 1):
     return ring
-  chunks = jax.tree.leaves(ring)[0].shape[0]
-  return ragged.Apart(
-    tuple(jax.tree.map(lambda x: x[c], ring) for c in range(chunks))
-  )
+  return ragged.Apart.of(ring)
 
 
 def join_ring(part, q, k, v, age, column, interpret=False):
@@ -137,7 +134,7 @@ def join_ring(part, q, k, v, age, column, interpret=False):
 
   Args:
     part, q, age, column: as of `ragged.join_kernel`.
-    k, v: of a `decode.Ring`, as of `for_reading` or not.
+    k, v: of a `decode.Ring`, as of `lay_out` or not.
     interpret: the kernel on any platform, slowly; for tests.
 
   Returns:

@@ -60,7 +60,8 @@ def thin_matmul(x, w):
   product. So the weight goes to the left and the rows, as columns, to the
   right; the layouts are pinned, or the compiler would turn them back.
   """
-  rows = x.reshape(-1, x.shape[-1])
+  # What computes the rows shall not do so column by column.
+  rows = jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
   # In float32 many rows, to whom the copy is nothing, do better without; in
   # bfloat16 a transposed weight is always slow.
   many = x.dtype == jnp.float32 and len(rows) >= min(w.shape)

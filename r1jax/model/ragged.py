@@ -59,10 +59,23 @@ class Apart(NamedTuple):
   """Keys or values of a ring whose chunks are arrays of their own.
 
   Attributes:
-    chunks: C of [S, K, D, R] or [S, K, R, D], also `attention.Int8`.
+    chunks: C of [1, S, K, D, R] or [1, S, K, R, D], also `attention.Int8`;
+      the newest, which is being written, first.
   """
 
   chunks: tuple
+
+  @classmethod
+  def of(cls, ring):
+    """From [C, ...], of which nothing has been written yet."""
+    chunks = jax.tree.leaves(ring)[0].shape[0]
+    return cls(
+      tuple(jax.tree.map(lambda x: x[c : c + 1], ring) for c in range(chunks))
+    )
+
+  def turned(self):
+    """The same when the newest is full: the oldest is to be written over."""
+    return Apart(self.chunks[-1:] + self.chunks[:-1])
 
 
 def join_apart(part, q, k, v, age, column):
@@ -74,19 +87,19 @@ def join_apart(part, q, k, v, age, column):
     k, v: `Apart`. The others: as of `join_kernel`.
   """
   chunks, size = len(k.chunks), jax.tree.leaves(k)[0].shape[-1]
-  last, at = column // size, column % size
   used = chunks_needed(age, column, chunks, size).max()
-  for c, keys, values in zip(range(chunks), *k, *v):
-    back = (last - c) % chunks
-    own = at + back * size - jnp.arange(size)[None] <= age[:, None]
+  for back in range(1, chunks):
+    own = column % size + back * size - jnp.arange(size)[None] <= age[:, None]
 
     def read(part):
+      keys, values = jax.tree.map(
+        lambda x: x[0], (k.chunks[back], v.chunks[back])
+      )
       return attention.join(
         part, attention.partial(q, keys, values, own[:, None])
       )
 
-    needed = (back > 0) & (back <= used)
-    part = jax.lax.cond(needed, read, lambda part: part, part)
+    part = jax.lax.cond(back <= used, read, lambda part: part, part)
   return part
 
 

@@ -24,7 +24,7 @@ from tools.bench import machine
 # Workload -> prompts, completions of each, slots, tokens of the longest,
 # chunk, slots of the tail.
 WORKLOADS = {
-  "fixed": (8, 8, 64, 128, 32, ()),
+  "fixed": (8, 8, 64, 128, 64, ()),
   "heavy_tail": (8, 8, 16, 512, 256, (8, 3, 1)),
   "long": (8, 1, 8, 4096, 256, ()),
 }
