@@ -107,6 +107,12 @@ def check(config, kinds=None):
       raise UserError(
         f'rewards: "{name}" is unknown; known: {", ".join(known)}'
       )
+  for name in models:
+    if name not in named:
+      raise UserError(
+        f'rewards.models: nothing weighs "{name}"; add {name}=1.0 to rewards'
+        " or to one of rewards.kinds"
+      )
 
 
 def score(problems, completions, verdicts, config):

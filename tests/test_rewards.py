@@ -128,6 +128,7 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
     ({"models": {"rm": "nowhere:score"}}, "nowhere:score.*cannot be imported"),
     ({"models": {"rm": f"{__name__}:nothing"}}, "cannot be imported"),
     ({"models": {"accuracy": f"{__name__}:words"}}, '"accuracy" is taken'),
+    ({"models": {"rm": f"{__name__}:words"}}, 'nothing weighs "rm"; add rm=1'),
     ({"accuracy": "1.0"}, "rewards.accuracy must be a number, not '1.0'"),
     ({"accuracy": float("nan")}, "rewards.accuracy must be a number"),
     ({"gates": "format"}, "rewards.gates must map names"),
