@@ -33,12 +33,8 @@ def _over_tokens(reduce, x, nothing):
 
   In one, XLA on CPU would turn the whole array first.
   """
-  width, count = _blocks(len(x))
-  x = jnp.pad(x, ((0, count * width - len(x)), (0, 0)), constant_values=nothing)
-  blocks = jax.lax.optimization_barrier(
-    reduce(x.reshape(count, width, -1), axis=1)
-  )
-  return reduce(blocks, axis=0)
+  blocks = reduce(_in_blocks(x, nothing), axis=1)
+  return reduce(jax.lax.optimization_barrier(blocks), axis=0)
 
 
 def truncate(weights, top_k, top_p):
@@ -105,10 +101,8 @@ def categorical(weights, uniforms):
   Returns:
     [S] int32; never a token of weight zero.
   """
-  s, v = weights.shape
-  width, count = _blocks(v)
-  blocks = jnp.pad(weights.T, ((0, count * width - v), (0, 0)))
-  blocks = blocks.reshape(count, width, s)
+  blocks = _in_blocks(weights.T, 0.0)
+  count, width, _ = blocks.shape
   block = _gumbel_max(blocks.sum(axis=1).T, uniforms[:, :count])
   inside = jnp.take_along_axis(blocks, block[None, None], axis=0)[0]
   return block * width + _gumbel_max(inside.T, uniforms[:, count:])
@@ -117,6 +111,13 @@ def categorical(weights, uniforms):
 def numbers(v):
   """How many uniforms a row `categorical` needs for v weights."""
   return sum(_blocks(v))
+
+
+def _in_blocks(x, nothing):
+  """[V, S] to [blocks, tokens of each, S], the last filled up."""
+  width, count = _blocks(len(x))
+  x = jnp.pad(x, ((0, count * width - len(x)), (0, 0)), constant_values=nothing)
+  return x.reshape(count, width, -1)
 
 
 def _blocks(v):
