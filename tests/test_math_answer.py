@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from r1jax.errors import BadProblem, UserError
 from r1jax.types import Problem
-from r1jax.verifiers import math_answer, math_guard
+from r1jax.verifiers import math_answer, time_limit
 from r1jax.verifiers.math_answer import equivalent
 
 HERE = Path(__file__).parent
@@ -197,22 +198,41 @@ def test_deadline_ends_what_swallows_exceptions():
         caught.append(e)
 
   caught = []
-  with pytest.raises(math_guard.TimedOut), math_guard.deadline(0.05):
+  with pytest.raises(time_limit.TimedOut), time_limit.deadline(0.05):
     stubborn()
   assert len(caught) == 2
   # What was timed is over: nothing is raised any more.
-  with math_guard.deadline(0.05):
+  with time_limit.deadline(0.05):
     pass
   begin = time.thread_time()
   while time.thread_time() - begin < 0.2:
     pass
 
 
+def test_leaving_a_deadline_is_not_cut_short(monkeypatch):
+  """A second exception there would leave the thread watched for ever."""
+
+  def release(original=time_limit._watchdog.release):
+    begin = time.thread_time()
+    while time.thread_time() - begin < 0.2:
+      pass
+    original()
+
+  slow = types.FunctionType(
+    release.__code__, vars(time_limit), "release", release.__defaults__
+  )
+  monkeypatch.setattr(time_limit._watchdog, "release", slow)
+  with pytest.raises(time_limit.TimedOut), time_limit.deadline(0.05):
+    while True:
+      pass
+  assert not time_limit._watchdog.due
+
+
 def test_waiting_for_a_core_costs_nothing():
   """On a busy machine a comparison takes longer, and no answer is lost."""
   if not hasattr(time, "pthread_getcpuclockid"):
     pytest.skip("threads have no clocks of their own here")
-  with math_guard.deadline(0.2):
+  with time_limit.deadline(0.2):
     time.sleep(0.6)
 
 

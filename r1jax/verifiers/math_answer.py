@@ -17,7 +17,7 @@ import sympy
 
 from r1jax.errors import BadProblem
 from r1jax.types import Verdict
-from r1jax.verifiers import math_guard, math_words, think_format
+from r1jax.verifiers import math_guard, math_words, think_format, time_limit
 from r1jax.verifiers.math_compare import same
 from r1jax.verifiers.math_latex import (
   Answer,
@@ -92,12 +92,12 @@ def equivalent(gold, prediction):
   if primes_differ(want.text, text):
     return _wrong()
   try:
-    with math_guard.deadline():
+    with time_limit.deadline():
       got = _read(text)
       for part in _parts(got.expression) + _parts(want.expression):
         math_guard.check_expression(part)
       return CORRECT if same(want, got) else _wrong()
-  except math_guard.TimedOut:
+  except time_limit.TimedOut:
     return _wrong("timed_out")
   except math_guard.Refused:
     return _wrong("refused")
@@ -189,9 +189,9 @@ def final_answer(problem, completion):
   if value is not None:
     return str(value.value)
   try:
-    with math_guard.deadline():
+    with time_limit.deadline():
       return str(_read(clean(text)).parsed[0])
-  except (math_guard.TimedOut, Exception):
+  except (time_limit.TimedOut, Exception):
     return " ".join(text.split()) or None
 
 
@@ -225,9 +225,9 @@ def _warm_up():
 def _read_gold(gold):
   _warm_up()
   try:
-    with math_guard.deadline(0.4):
+    with time_limit.deadline(0.4):
       return _read(clean(gold))
-  except (math_guard.TimedOut, Exception) as e:
+  except (time_limit.TimedOut, Exception) as e:
     reason = str(e) or type(e).__name__
     raise BadProblem(
       f"the gold answer {gold[:80]!r} cannot be read ({reason}); write it as"

@@ -1,16 +1,12 @@
 """What keeps symbolic algebra on hostile text within bounds.
 
 Before anything is evaluated the text and then the expression are measured,
-and refused where they could explode; what is let through runs under a
-deadline that works in any thread.
+and refused where they could explode; what is let through runs under the
+deadline of `verifiers.time_limit`.
 """
 
-import contextlib
-import ctypes
 import math
 import re
-import threading
-import time
 
 import mpmath
 import sympy
@@ -28,7 +24,6 @@ MAX_MARKS = {
 }  # fmt: skip
 # Bits of any number that is ever formed: 2006! has 19,000.
 MAX_BITS = 1 << 16
-SECONDS = 0.5
 
 _COMMANDS = re.compile(
   r"\\(?:input|include|write|read|open|def|let|csname|catcode|loop|usepackage)"
@@ -37,10 +32,6 @@ _COMMANDS = re.compile(
 
 class Refused(ValueError):
   """The text or expression is too large to be safely compared."""
-
-
-class TimedOut(BaseException):
-  """The deadline has passed; no handler of a library may swallow this."""
 
 
 # To rename what integrals and the like bind, the library builds anew all that
@@ -195,78 +186,3 @@ def _bits(number):
     return 0.0
   size = mpmath.mag(mpmath.mpmathify(number.evalf(15)))
   return float(min(max(size, -1000), 1000))
-
-
-class _Watchdog:
-  """A thread that raises `TimedOut` in the threads whose time is up."""
-
-  def __init__(self):
-    self.changed = threading.Condition()
-    self.due = {}  # thread -> when, on its own clock
-    self.thread = None
-
-  def watch(self, seconds):
-    with self.changed:
-      thread = threading.get_ident()
-      self.due[thread] = _clock(thread) + seconds
-      # A forked process has no thread but the one that forked.
-      if self.thread is None or not self.thread.is_alive():
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-      self.changed.notify()
-
-  def release(self):
-    thread = threading.get_ident()
-    with self.changed:
-      del self.due[thread]
-    # One that was on its way.
-    _raise_in(thread, None)
-
-  def _run(self):
-    with self.changed:
-      while True:
-        left = []
-        for thread, when in self.due.items():
-          now = _clock(thread)
-          if when <= now:
-            _raise_in(thread, TimedOut)
-            # Again, as a destructor may swallow it.
-            self.due[thread] = when = now + 0.05
-          left.append(when - now)
-        # A thread that waits for a core computes nothing meanwhile.
-        self.changed.wait(max(0.01, min(left)) if left else None)
-
-
-def _clock(thread):
-  """Seconds that a thread has computed: a busy machine costs no answer."""
-  if not hasattr(time, "pthread_getcpuclockid"):
-    return time.monotonic()
-  return time.clock_gettime(time.pthread_getcpuclockid(thread))
-
-
-def _raise_in(thread, exception):
-  ctypes.pythonapi.PyThreadState_SetAsyncExc(
-    ctypes.c_ulong(thread),
-    None if exception is None else ctypes.py_object(exception),
-  )
-
-
-_watchdog = _Watchdog()
-
-
-@contextlib.contextmanager
-def deadline(seconds=SECONDS):
-  """Raises `TimedOut` once this thread has computed for so many seconds.
-
-  Not to be nested. An alarm would work in the main thread only. Here another
-  thread has the interpreter raise the exception between two instructions;
-  none is raised after the block.
-
-  Raises:
-    TimedOut
-  """
-  _watchdog.watch(seconds)
-  try:
-    yield
-  finally:
-    _watchdog.release()
