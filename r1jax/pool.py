@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
-from r1jax.model import Decoder, attention, decode
+from r1jax.model import Decoder, attention, cache
 
 # Of keys and values: a block's places or a ring's slots, and heads.
 PLACES = P(None, sharding.ROWS, "tensor")
@@ -29,7 +29,7 @@ class Pool(NamedTuple):
   the prefill: it is their first step, and no special case.
 
   Attributes:
-    layers: L of `decode.Prompts`, whose N B places are A.
+    layers: L of `cache.Prompts`, whose N B places are A.
     mask: [A, P] bool, what may be read: all but the last token.
     lengths: [A] int32, last tokens included. last: [A] int32, these tokens.
   """
@@ -130,7 +130,7 @@ def bucket(length):
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def empty(model, mesh, blocks, places, width, int8=False):
   """A `Pool` of `blocks` of `places` for prompts of `width` tokens."""
-  layer = decode.empty_prompts(model, blocks, places, width, int8)
+  layer = cache.empty_prompts(model, blocks, places, width, int8)
   count = jnp.zeros(blocks * places, jnp.int32)
   return Pool(
     (sharding.constrain(layer, mesh, PLACES),) * model.n_layers,
@@ -162,7 +162,7 @@ def load(model, mesh, params, pool, tokens, lengths, places):
       {"params": params}, tokens, jnp.where(mask, columns, 0),
       mask.astype(jnp.int32), method="prefill",
     )  # fmt: skip
-  k, v = decode.stored(k, v, isinstance(pool.layers[0].k, attention.Int8))
+  k, v = cache.stored(k, v, isinstance(pool.layers[0].k, attention.Int8))
   size = jax.tree.leaves(pool.layers[0].k)[0].shape[1]
 
   def put(i, layers):
@@ -172,8 +172,8 @@ def load(model, mesh, params, pool, tokens, lengths, places):
       return jax.tree.map(lambda y: y[layer, i][None], x)
 
     return tuple(
-      decode.Prompts(
-        decode.write(old.k, one(k, n), at), decode.write(old.v, one(v, n), at)
+      cache.Prompts(
+        cache.write(old.k, one(k, n), at), cache.write(old.v, one(v, n), at)
       )
       for n, old in enumerate(layers)
     )

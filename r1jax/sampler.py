@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from r1jax import sharding
 from r1jax.draws import draw
 from r1jax.errors import UserError
-from r1jax.model import decode, kernels
+from r1jax.model import cache, decode, kernels
 from r1jax.pool import PLACES, Places
 from r1jax.types import Rollout
 
@@ -101,7 +101,7 @@ class State(NamedTuple):
       int32, slots at work in these, summed.
     id: [S] int32, each slot's completion, C where there is none.
     done: [S] int32, its tokens so far. token: [S] int32, the latest of them.
-    rings: L of `decode.Ring`.
+    rings: L of `cache.Ring` or `cache.Apart`.
     rollout: the `Rollout` so far; a length of 0 is not finished.
   """
 
@@ -230,11 +230,11 @@ _lay_out = jax.jit(decode.lay_out, static_argnums=0)
 def _begin(model, config, mesh, total):
   """The `State` before the first of `total` completions is taken."""
   slots = min(config.slots, total)
-  ring = decode.empty_ring(
+  ring = cache.empty_ring(
     model, slots, config.max_new_tokens, config.chunk, config.int8
   )
   with sharding.on(mesh):
-    ring = decode.Ring(*map(kernels.lay_out, ring))
+    ring = kernels.lay_out(ring)
   nothing = jnp.zeros(slots, jnp.int32)
   blank = (total, config.max_new_tokens)
   rollout = Rollout(
@@ -261,10 +261,10 @@ def _turn(state, before, clock):
 
   `advance` stops at the end of a chunk: there is one to turn to, or none.
   """
-  _, size = decode.extent(state.rings[0])
+  _, size = state.rings[0].extent
   if before // size == clock // size:
     return state
-  return state._replace(rings=tuple(map(decode.turn, state.rings)))
+  return state._replace(rings=tuple(ring.turned() for ring in state.rings))
 
 
 def _tails(config, mesh, slots):
@@ -296,7 +296,7 @@ def advance(
 ):  # fmt: skip
   """Up to `stride` steps of all slots, to the end of a chunk at most.
 
-  There the rings are to be turned (`decode.turn`) before the next call.
+  There the rings are to be turned before the next call.
 
   Args:
     weights: of `decode.lay_out`. pool: the `Pool`. state: the `State`.
@@ -310,7 +310,7 @@ def advance(
     the new `State`, and a `Look` at it.
   """
   total = len(limits)
-  chunks, chunk = decode.extent(state.rings[0])
+  chunks, chunk = state.rings[0].extent
   columns = chunks * chunk
   blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
   few = max(_tails(config, mesh, len(state.id)), default=0)
@@ -375,16 +375,14 @@ def advance(
   end = jnp.minimum(
     state.clock + config.stride, (state.clock // chunk + 1) * chunk
   )
-  newest = tuple(decode.take(ring, at) for ring in rings)
+  newest = tuple(ring.take(at) for ring in rings)
   with sharding.on(mesh):
     state, newest = jax.lax.while_loop(
       # What no step writes is not carried along.
       go_on, step, (state._replace(rings=()), newest),
     )  # fmt: skip
   state = state._replace(
-    rings=tuple(
-      decode.give_back(ring, new, at) for ring, new in zip(rings, newest)
-    ),
+    rings=tuple(ring.give_back(new, at) for ring, new in zip(rings, newest)),
     rollout=sharding.constrain(state.rollout, mesh, P()),
   )
   look = Look(

@@ -9,7 +9,7 @@ import numpy as np
 from r1jax import pool as pools
 from r1jax.draws import draw
 from r1jax.errors import UserError
-from r1jax.model import decode
+from r1jax.model import cache, decode
 from r1jax.sampler import SamplerConfig
 
 # Prompts and rings are padded to a multiple of this, so that the turns of a
@@ -78,7 +78,7 @@ def _start(model, config, params, tokens, length):
   pool = pools.load(
     model, None, params, pool, tokens, jnp.full(1, length), place
   )
-  ring = decode.empty_ring(model, 1, config.max_new_tokens, config.chunk)
+  ring = cache.empty_ring(model, 1, config.max_new_tokens, config.chunk)
   return decode.lay_out(model, params), pool, (ring,) * model.n_layers
 
 
@@ -90,13 +90,11 @@ def _step(
   seat = jnp.zeros(1, jnp.int32)
   logits, newest = decode.decode(
     model, weights, pool.layers, rings,
-    [decode.take(ring, t) for ring in rings],
+    [ring.take(t) for ring in rings],
     jnp.full(1, token, jnp.int32), pool.lengths - 1 + t,
     decode.view(seat, 1, pool.mask[None], jnp.full(1, t), t),
   )  # fmt: skip
-  rings = tuple(
-    decode.give_back(ring, chunk, t) for ring, chunk in zip(rings, newest)
-  )
+  rings = tuple(ring.give_back(new, t) for ring, new in zip(rings, newest))
   drawn, _ = draw(
     logits.astype(jnp.float32), config, key, jnp.zeros(1, jnp.int32),
     jnp.full(1, t), temperature,

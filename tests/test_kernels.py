@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from r1jax import model as model_lib
 from r1jax import sharding
-from r1jax.model import Decoder, ModelConfig, attention, blocks, kernels, ragged
+from r1jax.model import (
+  Decoder,
+  ModelConfig,
+  attention,
+  blocks,
+  cache,
+  kernels,
+  ragged,
+)
 
 
 def inputs(heads, kv, t=256, d=64):
@@ -290,8 +298,10 @@ def test_all_ways_to_read_a_ring_agree(data):
   got = interpreted(*arrays, *marks)
   close(got, jax.jit(ragged.join_loop)(*arrays, *marks))
   order = (column // 128 - np.arange(chunks)) % chunks
-  apart = [ragged.Apart(tuple(x[c][None] for c in order)) for x in arrays[2:]]
-  close(got, jax.jit(ragged.join_apart)(*arrays[:2], *apart, *marks))
+  apart = cache.Apart(
+    tuple(cache.Chunk(*(x[c][None] for x in arrays[2:])) for c in order)
+  )
+  close(got, jax.jit(ragged.join_apart)(*arrays[:2], apart, *marks))
   # Against none: a softmax over what each slot wrote, one by one.
   part, q, k, v = arrays
   for s in range(slots):
@@ -337,7 +347,7 @@ def test_the_ragged_kernel_on_a_mesh(kv):
     with sharding.on(mesh):
       out = jax.jit(
         lambda *x: kernels.join_ring(*x, interpret=interpret)
-      )(*arrays, *marks)  # fmt: skip
+      )(*arrays[:2], cache.Ring(*arrays[2:]), *marks)  # fmt: skip
     close(out, ragged.join_loop(*arrays, *marks))
     assert len(out.out.sharding.device_set) == 4
 

@@ -21,7 +21,7 @@ from r1jax import learner, sampler, sharding
 from r1jax import model as model_lib
 from r1jax import pool as pool_lib
 from r1jax.losses import Variant
-from r1jax.model import ModelConfig, attention, decode, kernels, ragged
+from r1jax.model import ModelConfig, attention, cache, decode, kernels, ragged
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
 from r1jax.types import Batch
@@ -117,14 +117,16 @@ def test_the_ring_is_read_where_it_lies(mesh, dim):
       dims, dtype, sharding=NamedSharding(mesh, sharding.fit(spec, dims, mesh))
     )
 
-  ring, heads = pool_lib.PLACES, P(sharding.ROWS, "tensor")
+  heads = P(sharding.ROWS, "tensor")
+  ring = cache.Ring(
+    shape(pool_lib.PLACES, jnp.bfloat16, chunks, slots, kv, dim, size),
+    shape(pool_lib.PLACES, jnp.bfloat16, chunks, slots, kv, size, dim),
+  )
   part = (heads, jnp.float32, slots, kv, 2)
   with sharding.on(mesh):
     lowered = jax.jit(kernels.join_ring).lower(
       attention.Partial(shape(*part, dim), shape(*part), shape(*part)),
-      shape(heads, jnp.bfloat16, slots, 2 * kv, 1, dim),
-      shape(ring, jnp.bfloat16, chunks, slots, kv, dim, size),
-      shape(ring, jnp.bfloat16, chunks, slots, kv, size, dim),
+      shape(heads, jnp.bfloat16, slots, 2 * kv, 1, dim), ring,
       ints(mesh, slots), ints(mesh),
     )  # fmt: skip
   assert "tpu_custom_call" in lowered.as_text()

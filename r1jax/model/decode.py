@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import attention, kernels, lora, ragged
+from r1jax.model import attention, cache, kernels, lora
 from r1jax.model.decoder import Block, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
@@ -68,37 +68,6 @@ def _transposed(layer):
   return jax.tree_util.tree_map_with_path(turn, layer)
 
 
-class Prompts(NamedTuple):
-  """One layer's keys and values of prompts, each stored once.
-
-  Attributes:
-    k [N, B, K, D, P], v [N, B, K, P, D]: N blocks of B places, a prompt each;
-      arrays or `attention.Int8`. Blocks that no slot reads are skipped; a
-      block's places are split over the mesh.
-  """
-
-  k: Any
-  v: Any
-
-
-class Ring(NamedTuple):
-  """One layer's keys and values of what the slots decoded.
-
-  Attributes:
-    k [C, S, K, D, R], v [C, S, K, R, D]: a ring in time of C chunks of R
-      columns; arrays or `attention.Int8`, or of both `ragged.Apart`, to be
-      turned after each chunk, see `turn`. At decoding step g every slot
-      writes column g mod C R, wherever it is in its own completion, so a step
-      is one update of a slice and never a scatter; and only the chunks that
-      some slot still needs are read. The chunk that is written is out of the
-      ring meanwhile, see `take` and `give_back`: a slice of the ring that a
-      step must read is a copy, and this one every step reads.
-  """
-
-  k: Any
-  v: Any
-
-
 class View(NamedTuple):
   """What the slots may read in one step.
 
@@ -149,21 +118,15 @@ class _Reader(NamedTuple):
   cos: jax.Array
   sin: jax.Array
   view: View
-  prompts: Prompts
-  ring: Ring
-  newest: Ring
+  prompts: cache.Prompts
+  ring: cache.Ring | cache.Apart
+  newest: cache.Chunk
 
   def attend(self, q, k, v):
     """Writes k and v [S, K, ., 1], reads what there is; keeps the newest."""
-    at = self.view.column % extent(self.newest)[1]
-    k, v = stored(k, v, isinstance(self.newest.k, attention.Int8))
-    newest = Ring(
-      write(self.newest.k, k, (0, 0, 0, 0, at)),
-      write(self.newest.v, v, (0, 0, 0, at, 0)),
-    )
     # Else the compiler would write twice, for the reading and for the next
     # step, and copy the chunk to do so.
-    newest = jax.tree.map(in_order, newest)
+    newest = jax.tree.map(in_order, self.newest.written(k, v, self.view.column))
     part = attention.join(
       _read_ring(q, self.ring, newest, self.view),
       _read_prompts(q, self.prompts, self.view),
@@ -171,73 +134,9 @@ class _Reader(NamedTuple):
     return attention.finish(part, q), newest
 
 
-def take(ring, column):
-  """A ring of one chunk: the chunk of `ring` that holds this column."""
-  if isinstance(ring.k, ragged.Apart):
-    return Ring(ring.k.chunks[0], ring.v.chunks[0])
-  chunk = column // extent(ring)[1]
-  return jax.tree.map(
-    lambda x: jax.lax.dynamic_slice_in_dim(x, chunk, 1), ring
-  )
-
-
-def give_back(ring, chunk, column):
-  """The ring with what `take` took from it."""
-  if isinstance(ring.k, ragged.Apart):
-    return Ring(
-      *(x._replace(chunks=(y, *x.chunks[1:])) for x, y in zip(ring, chunk))
-    )
-  at = column // extent(ring)[1]
-  return jax.tree.map(
-    lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0), ring, chunk
-  )
-
-
-def turn(ring):
-  """The `Ring` when the chunk that was written is full: for the next one.
-
-  Moves no data; outside of `jax.jit`, or it would be copied. Only chunks apart
-  are in an order that changes.
-  """
-  if not isinstance(ring.k, ragged.Apart):
-    return ring
-  return Ring(ring.k.turned(), ring.v.turned())
-
-
-def stored(k, v, int8):
-  """Keys [..., D, U] and values [..., U, D] as a cache holds them."""
-  if int8:
-    return attention.quantize(k, -2), attention.quantize(v, -1)
-  return k, v
-
-
-def write(cache, x, at):
-  """Puts x [S, K, ., .] into keys or values [C, S, K, ., .].
-
-  Args:
-    cache: array or `attention.Int8`. x: the same, as of `stored`.
-    at: indices of where it begins, one a dimension.
-  """
-  if not isinstance(cache, attention.Int8):
-    return jax.lax.dynamic_update_slice(cache, x[None].astype(cache.dtype), at)
-  # The scales lack the dimension D, whose index is 0: x is whole there.
-  return attention.Int8(
-    write(cache.values, x.values, at),
-    write(cache.scale, x.scale, (*at[:3], at[3] + at[4])),
-  )
-
-
-def extent(ring):
-  """C and R of a `Ring`."""
-  if isinstance(ring.k, ragged.Apart):
-    return len(ring.k.chunks), jax.tree.leaves(ring.k)[0].shape[-1]
-  shape = jax.tree.leaves(ring.k)[0].shape
-  return shape[0], shape[-1]
-
-
 def _read_ring(q, ring, newest, view):
   """`attention.Partial` of the slots' queries on what they decoded."""
-  chunks, size = extent(ring)
+  chunks, size = ring.extent
   columns = view.column // size * size + jnp.arange(size)
   age = (view.column - columns) % (chunks * size)
   own = age[None] <= view.age[:, None]
@@ -245,7 +144,7 @@ def _read_ring(q, ring, newest, view):
   part = attention.partial(q, k, v, own[:, None])
   if chunks == 1:
     return part
-  return kernels.join_ring(part, q, *ring, view.age, view.column)
+  return kernels.join_ring(part, q, ring, view.age, view.column)
 
 
 def _read_prompts(q, prompts, view):
@@ -296,8 +195,8 @@ def decode(config, weights, prompts, rings, newest, tokens, positions, view):
 
   Args:
     config: the `ModelConfig`. weights: its `Weights`.
-    prompts, rings: L of `Prompts` and of `Ring`.
-    newest: L chunks that were taken from the rings, to write in.
+    prompts: L of `cache.Prompts`. rings: L of `cache.Ring` or `cache.Apart`.
+    newest: L of `cache.Chunk` that were taken from the rings, to write in.
     tokens, positions: [S] int32.
     view: the `View` of this step.
 
@@ -319,25 +218,3 @@ def decode(config, weights, prompts, rings, newest, tokens, positions, view):
   x = RMSNorm(c).apply({"params": weights.norm}, x)[:, 0]
   head = weights.embedding if c.tied else weights.head
   return thin_matmul(x, head.T).astype(c.logit_dtype), tuple(out)
-
-
-def empty_prompts(config, blocks, places, width, int8=False):
-  """`Prompts` of one layer: N, B and P; int8, or in the compute dtype."""
-  return Prompts(*_zeros(config, blocks, places, width, int8))
-
-
-def empty_ring(config, slots, length, chunk, int8=False):
-  """The `Ring` of one layer, for `length` columns or more.
-
-  Args:
-    slots: S. length: columns that a slot may need. chunk: columns that are
-      read together. int8: else in the compute dtype.
-  """
-  size = min(chunk, length)
-  return Ring(*_zeros(config, -(-length // size), slots, size, int8))
-
-
-def _zeros(config, chunks, slots, columns, int8):
-  shape, c = (chunks, slots, config.n_kv_heads), config
-  k = jnp.zeros((*shape, c.head_dim, columns), c.compute_dtype)
-  return stored(k, k.swapaxes(-1, -2), int8)

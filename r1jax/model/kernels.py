@@ -16,7 +16,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
-from r1jax.model import attention, blocks, ragged
+from r1jax.model import attention, blocks, cache, ragged
 
 # Tokens of the kernel's smallest block.
 BLOCK = 128
@@ -115,34 +115,30 @@ def _cudnn(implementation, q, k, v, segments, prefixes):
 
 
 def lay_out(ring):
-  """An empty ring as this platform writes and reads it best.
-
-  Args:
-    ring: keys or values of a `decode.Ring`, [C, ...].
+  """An empty `cache.Ring` as this platform writes and reads it best.
 
   Returns:
-    the same, or on one CPU device `ragged.Apart`.
+    the same, or on one CPU device `cache.Apart`.
   """
   mesh = sharding.current()
   if sharding.platform() != "cpu" or (mesh is not None and mesh.size > 1):
     return ring
-  return ragged.Apart.of(ring)
+  return cache.Apart.of(ring)
 
 
-def join_ring(part, q, k, v, age, column, interpret=False):
+def join_ring(part, q, ring, age, column, interpret=False):
   """What decoding slots read in a ring's older chunks, joined to a part.
 
   Args:
     part, q, age, column: as of `ragged.join_kernel`.
-    k, v: of a `decode.Ring`, as of `lay_out` or not.
+    ring: `cache.Ring` or `cache.Apart`.
     interpret: the kernel on any platform, slowly; for tests.
 
   Returns:
     `attention.Partial` as `part`.
   """
-
-  if isinstance(k, ragged.Apart):
-    return ragged.join_apart(part, q, k, v, age, column)
+  if isinstance(ring, cache.Apart):
+    return ragged.join_apart(part, q, ring, age, column)
 
   def join_local(part, q, k, v, age, column):
     if not (interpret or sharding.platform() == "tpu") or not ragged.fits(q, k):
@@ -152,16 +148,16 @@ def join_ring(part, q, k, v, age, column, interpret=False):
   mesh = sharding.current()
   if mesh is not None and mesh.size > 1:
     # In XLA too: a device need not wait for the longest slot of another.
-    shape = jax.tree.leaves(k)[0].shape
-    ring = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)
-    _, rows, tensor = ring
+    shape = jax.tree.leaves(ring.k)[0].shape
+    where = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)
+    _, rows, tensor = where
     heads = P(rows, tensor)
     join_local = jax.shard_map(
       join_local, mesh=mesh,
-      in_specs=(heads, heads, ring, ring, P(rows), P()),
+      in_specs=(heads, heads, where, where, P(rows), P()),
       out_specs=heads, check_vma=False,
     )  # fmt: skip
-  return join_local(part, q, k, v, age, column)
+  return join_local(part, q, *ring, age, column)
 
 
 def _by_rows_and_heads(attend_local, q, k, v, *marks):

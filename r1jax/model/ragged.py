@@ -55,46 +55,19 @@ def join_loop(part, q, k, v, age, column):
   return jax.lax.fori_loop(1, used, older, part)
 
 
-class Apart(NamedTuple):
-  """Keys or values of a ring whose chunks are arrays of their own.
-
-  Attributes:
-    chunks: C of [1, S, K, D, R] or [1, S, K, R, D], also `attention.Int8`;
-      the newest, which is being written, first.
-  """
-
-  chunks: tuple
-
-  @classmethod
-  def of(cls, ring):
-    """From [C, ...], of which nothing has been written yet."""
-    chunks = jax.tree.leaves(ring)[0].shape[0]
-    return cls(
-      tuple(jax.tree.map(lambda x: x[c : c + 1], ring) for c in range(chunks))
-    )
-
-  def turned(self):
-    """The same when the newest is full: the oldest is to be written over."""
-    return Apart(self.chunks[-1:] + self.chunks[:-1])
-
-
-def join_apart(part, q, k, v, age, column):
-  """`join_loop` on chunks apart.
-
-  On CPU a chunk of a larger array is copied before a product reads it.
+def join_apart(part, q, ring, age, column):
+  """`join_loop` on a ring whose chunks are apart.
 
   Args:
-    k, v: `Apart`. The others: as of `join_kernel`.
+    ring: `cache.Apart`. The others: as of `join_kernel`.
   """
-  chunks, size = len(k.chunks), jax.tree.leaves(k)[0].shape[-1]
+  chunks, size = ring.extent
   used = chunks_needed(age, column, chunks, size).max()
   for back in range(1, chunks):
     own = column % size + back * size - jnp.arange(size)[None] <= age[:, None]
 
     def read(part):
-      keys, values = jax.tree.map(
-        lambda x: x[0], (k.chunks[back], v.chunks[back])
-      )
+      keys, values = jax.tree.map(lambda x: x[0], ring.chunks[back])
       return attention.join(
         part, attention.partial(q, keys, values, own[:, None])
       )
@@ -156,7 +129,7 @@ def join_kernel(part, q, k, v, age, column, interpret=False):
   Args:
     part: `attention.Partial`, [S, K, H / K, .], of no empty set of keys.
     q: [S, H, 1, D].
-    k, v: [C, S, K, D, R] and [C, S, K, R, D], see `decode.Ring`; the chunk
+    k, v: [C, S, K, D, R] and [C, S, K, R, D], see `cache.Ring`; the chunk
       of `column` is not read.
     age: [S] int32, column: [] int32, as in `decode.View`.
     interpret: on any platform, slowly; for tests.

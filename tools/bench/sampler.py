@@ -17,7 +17,7 @@ import numpy as np
 
 from r1jax import policy, sampler
 from r1jax.errors import UserError
-from r1jax.model import decode
+from r1jax.model import cache, decode
 from r1jax.model.linear import thin_matmul
 from tools.bench import machine
 
@@ -228,7 +228,7 @@ def products_seconds(model, params, slots, number):
 def kv_bytes(model, config):
   """Bytes that one token has in the caches of all layers."""
   ring = jax.eval_shape(
-    lambda: decode.empty_ring(model, 1, 1, 1, config.int8)
+    lambda: cache.empty_ring(model, 1, 1, 1, config.int8)
   )
   return model.n_layers * sum(
     x.size * x.dtype.itemsize for x in jax.tree.leaves(ring)
