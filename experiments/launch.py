@@ -74,10 +74,10 @@ def run(config, workdir, phases=None):
     from r1jax.phases import check
 
     blocks = plan.resolve(config, phases)
-    for block in blocks:
+    for i, block in enumerate(blocks):
       if not (workdir / block.name / "done.json").exists():
         with _missing_keys_named(block):
-          check(block)
+          check(block, [b.name for b in blocks[:i]])
   else:
     blocks = plan.resolve(config, phases)
   with _claim(workdir, config, blocks):

@@ -13,6 +13,8 @@ from r1jax.hf import hub
 
 # What a phase gets from outside its block; its own entry takes precedence.
 SHARED = ("tokenizer", "task", "mesh", "optimizer", "model")
+# What an experiment may have beside the blocks of its phases.
+KEYS = (*SHARED, "phases", "seed", "models", "report")
 # Before the name of a model of Hugging Face: a directory or a hub id.
 HF = "hf:"
 # What a model may have beyond the one whose parameters it starts from.
@@ -35,6 +37,14 @@ def resolve(config, kinds):
   Raises:
     UserError: naming the key that is wrong.
   """
+  for key in config:
+    if key not in KEYS and not _is_phase(config, key):
+      close = difflib.get_close_matches(key, KEYS, 1)
+      hint = f'; is "{close[0]}" meant?' if close else ""
+      raise UserError(
+        f'the config\'s key "{key}" is unknown, and no phase\'s block'
+        f" (those have a phase){hint}"
+      )
   names = list(config.get("phases", ()))
   if not names:
     raise UserError('the config has no phases; set c.phases = ("NAME", ...)')
@@ -140,8 +150,10 @@ def missing_key(block, error):
   keys = [k for k in error.obj if isinstance(k, str)]
   close = difflib.get_close_matches(str(error.name), keys, 1)
   hint = f'; is "{close[0]}" misspelt?' if close else ""
+  inside = [f"{k}." for k, v in block.items() if v is error.obj]
+  key = "".join(inside) + str(error.name)
   return UserError(
-    f'{block.name} ({block.phase}) needs the key "{error.name}", which its'
+    f'{block.name} ({block.phase}) needs the key "{key}", which its'
     f" config does not set{hint}"
   )
 

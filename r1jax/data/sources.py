@@ -20,11 +20,20 @@ from r1jax.tokenizer import (
 )
 from r1jax.types import Example
 
-TASKS = ("countdown", "reasoning_gym", "files")
+# Kind of task -> its keys.
+KEYS = {
+  "countdown": ("kind", "seed", "train", "test", "corpus", "cold_start"),
+  "reasoning_gym": (
+    "kind", "seed", "train", "test", "datasets", "template", "shots"
+  ),
+  "files": ("kind", "train", "test", "template", "kinds"),
+}  # fmt: skip
 # How the question of a problem becomes a prompt: as it is; by the paper's
 # template for base models; by the tokenizer's chat template; by that with
 # `<think>` prefilled.
 TEMPLATES = ("none", "r1_zero", "chat", "chat_think")
+# Synthetic examples of countdown.
+MAKERS = {"corpus": countdown.trace, "cold_start": countdown.cold_start}
 
 
 def tokenizer(config):
@@ -47,6 +56,31 @@ def tokenizer(config):
   )
 
 
+def check(task):
+  """Raises `UserError` if the kind or the template of a task is unknown."""
+  if task.kind not in KEYS:
+    raise UserError(
+      f'task.kind "{task.kind}" is unknown; known: {", ".join(KEYS)}'
+    )
+  name = task.get("template", "none")
+  if name not in TEMPLATES:
+    raise UserError(
+      f'task.template "{name}" is unknown; known: {", ".join(TEMPLATES)}'
+    )
+
+
+def check_data(task, data, phase):
+  """Raises `UserError` if a name that is no phase's is no source either."""
+  if data.endswith(".jsonl"):
+    jsonl.read_examples(data)
+  elif data not in MAKERS or task.kind != "countdown":
+    raise UserError(
+      f'{phase}.data: "{data}" is neither an earlier phase, nor a .jsonl file,'
+      f" nor a source of task.kind {task.kind}; sources of countdown:"
+      f" {', '.join(MAKERS)}"
+    )
+
+
 def problems(task, io, tokenizer):
   """The problem sets of a task.
 
@@ -67,10 +101,7 @@ def problems(task, io, tokenizer):
   Returns:
     dict of "train" and "test", each a `ProblemSet` or `ProblemList`.
   """
-  if task.kind not in TASKS:
-    raise UserError(
-      f'task.kind "{task.kind}" is unknown; known: {", ".join(TASKS)}'
-    )
+  check(task)
   if task.kind == "countdown":
     return _written(
       io, task.kind, ("train", "test"),
@@ -133,10 +164,6 @@ def _solved(solved, problem):
 
 def _template(name, tokenizer):
   """The function from a question and the turns before it to a prompt."""
-  if name not in TEMPLATES:
-    raise UserError(
-      f'task.template "{name}" is unknown; known: {", ".join(TEMPLATES)}'
-    )
   if name.startswith("chat"):
     if not hasattr(tokenizer, "template"):
       raise UserError(
@@ -185,20 +212,14 @@ def examples(task, data, seed, phase, io, tokenizer):
     return lambda step, n: [
       data[i] for i in problems_lib.order(len(data), step, n, seed)
     ]
-  makers = {"corpus": countdown.trace, "cold_start": countdown.cold_start}
-  if data not in makers or task.kind != "countdown":
-    raise UserError(
-      f'{phase}.data: "{data}" is neither an earlier phase, nor a .jsonl file,'
-      f" nor a source of task.kind {task.kind}; sources of countdown:"
-      f" {', '.join(makers)}"
-    )
+  check_data(task, data, phase)
   train = problems(task, io, None)["train"][:]
   tag = zlib.crc32(phase.encode())
 
   def stream(step, n):
     rng = random.Random(f"{seed}/{tag}/{step}")
     return [
-      makers[data](rng.choice(train), rng, **task.get(data, {}))
+      MAKERS[data](rng.choice(train), rng, **task.get(data, {}))
       for _ in range(n)
     ]
 

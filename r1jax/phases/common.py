@@ -12,7 +12,7 @@ from r1jax import optimizer as optim
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.phases import rollout
+from r1jax.phases import keys, rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _build(cls, fields, where):
     raise UserError(f"{where}: {e}") from None
 
 
-def check(config):
+def check(config, earlier=()):
   """Finds what is wrong with a phase's config without running it.
 
   An error in the last phase of a config is worth knowing before the first has
@@ -79,16 +79,32 @@ def check(config):
 
   Args:
     config: as for `setup`, with `phase`, `data` and what the phase needs.
+    earlier: names of the phases before it.
 
   Raises:
-    UserError: naming the key; AttributeError: one that is missing.
+    UserError: naming the phase and the key; AttributeError: one that is
+      missing.
   """
+  try:
+    _check(config, earlier)
+  except UserError as e:
+    named = str(e).startswith(config.name)
+    raise UserError(str(e) if named else f"{config.name}: {e}") from None
+
+
+def _check(config, earlier):
+  keys.check(config)
   s = setup(config)
   if config.phase in ("grpo", "rejection", "evaluate"):
     rollout.sampler_config(config, s.tokenizer)
     if config.temperature <= 0:
       raise UserError(
         f"{config.name}.temperature={config.temperature} must be above 0"
+      )
+    if config.max_new_tokens >= s.model.max_length:
+      raise UserError(
+        f"{config.name}.max_new_tokens={config.max_new_tokens} leaves no room"
+        f" for a prompt in the model's max_length={s.model.max_length}"
       )
     task = config.task
     kinds = set(verifiers.MODULES)
@@ -98,8 +114,8 @@ def check(config):
         for split in ("train", "test")
         for problem in jsonl.read_problems(task[split], task.get("kinds"))
       }
-  if config.phase == "sft" and config.data.endswith(".jsonl"):
-    jsonl.read_examples(config.data)
+  if config.phase == "sft" and config.data not in earlier:
+    sources.check_data(config.task, config.data, config.name)
   if config.phase == "rejection":
     rewards.check(config.least)
   if config.phase == "grpo":

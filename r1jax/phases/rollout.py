@@ -113,8 +113,8 @@ def generate(
   if longest + config.max_new_tokens > s.model.max_length:
     culprit = problems[int(np.argmax([len(p) for p in prompts]))]
     raise UserError(
-      f"the prompt of problem {culprit.id} has {longest} tokens; with"
-      f" max_new_tokens={config.max_new_tokens} that exceeds the model's"
+      f"{config.name}: the prompt of problem {culprit.id} has {longest} tokens;"
+      f" with max_new_tokens={config.max_new_tokens} that exceeds the model's"
       f" max_length={s.model.max_length}; shorten the prompt or change either"
     )
   tokens = np.zeros((len(prompts), longest), np.int32)
