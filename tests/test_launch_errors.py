@@ -281,6 +281,7 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     ("base.loss", dict(mean="token"), 'base: the key "loss" is unknown'),
     ("rewrads", 3, 'the config\'s key "rewrads" is unknown'),
     ("final_rl.loss", dict(mean="tokn"), 'final_rl: loss: mean="tokn"'),
+    ("r1_zero.ref_every", None, 'r1_zero .grpo. needs the key "ref_every"'),
     ("distill.steps", None, 'distill .sft. needs the key "steps"'),
     ("small_rl.max_new_tokens", 256, "small_rl.max_new_tokens=256 leaves no"),
     ("tokenizer", dict(kind="words"), 'tokenizer.kind "words" is unknown'),

@@ -44,6 +44,8 @@ def check(config):
   """
   needed, allowed = KEYS[config.phase]
   _known(config, config.name, (*COMMON, *needed, *allowed))
+  if config.phase == "grpo" and config.beta:
+    needed += ("ref_every",)
   for key in needed:
     getattr(config, key)
   _known(config.get("mesh", {}), "mesh", MESH)
