@@ -267,6 +267,8 @@ def test_kinds_of_ones_own(tmp_path):
   assert problem.kind == "polite"
   with pytest.raises(UserError, match='x.jsonl:1: .*"polite" has no verifier'):
     jsonl.read_problems(tmp_path / "x.jsonl")
+  with pytest.raises(UserError, match='task.kinds: .*"polite" .*, not "a.b"'):
+    jsonl.read_problems(tmp_path / "x.jsonl", {"polite": "a.b"})
 
 
 def test_an_open_question_may_have_an_answer_for_its_reward_model(tmp_path):

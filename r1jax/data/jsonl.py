@@ -119,6 +119,12 @@ def read_problems(path, kinds=None):
     UserError: a line is broken, a field missing, an id repeated, a kind
       unknown, or an answer wrong to the verifier; names FILE:LINE.
   """
+  for kind, own in (kinds or {}).items():
+    if ":" not in own and own not in verifiers.MODULES:
+      raise UserError(
+        f'task.kinds: the verifier of "{kind}" must be named as'
+        f' "package.module:function", not "{own}"'
+      )
   problems, seen = [], {}
   for where, row in _numbered(path):
     row.setdefault("id", where.rsplit("/", 1)[-1])
