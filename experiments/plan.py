@@ -2,13 +2,12 @@
 before anything is written."""
 
 import dataclasses
-import difflib
 import re
 
 from ml_collections import ConfigDict
 
 from r1jax import hf
-from r1jax.errors import UserError
+from r1jax.errors import UserError, nearest
 from r1jax.hf import hub
 
 # What a phase gets from outside its block; its own entry takes precedence.
@@ -39,8 +38,8 @@ def resolve(config, kinds):
   """
   for key in config:
     if key not in KEYS and not _is_phase(config, key):
-      close = difflib.get_close_matches(key, KEYS, 1)
-      hint = f'; is "{close[0]}" meant?' if close else ""
+      close = nearest(key, KEYS)
+      hint = f'; is "{close}" meant?' if close else ""
       raise UserError(
         f'the config\'s key "{key}" is unknown, and no phase\'s block'
         f" (those have a phase){hint}"
@@ -147,9 +146,8 @@ def _plain(scaling):
 
 def missing_key(block, error):
   """The `UserError` for a key that a phase asked for and nobody set."""
-  keys = [k for k in error.obj if isinstance(k, str)]
-  close = difflib.get_close_matches(str(error.name), keys, 1)
-  hint = f'; is "{close[0]}" misspelt?' if close else ""
+  close = nearest(error.name, [k for k in error.obj if isinstance(k, str)])
+  hint = f'; is "{close}" misspelt?' if close else ""
   inside = [f"{k}." for k, v in block.items() if v is error.obj]
   key = "".join(inside) + str(error.name)
   return UserError(

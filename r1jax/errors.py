@@ -1,5 +1,7 @@
 """The exceptions that are the user's to mend."""
 
+import difflib
+
 
 class UserError(ValueError):
   """Bad input: one line that names the culprit and the way out.
@@ -14,3 +16,9 @@ class BadProblem(UserError):
 
   An error where data are prepared; in training the sample is skipped.
   """
+
+
+def nearest(name, known):
+  """The one of `known` that a misspelt name most resembles, or None."""
+  close = difflib.get_close_matches(str(name), known, 1)
+  return close[0] if close else None

@@ -120,7 +120,7 @@ def read_problems(path, kinds=None):
       unknown, or an answer wrong to the verifier; names FILE:LINE.
   """
   for kind, own in (kinds or {}).items():
-    if ":" not in own and own not in verifiers.MODULES:
+    if not verifiers.is_name(own):
       raise UserError(
         f'task.kinds: the verifier of "{kind}" must be named as'
         f' "package.module:function", not "{own}"'

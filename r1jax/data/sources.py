@@ -62,7 +62,10 @@ def check(task):
     raise UserError(
       f'task.kind "{task.kind}" is unknown; known: {", ".join(KEYS)}'
     )
-  name = task.get("template", "none")
+  _check_template(task.get("template", "none"))
+
+
+def _check_template(name):
   if name not in TEMPLATES:
     raise UserError(
       f'task.template "{name}" is unknown; known: {", ".join(TEMPLATES)}'
@@ -164,6 +167,7 @@ def _solved(solved, problem):
 
 def _template(name, tokenizer):
   """The function from a question and the turns before it to a prompt."""
+  _check_template(name)
   if name.startswith("chat"):
     if not hasattr(tokenizer, "template"):
       raise UserError(

@@ -39,13 +39,18 @@ class Chunk(NamedTuple):
   k: Any
   v: Any
 
+  @property
+  def size(self):
+    """R."""
+    return jax.tree.leaves(self.k)[0].shape[-1]
+
   def written(self, k, v, column):
     """The same with keys [S, K, D, 1] and values [S, K, 1, D] of a column.
 
     Args:
       column: [] int32, the ring's.
     """
-    at = column % jax.tree.leaves(self.k)[0].shape[-1]
+    at = column % self.size
     k, v = stored(k, v, isinstance(self.k, attention.Int8))
     return Chunk(
       write(self.k, k, (0, 0, 0, 0, at)), write(self.v, v, (0, 0, 0, at, 0))
@@ -114,7 +119,7 @@ class Apart(NamedTuple):
 
   @property
   def extent(self):
-    return len(self.chunks), jax.tree.leaves(self.chunks[0].k)[0].shape[-1]
+    return len(self.chunks), self.chunks[0].size
 
   def take(self, column):
     del column  # is in the first

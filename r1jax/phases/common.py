@@ -88,7 +88,7 @@ def check(config, earlier=()):
   try:
     _check(config, earlier)
   except UserError as e:
-    named = str(e).startswith(config.name)
+    named = str(e).startswith((f"{config.name}.", f"{config.name}:"))
     raise UserError(str(e) if named else f"{config.name}: {e}") from None
 
 

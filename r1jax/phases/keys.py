@@ -1,9 +1,7 @@
 """The keys of a phase's block: a misspelt one is an error, not a default."""
 
-import difflib
-
 from r1jax.data import sources
-from r1jax.errors import UserError
+from r1jax.errors import UserError, nearest
 from r1jax.phases.rollout import SAMPLER_OPTIONS
 
 # What every phase has: from its block, or from the experiment around it.
@@ -58,8 +56,8 @@ def check(config):
 def _known(block, where, known):
   for key in block:
     if key not in known:
-      close = difflib.get_close_matches(key, known, 1)
-      hint = f'did you mean "{close[0]}"?' if close else "known: " + ", ".join(
-        sorted(known)
-      )
+      close = nearest(key, known)
+      hint = f'did you mean "{close}"?'
+      if not close:
+        hint = f"known: {', '.join(sorted(known))}"
       raise UserError(f'{where}: the key "{key}" is unknown; {hint}')

@@ -42,6 +42,11 @@ class Kind(NamedTuple):
   check: Any
 
 
+def is_name(kind):
+  """Whether it has the form of what `find` takes; nothing is imported."""
+  return kind in MODULES or ":" in kind
+
+
 @functools.cache
 def find(kind):
   """The functions of a kind; imports its module.
@@ -55,7 +60,7 @@ def find(kind):
   Raises:
     UserError: there is no such kind, module or function.
   """
-  if kind not in MODULES and ":" not in kind:
+  if not is_name(kind):
     raise UserError(
       f'kind "{kind}" has no verifier; known: {", ".join(MODULES)}, or'
       ' "package.module:function" for your own'
@@ -135,6 +140,6 @@ def _nothing(problem):
 
 
 __all__ = [
-  "MODULES", "QUICK", "Kind", "check", "final_answer", "find", "name_of",
-  "verify",
+  "MODULES", "QUICK", "Kind", "check", "final_answer", "find", "is_name",
+  "name_of", "verify",
 ]  # fmt: skip
