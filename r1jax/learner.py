@@ -21,11 +21,13 @@ def accumulate(loss_fn, params, batch, dtype=jnp.float32):
   """Gradient of the summed losses of a batch's micro-batches.
 
   Since the weights of the whole batch sum to one, the sum is the gradient of
-  the batch in one piece, however it was cut.
+  the batch in one piece, however it was cut. Each part of a gradient, of a
+  layer or of a block of the vocabulary, is added to the sum when it is there:
+  of several micro-batches, too, there is one set of gradients.
 
   Args:
     loss_fn: (params, micro-batch) -> (loss, dict of scalars), all weighted
-      sums.
+      sums. The tables of its parameters are `model.table.Summed`.
     params: pytree.
     batch: `Batch` with leaves [M, B, T]; the first `count` are visited.
     dtype: of the sum of several micro-batches' gradients.
@@ -34,30 +36,38 @@ def accumulate(loss_fn, params, batch, dtype=jnp.float32):
     gradients in float32 and the dict with "loss" added, summed.
   """
   several = batch.tokens.shape[0] > 1
-
-  def value_and_grad(i):
-    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-      params, micro_batch(batch, i)
-    )
-    grads = jax.tree.map(
-      lambda g: g.astype(dtype if several else jnp.float32), grads
-    )
-    return grads, {"loss": loss, **metrics}
-
-  shapes = jax.eval_shape(value_and_grad, 0)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  if not several:
-    # No second set of gradients to add to.
-    return jax.lax.cond(
-      batch.count > 0, lambda: value_and_grad(0), lambda: zeros
-    )
-  grads, metrics = jax.lax.fori_loop(
-    0,
-    batch.count,
-    lambda i, total: jax.tree.map(jnp.add, total, value_and_grad(i)),
-    zeros,
+  dtype = jnp.dtype(dtype if several else jnp.float32)
+  zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, dtype), params)
+  sums = jax.tree.map(jax.new_ref, zeros)
+  # A gradient has the type of what it is of, and here shall have that of its
+  # sum: parameters of another type have zeros beside them to stand for them.
+  variables = jax.tree.map(
+    lambda p, zero: p if p.dtype == dtype else zero, params, zeros
   )
-  return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
+
+  def loss_of(variables, i):
+    p = jax.tree.map(
+      lambda p, x: x if p.dtype == dtype else p + x.astype(p.dtype),
+      params, variables,
+    )  # fmt: skip
+    loss, metrics = loss_fn(model_lib.with_sums(p, sums), micro_batch(batch, i))
+    return loss, {"loss": loss, **metrics}
+
+  def add(i, metrics):
+    loss, vjp, new = jax.vjp(lambda x: loss_of(x, i), variables, has_aux=True)
+    vjp.with_refs(sums)(jnp.ones_like(loss))
+    return jax.tree.map(jnp.add, metrics, new)
+
+  shapes = jax.eval_shape(loss_of, variables, 0)[1]
+  none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  if several:
+    metrics = jax.lax.fori_loop(0, batch.count, add, none)
+  else:
+    # In a loop whose index is always 0 no gradient depends on it; the compiler
+    # would compute them before the loop, a second set beside the sum.
+    metrics = jax.lax.cond(batch.count > 0, lambda: add(0, none), lambda: none)
+  grads = jax.tree.map(lambda g: jax.freeze(g).astype(jnp.float32), sums)
+  return grads, metrics
 
 
 def micro_batch(batch, i):
@@ -255,4 +265,3 @@ def new_state(model, optimizer, mesh, init, key):
   if model.lora_rank and not frozen:
     params = lora.join(adapters_fn(model, mesh)(key), params)
   return restart_fn(model, optimizer, mesh)(params)
-

@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from r1jax import sharding
 from r1jax.model import Decoder, unembedding
 from r1jax.model.linear import in_order
+from r1jax.model.table import Summed
 
 # Logits held at once, in numbers: 2^23 float32 are 32 MiB.
 CHUNK_LOGITS = 1 << 23
+# The same on one CPU, 8 MiB: more leave its caches, and cost a fifth in time.
+CHUNK_LOGITS_CPU = 1 << 21
 # Positions of a large vocabulary that are scored together. Fewer would read
 # the table more often; of more, more would stand unused behind the last one.
-POSITIONS = 256
+POSITIONS = 512
 # What stands for minus infinity, whose product with 0 is no number.
 NONE = -1e30
 
@@ -50,7 +53,7 @@ def logprobs(
       The others, prompts and padding, are left out before the head.
     temperature: divides the logits, as in the sampler.
     chunk, block: positions of a row, and tokens of the vocabulary, whose
-      logits exist at a time; default, what fits `CHUNK_LOGITS` numbers.
+      logits exist at a time; default, those of `chunk_and_block`.
 
   Returns:
     logprobs [B, T], entropy [B, T] in nats, both float32; both carry
@@ -60,7 +63,7 @@ def logprobs(
   hidden = Decoder(config).apply(
     {"params": params}, tokens, positions, segments, prefixes, method="hidden"
   )
-  table = unembedding(params, config).astype(config.compute_dtype)
+  table = unembedding(params, config)
   hidden = (hidden / temperature).astype(config.compute_dtype)
   sizes = chunk_and_block(*tokens.shape, config.vocab_size)
   return head_logprobs(
@@ -77,12 +80,12 @@ def chunk_and_block(rows, length, vocab_size):
     single position of each row is more, or the table is spread over devices:
     it is then read whole, since its parts lie on all of them.
   """
-  all_tokens = CHUNK_LOGITS // (rows * vocab_size)
   mesh = sharding.current()
   if mesh is not None and mesh.size > 1:
-    return min(length, max(1, all_tokens)), vocab_size
-  chunk = min(length, max(1, POSITIONS // rows, all_tokens))
-  blocks = math.ceil(rows * chunk * vocab_size / CHUNK_LOGITS)
+    return min(length, max(1, CHUNK_LOGITS // (rows * vocab_size))), vocab_size
+  most = CHUNK_LOGITS_CPU if sharding.platform() == "cpu" else CHUNK_LOGITS
+  chunk = min(length, max(1, POSITIONS // rows, most // (rows * vocab_size)))
+  blocks = math.ceil(rows * chunk * vocab_size / most)
   return chunk, math.ceil(vocab_size / blocks)
 
 
@@ -92,7 +95,8 @@ def head_logprobs(
   """`logprobs`, from final hidden states on.
 
   Args:
-    hidden: [B, T, d]. table: [V, d], `unembedding`. targets: [B, T] int32.
+    hidden: [B, T, d]. table: [V, d] or `Summed`, of `unembedding`.
+    targets: [B, T] int32.
     chunk, block: positions and tokens of the vocabulary a step; T and V need
       not be multiples of them.
     trained: [B, T] bool or None, as of `logprobs`.
@@ -104,7 +108,7 @@ def head_logprobs(
   if trained is None:
     trained = jnp.ones(targets.shape, bool)
   t = targets.shape[1]
-  chunk, block = min(chunk, t), min(block, len(table))
+  chunk, block = min(chunk, t), min(block, len(_values(table)))
   padding = -t % chunk
   if padding:
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
@@ -118,9 +122,7 @@ def head_logprobs(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _chunked(hidden, table, targets, trained, chunk, block, logit_dtype):
-  return _forward(
-    hidden, table, targets, trained, chunk, block, logit_dtype
-  )[0]
+  return _forward(hidden, table, targets, trained, chunk, block, logit_dtype)[0]
 
 
 class _Order(NamedTuple):
@@ -204,16 +206,20 @@ def _logits(h, part, dtype):
   The vocabulary comes first: so the large operand is read as it is stored,
   and the small one is turned round.
   """
-  z = jnp.matmul(
-    part.rows, in_order(h.T), preferred_element_type=jnp.float32
-  )
+  z = jnp.matmul(part.rows, in_order(h.T), preferred_element_type=jnp.float32)
   return jnp.where(part.new, z.astype(dtype).astype(jnp.float32), NONE)
+
+
+def _values(table):
+  """[V, d] of a table that may be `Summed`."""
+  return table.value if isinstance(table, Summed) else table
 
 
 def _forward(hidden, table, targets, trained, chunk, block, logit_dtype):
   order = _order(trained, chunk)
   saved = (hidden, table, targets, trained)
   hidden, targets = (_split(x, order, chunk) for x in (hidden, targets))
+  table = _values(table)
   blocks = -(-len(table) // block)
 
   def step(i, out):
@@ -261,40 +267,38 @@ def _backward(chunk, block, logit_dtype, saved, cotangents):
     _split(x, order, chunk)
     for x in (targets, entropy, normalizer, g_lp, g_entropy)
   )
-  blocks = -(-len(table) // block)
+  own = not isinstance(table, Summed)
+  if own:
+    total = jnp.zeros(table.shape, jnp.float32)
+    table = Summed(table, jax.new_ref(total))
+  blocks = -(-len(table.value) // block)
 
-  def step(i, sums):
-    d_table, d_hidden = sums
+  def step(i, d_hidden):
     h = _at(hidden, i)
     target, ent, log_z, g, g_ent = (_row(x, i) for x in parts)
 
-    def add(j, sums):
-      d_table, d_h = sums
-      part = _block(table, j, block)
+    def add(j, d_h):
+      part = _block(table.value, j, block)
       logp = _logits(h, part, logit_dtype) - log_z
       p = jnp.exp(logp)
       # d log p_y / d z_v = [v = y] - p_v;  d H / d z_v = - p_v (log p_v + H)
       is_target = (part.tokens == target) & part.new
       dz = g * (is_target - p) - g_ent * p * (logp + ent)
       dz = dz.astype(h.dtype)
-      d_rows = jnp.matmul(dz, h, preferred_element_type=jnp.float32)
-      d_rows += jax.lax.dynamic_slice_in_dim(d_table, part.start, block)
-      d_table = jax.lax.dynamic_update_slice_in_dim(
-        d_table, d_rows, part.start, 0
+      table.add_block(
+        part.start, jnp.matmul(dz, h, preferred_element_type=jnp.float32)
       )
-      d_h += jnp.matmul(
+      return d_h + jnp.matmul(
         in_order(dz.T), part.rows, preferred_element_type=jnp.float32
       )
-      return d_table, d_h
 
-    d_table, d_h = jax.lax.fori_loop(
-      0, blocks, add, (d_table, jnp.zeros(h.shape, jnp.float32))
-    )
-    return d_table, _put(d_hidden, i, d_h.astype(h.dtype))
+    zeros = jnp.zeros(h.shape, jnp.float32)
+    d_h = jax.lax.fori_loop(0, blocks, add, zeros)
+    return _put(d_hidden, i, d_h.astype(h.dtype))
 
-  zeros = (jnp.zeros(table.shape, jnp.float32), jnp.zeros_like(hidden))
-  d_table, d_hidden = jax.lax.fori_loop(0, order.chunks, step, zeros)
-  return _join(d_hidden, order), d_table.astype(table.dtype), None, None
+  d_hidden = jax.lax.fori_loop(0, order.chunks, step, jnp.zeros_like(hidden))
+  d_table = jax.freeze(table.total).astype(table.value.dtype) if own else None
+  return _join(d_hidden, order), d_table, None, None
 
 
 _chunked.defvjp(_forward, _backward)

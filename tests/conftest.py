@@ -7,9 +7,14 @@ import pytest
 
 # Before the first import of jax: it reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_COUNT = "--xla_force_host_platform_device_count"
-if _COUNT not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_COUNT}=8"
+for _flag in (
+  "--xla_force_host_platform_device_count=8",
+  # Eight devices on two cores: where these stand still for a while, a wait of
+  # the default 40 s would be taken for a deadlock, and end the process.
+  "--xla_cpu_collective_call_terminate_timeout_seconds=300",
+):
+  if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}"
 
 import jax  # noqa: E402
 

@@ -35,7 +35,12 @@ SHAPES = st.lists(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def gradient(remat, chunk, mesh, params, reference, batch):
-  """Of GRPO's loss with a KL term, entropies among the metrics."""
+  """Of GRPO's loss with a KL term, entropies among the metrics.
+
+  Args:
+    chunk: of `policy.logprobs`; without, the only micro-batch's gradient as
+      JAX has it, which nothing accumulates.
+  """
   model = MODEL[remat]
 
   def logprobs(p, b):
@@ -53,6 +58,11 @@ def gradient(remat, chunk, mesh, params, reference, batch):
     return value, {**metrics, "entropy": (b.weights * entropy).sum()}
 
   with sharding.on(mesh):
+    if chunk is None:
+      (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
+        params, learner.micro_batch(batch, 0)
+      )
+      return {"loss": value, **metrics}, grads
     grads, metrics = learner.accumulate(loss, params, batch)
   return metrics, grads
 
@@ -77,7 +87,7 @@ def plain(sequences):
     *(r._replace(count=None) for r in rows),
   )
   return gradient(
-    "none", LONGEST, None, PARAMS, REFERENCE, batch._replace(count=np.int32(1))
+    "none", None, None, PARAMS, REFERENCE, batch._replace(count=np.int32(1))
   )
 
 

@@ -8,6 +8,7 @@ from r1jax.model.decoder import (
   unembedding,
 )
 from r1jax.model.rope import RopeScaling
+from r1jax.model.table import with_sums
 
 __all__ = [
   "Decoder",
@@ -16,4 +17,5 @@ __all__ = [
   "init",
   "param_count",
   "unembedding",
+  "with_sums",
 ]

@@ -17,6 +17,7 @@ from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
 from r1jax.model.linear import PRODUCT, in_order, matmul
 from r1jax.model.rope import rope_table, rotate
+from r1jax.model.table import Summed, lookup
 
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
 # constant 0.02 would start far too small.
@@ -167,6 +168,27 @@ class Block(nn.Module):
     return q, k.swapaxes(2, 3), v
 
 
+class Embed(nn.Module):
+  """A row for each token; the head too where the two are tied."""
+
+  config: ModelConfig
+
+  def setup(self):
+    c = self.config
+    init = nn.initializers.normal(c.d_model**-0.5)
+    shape = (c.vocab_size, c.d_model)
+    self.embedding = self.param("embedding", init, shape, c.param_dtype)
+
+  def __call__(self, tokens):
+    """[...] int32 -> [..., d]."""
+    return lookup(self.embedding, tokens).astype(self.config.compute_dtype)
+
+  def attend(self, hidden):
+    """[..., d] -> [..., V], the products with all rows."""
+    dtype = self.config.compute_dtype
+    return hidden.astype(dtype) @ self.embedding.astype(dtype).T
+
+
 class Decoder(nn.Module):
   """Token embedding, L blocks, final norm, head."""
 
@@ -174,13 +196,7 @@ class Decoder(nn.Module):
 
   def setup(self):
     c = self.config
-    self.embed = nn.Embed(
-      c.vocab_size,
-      c.d_model,
-      dtype=c.compute_dtype,
-      param_dtype=c.param_dtype,
-      embedding_init=nn.initializers.normal(c.d_model**-0.5),
-    )
+    self.embed = Embed(c)
     block = Block
     if c.remat != "none":
       policies = jax.checkpoint_policies
@@ -253,10 +269,22 @@ class Decoder(nn.Module):
 
 
 def unembedding(params, config):
-  """[V, d], the row of each token, whose product with hidden states is z."""
-  if config.tied:
-    return params["embed"]["embedding"]
-  return in_order(params["head"]["kernel"].T)
+  """The table [V, d] whose product with hidden states is z, the logits.
+
+  It is in the type that products are computed in, and `Summed` if that of the
+  parameters is.
+  """
+  table = (
+    params["embed"]["embedding"] if config.tied else params["head"]["kernel"]
+  )
+
+  def rows(x):
+    x = x if config.tied else in_order(x.T)
+    return x.astype(config.compute_dtype)
+
+  if isinstance(table, Summed):
+    return table.replace(value=rows(table.value), turned=not config.tied)
+  return rows(table)
 
 
 def init(config, key):
