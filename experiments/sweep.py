@@ -26,6 +26,7 @@ from ml_collections import config_flags
 from experiments import commandline
 from r1jax.errors import UserError
 
+flags.adopt_module_key_flags(commandline)
 _LIST = flags.DEFINE_bool("list", False, "Print the commands, run nothing.")
 
 

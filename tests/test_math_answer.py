@@ -254,3 +254,13 @@ def test_hostile_strings():
 def test_many_hostile_strings():
   for start in range(0, 20_000, 5000):
     hostile(start, 5000)
+
+
+def test_a_gold_that_cannot_be_read_names_its_problem():
+  problem = Problem("seventh", "math", "?", "\\frac{", "en", {})
+  for judge in (
+    lambda: math_answer.check(problem),
+    lambda: math_answer.verify(problem, "\\boxed{x+1}"),
+  ):
+    with pytest.raises(BadProblem, match="problem seventh: the gold answer"):
+      judge()

@@ -1,5 +1,7 @@
 """The sampler against the learner, the softmax and itself."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ def prompts(side):
 
 
 def draw(params, side="right", temperature=1.0, indices=INDICES, key=KEY,
-         order=None, **config):  # fmt: skip
+         order=None, model=MODEL, **config):  # fmt: skip
   """Prompts, their masks and a `Rollout` of 16 completions each, in numpy."""
   tokens, mask = prompts(side)
   if order is not None:
@@ -51,7 +53,7 @@ def draw(params, side="right", temperature=1.0, indices=INDICES, key=KEY,
     indices = indices.reshape(N, G)[order].reshape(-1)
   config = {"slots": 4, "max_new_tokens": T, "eos_id": EOS, **config}
   rollout = sample(
-    MODEL, SamplerConfig(**config), G, None, params, tokens, mask,
+    model, SamplerConfig(**config), G, None, params, tokens, mask,
     jnp.asarray(indices), key, jnp.float32(temperature),
   )  # fmt: skip
   return tokens, mask, jax.tree.map(np.asarray, rollout)
@@ -113,6 +115,16 @@ def test_logprobs_equal_the_learners(params, side, temperature):
   assert r.ended.any() and not r.ended.all()
   want = learned(params, tokens, mask, r, temperature)
   np.testing.assert_allclose(said(r), want, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [4, 64])
+def test_logprobs_in_bfloat16(params, chunk):
+  """Near the learner's in float32, with an error of either sign."""
+  model = dataclasses.replace(MODEL, compute_dtype="bfloat16")
+  tokens, mask, r = draw(params, model=model, chunk=chunk)
+  gap = said(r) - learned(params, tokens, mask, r)
+  assert 1e-4 < np.abs(gap).mean() < 0.03
+  assert abs(np.exp(gap).mean() - 1) < 0.01
 
 
 def test_a_completion_ends_with_its_end(params):

@@ -173,11 +173,17 @@ def verify(problem, completion):
 
   Returns:
     `Verdict`; reasons as of `equivalent`.
+
+  Raises:
+    BadProblem: see `check`.
   """
   text = answer_of(completion)
   if text is None:
     return _wrong("no_answer")
-  return equivalent(problem.answer, text)
+  try:
+    return equivalent(problem.answer, text)
+  except BadProblem as e:
+    raise BadProblem(f"problem {problem.id}: {e}") from None
 
 
 def final_answer(problem, completion):

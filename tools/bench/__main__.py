@@ -34,8 +34,14 @@ def main(argv=None):
       formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     first, *_ = module.WORKLOADS
-    what.add_argument("--workload", choices=module.WORKLOADS, default=first)
-    what.add_argument("--repeats", type=machine.count, default=3)
+    what.add_argument(
+      "--workload", choices=module.WORKLOADS, default=first,
+      help=f"see above; {first}",
+    )  # fmt: skip
+    what.add_argument(
+      "--repeats", type=machine.count, default=3,
+      help="runs after the first, which compiles; 3",
+    )  # fmt: skip
     module.arguments(what)
   args = parser.parse_args(argv)
   with commandline.one_line_errors():

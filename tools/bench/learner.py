@@ -13,6 +13,7 @@ import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax import learner, losses, sharding
@@ -106,9 +107,19 @@ def prepare(args):
 
 def _with_table(params, model):
   """Parameters whose embedding, and head, are random and of another size."""
-  other = jax.jit(functools.partial(model_lib.init, model))
-  tables = {k: x for k, x in other(jax.random.key(0)).items() if k != "layers"}
-  return {**params, **{k: tables[k] for k in ("embed", "head") if k in params}}
+  shapes = jax.eval_shape(
+    functools.partial(model_lib.init, model), jax.random.key(0)
+  )
+  rng = np.random.default_rng(0)
+
+  def random(x):
+    # By numpy: JAX's would need more memory than what is to be measured.
+    table = rng.standard_normal(x.shape, np.float32)
+    table *= model.d_model**-0.5
+    return jnp.asarray(table, x.dtype)
+
+  tables = {k: shapes[k] for k in ("embed", "head") if k in params}
+  return params | jax.tree.map(random, tables)
 
 
 def measure(args):

@@ -55,7 +55,10 @@ def arguments(what):
     "--check", action="store_true",
     help="compare the log-probabilities with the learner's",
   )  # fmt: skip
-  what.add_argument("--prompt-tokens", type=machine.count, default=64)
+  what.add_argument(
+    "--prompt-tokens", type=machine.count, default=64,
+    help="of each prompt, random ones; 64",
+  )  # fmt: skip
 
 
 def measure(args):
