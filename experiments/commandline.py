@@ -14,8 +14,12 @@ from ml_collections import config_flags
 
 from r1jax.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where all is written.")
+CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The experiment, a Python file; required."
+)
+WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where all is written; required."
+)
 
 
 def start(main):

@@ -27,7 +27,7 @@ def accumulate(loss_fn, params, batch, dtype=jnp.float32):
 
   Args:
     loss_fn: (params, micro-batch) -> (loss, dict of scalars), all weighted
-      sums. The tables of its parameters are `model.table.Summed`.
+      sums. A micro-batch has leaves [B, T].
     params: pytree.
     batch: `Batch` with leaves [M, B, T]; the first `count` are visited.
     dtype: of the sum of several micro-batches' gradients.
@@ -39,8 +39,9 @@ def accumulate(loss_fn, params, batch, dtype=jnp.float32):
   dtype = jnp.dtype(dtype if several else jnp.float32)
   zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, dtype), params)
   sums = jax.tree.map(jax.new_ref, zeros)
-  # A gradient has the type of what it is of, and here shall have that of its
-  # sum: parameters of another type have zeros beside them to stand for them.
+  # Gradients are taken of arrays of the sum's type, since they have the type
+  # of what they are of: of the parameters, or where these have another type,
+  # of zeros that are added to them.
   variables = jax.tree.map(
     lambda p, zero: p if p.dtype == dtype else zero, params, zeros
   )
@@ -50,11 +51,14 @@ def accumulate(loss_fn, params, batch, dtype=jnp.float32):
       lambda p, x: x if p.dtype == dtype else p + x.astype(p.dtype),
       params, variables,
     )  # fmt: skip
-    loss, metrics = loss_fn(model_lib.with_sums(p, sums), micro_batch(batch, i))
+    with model_lib.summing(p, sums):
+      loss, metrics = loss_fn(p, micro_batch(batch, i))
     return loss, {"loss": loss, **metrics}
 
   def add(i, metrics):
     loss, vjp, new = jax.vjp(lambda x: loss_of(x, i), variables, has_aux=True)
+    # Adds each gradient to its sum, and returns none. What `summing` has added
+    # already is none of them.
     vjp.with_refs(sums)(jnp.ones_like(loss))
     return jax.tree.map(jnp.add, metrics, new)
 

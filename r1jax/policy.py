@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from r1jax import sharding
-from r1jax.model import Decoder, unembedding
+from r1jax.model import Decoder
+from r1jax.model.decoder import summed_unembedding
 from r1jax.model.linear import in_order
 from r1jax.model.table import Summed
 
@@ -63,7 +64,7 @@ def logprobs(
   hidden = Decoder(config).apply(
     {"params": params}, tokens, positions, segments, prefixes, method="hidden"
   )
-  table = unembedding(params, config)
+  table = summed_unembedding(params, config)
   hidden = (hidden / temperature).astype(config.compute_dtype)
   sizes = chunk_and_block(*tokens.shape, config.vocab_size)
   return head_logprobs(
@@ -95,7 +96,7 @@ def head_logprobs(
   """`logprobs`, from final hidden states on.
 
   Args:
-    hidden: [B, T, d]. table: [V, d] or `Summed`, of `unembedding`.
+    hidden: [B, T, d]. table: [V, d], as of `unembedding`, or `Summed`.
     targets: [B, T] int32.
     chunk, block: positions and tokens of the vocabulary a step; T and V need
       not be multiples of them.
@@ -269,6 +270,7 @@ def _backward(chunk, block, logit_dtype, saved, cotangents):
   )
   own = not isinstance(table, Summed)
   if own:
+    # One way for both: here the sum is this gradient's own, and returned.
     total = jnp.zeros(table.shape, jnp.float32)
     table = Summed(table, jax.new_ref(total))
   blocks = -(-len(table.value) // block)

@@ -5,13 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_model import random_params
 
 from r1jax import checkpoint, learner, losses, optimizer, policy, sharding
 from r1jax.data import packing
 from r1jax.errors import UserError
-from r1jax.model import ModelConfig
+from r1jax.model import Decoder, ModelConfig
 from r1jax.optimizer import OptimizerConfig
 from r1jax.types import Batch, TrainState
 
@@ -107,6 +108,38 @@ def test_accumulation_through_the_decoder(tied, m, rows):
   close(sums, {"loss": value, **metrics})
   assert min(np.abs(x).max() for x in jax.tree.leaves(want)) > 0.001
   assert abs(sums["loss"]) > 1
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_loss_may_use_its_parameters_as_it_likes(tied):
+  """Tables themselves, all leaves, logits, other parameters made of them."""
+  model = dataclasses.replace(MODEL, tied=tied)
+
+  def score(params, b):
+    return policy.logprobs(
+      model, params, b.tokens, b.positions, b.segments, b.targets
+    )[0]
+
+  def loss(params, b):
+    halved = jax.tree.map(lambda x: 0.5 * x, params)
+    fixed = jax.lax.stop_gradient(params)
+    logits = Decoder(model).apply(
+      {"params": params}, b.tokens, b.positions, b.segments
+    )
+    value = (b.weights * score(params, b) * score(fixed, b)).sum()
+    value += (b.weights * score(halved, b)).sum()
+    value += b.weights.sum() * (params["embed"]["embedding"] ** 2).mean()
+    value += b.weights.sum() * optax.global_norm(params)
+    return value + (b.weights * jax.nn.logsumexp(logits, -1)).sum(), {}
+
+  batch, params = make_batch(), random_params(model)
+  whole = jax.tree.map(lambda x: x[:, 0], batch[:-1])
+  (value, _), want = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    params, Batch(*whole, count=batch.count)
+  )
+  got, sums = accumulate(loss, params, batch)
+  close(got, want)
+  close(sums["loss"], value)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

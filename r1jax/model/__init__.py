@@ -8,7 +8,7 @@ from r1jax.model.decoder import (
   unembedding,
 )
 from r1jax.model.rope import RopeScaling
-from r1jax.model.table import with_sums
+from r1jax.model.table import summing
 
 __all__ = [
   "Decoder",
@@ -16,6 +16,6 @@ __all__ = [
   "RopeScaling",
   "init",
   "param_count",
+  "summing",
   "unembedding",
-  "with_sums",
 ]

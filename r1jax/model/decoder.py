@@ -17,7 +17,7 @@ from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
 from r1jax.model.linear import PRODUCT, in_order, matmul
 from r1jax.model.rope import rope_table, rotate
-from r1jax.model.table import Summed, lookup
+from r1jax.model.table import Summed, lookup, total_of
 
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
 # constant 0.02 would start far too small.
@@ -269,22 +269,28 @@ class Decoder(nn.Module):
 
 
 def unembedding(params, config):
-  """The table [V, d] whose product with hidden states is z, the logits.
+  """[V, d], the row of each token, whose product with hidden states is z.
 
-  It is in the type that products are computed in, and `Summed` if that of the
-  parameters is.
+  In the type that products are computed in.
   """
-  table = (
-    params["embed"]["embedding"] if config.tied else params["head"]["kernel"]
-  )
+  table = _head(params, config)
+  rows = table if config.tied else in_order(table.T)
+  return rows.astype(config.compute_dtype)
 
-  def rows(x):
-    x = x if config.tied else in_order(x.T)
-    return x.astype(config.compute_dtype)
 
-  if isinstance(table, Summed):
-    return table.replace(value=rows(table.value), turned=not config.tied)
-  return rows(table)
+def summed_unembedding(params, config):
+  """`unembedding`, as a `Summed` table where `summing` has a sum for it."""
+  rows, total = (
+    unembedding(params, config), total_of(_head(params, config))
+  )  # fmt: skip
+  return rows if total is None else Summed(rows, total, not config.tied)
+
+
+def _head(params, config):
+  """The parameter that hidden states meet at the end."""
+  if config.tied:
+    return params["embed"]["embedding"]
+  return params["head"]["kernel"]
 
 
 def init(config, key):

@@ -1,9 +1,12 @@
 """The tables of the vocabulary, with a row for each token.
 
 A gradient of a table is as large as the table, and where two uses of it and
-several micro-batches are summed there would be several of them. So those of a
-`Summed` table are added to the sum a few rows at a time.
+several micro-batches are summed there would be several of them. So what looks
+a token up, and the head, add theirs to the sum a few rows at a time: where
+`summing` names one.
 """
+
+import contextlib
 
 import flax.struct
 import jax
@@ -11,16 +14,19 @@ import jax.numpy as jnp
 
 # The paths of the tables in a tree of parameters.
 PATHS = (("embed", "embedding"), ("head", "kernel"))
+# Tables in use, each with the `jax.Ref` of its gradients' sum.
+_SUMS = []
 
 
 class Summed(flax.struct.PyTreeNode):
-  """A table that knows where its gradients are summed.
+  """A table [V, d] and where its gradients are summed.
+
+  A function with a gradient of its own that takes one adds to the sum in its
+  backward pass, and has no gradient to return.
 
   Attributes:
     value: [V, d].
-    total: `jax.Ref` of [V, d], any type. What uses the table adds its part
-      of the gradient there in its backward pass, and hands none on.
-    turned: whether `total` is [d, V].
+    total: `jax.Ref` of any type, [V, d], or [d, V] where it is `turned`.
   """
 
   value: jax.Array
@@ -39,31 +45,42 @@ class Summed(flax.struct.PyTreeNode):
       total, rows, start, axis
     )
 
-  def add_rows(self, tokens, rows):
-    """Adds gradients [..., d] to the rows of tokens [...]."""
-    rows = rows.astype(self.total.dtype)
-    self.total[...] = self.total[...].at[tokens].add(rows)
 
+@contextlib.contextmanager
+def summing(params, totals):
+  """Gradients of these parameters' tables go to their sums while it is open.
 
-def with_sums(params, totals):
-  """Parameters whose tables are `Summed`; the others are as they are.
+  Of these very arrays: what is computed from them, such as a multiple or a
+  `stop_gradient`, is another array, whose gradient JAX takes to them.
 
   Args:
-    params: nested dict, whatever its leaves. totals: the same of `jax.Ref`s.
+    params: nested dict of arrays. totals: the same of `jax.Ref`s.
   """
+  before = len(_SUMS)
+  for path in PATHS:
+    value, total = params, totals
+    for key in path:
+      value = value.get(key) if isinstance(value, dict) else None
+      total = total.get(key) if isinstance(total, dict) else None
+    if value is not None:
+      _SUMS.append((value, total))
+  try:
+    yield
+  finally:
+    del _SUMS[before:]
 
-  def join(path, value, total):
-    is_table = tuple(getattr(k, "key", None) for k in path) in PATHS
-    return Summed(value, total) if is_table else value
 
-  return jax.tree_util.tree_map_with_path(join, params, totals)
+def total_of(table):
+  """The `jax.Ref` that `summing` names for a table, or None."""
+  return next((total for x, total in _SUMS if x is table), None)
 
 
 def lookup(table, tokens):
-  """The rows of tokens [...] in a table [V, d], or a `Summed` one: [..., d]."""
-  if isinstance(table, Summed):
-    return _lookup(table, tokens)
-  return jnp.take(table, tokens, axis=0)
+  """The rows of tokens [...] in a table [V, d]: [..., d]."""
+  total = total_of(table)
+  if total is None:
+    return jnp.take(table, tokens, axis=0)
+  return _lookup(Summed(table, total), tokens)
 
 
 @jax.custom_vjp
@@ -72,12 +89,12 @@ def _lookup(table, tokens):
 
 
 def _forward(table, tokens):
-  return _lookup(table, tokens), (table, tokens)
+  return _lookup(table, tokens), (table.total, tokens)
 
 
 def _backward(saved, rows):
-  table, tokens = saved
-  table.add_rows(tokens, rows)
+  total, tokens = saved
+  total[...] = total[...].at[tokens].add(rows.astype(total.dtype))
   return None, None
 
 

@@ -61,7 +61,7 @@ def arguments(what):
     "--row-length", type=machine.count, help="of a packed row; by the workload"
   )
   what.add_argument(
-    "--rows", type=machine.count, default=1, help="of a micro-batch"
+    "--rows", type=machine.count, default=1, help="of a micro-batch; 1"
   )
   what.add_argument(
     "--vocab-size", type=machine.count,
@@ -73,7 +73,7 @@ def arguments(what):
   )  # fmt: skip
   what.add_argument(
     "--remat", choices=REMATS, default="products",
-    help="what the backward pass computes again, see ModelConfig",
+    help="what the backward pass computes again, see ModelConfig; products",
   )  # fmt: skip
 
 

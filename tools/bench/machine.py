@@ -25,7 +25,7 @@ def model_arguments(what):
   what.add_argument("--model", required=True, help="hf:DIR, or a hub id")
   what.add_argument(
     "--dtype", choices=("float32", "bfloat16"), default="float32",
-    help="of the arithmetic",
+    help="of the arithmetic; float32",
   )  # fmt: skip
 
 
