@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,19 @@ for _flag in (
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def not_too_many_programs():
+  """Compiled programs of earlier files go when there are very many.
+
+  Each takes some mappings of memory, of which Linux gives a process 65,530:
+  beyond, the next compilation aborts it.
+  """
+  maps = Path("/proc/self/maps")
+  if maps.exists() and maps.read_text().count("\n") > 20_000:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
