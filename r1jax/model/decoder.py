@@ -168,25 +168,12 @@ class Block(nn.Module):
     return q, k.swapaxes(2, 3), v
 
 
-class Embed(nn.Module):
-  """A row for each token; the head too where the two are tied."""
-
-  config: ModelConfig
-
-  def setup(self):
-    c = self.config
-    init = nn.initializers.normal(c.d_model**-0.5)
-    shape = (c.vocab_size, c.d_model)
-    self.embedding = self.param("embedding", init, shape, c.param_dtype)
+class Embed(nn.Embed):
+  """Flax's, whose gradient goes to its sum where `table.summing` names one."""
 
   def __call__(self, tokens):
     """[...] int32 -> [..., d]."""
-    return lookup(self.embedding, tokens).astype(self.config.compute_dtype)
-
-  def attend(self, hidden):
-    """[..., d] -> [..., V], the products with all rows."""
-    dtype = self.config.compute_dtype
-    return hidden.astype(dtype) @ self.embedding.astype(dtype).T
+    return lookup(self.embedding, tokens).astype(self.dtype)
 
 
 class Decoder(nn.Module):
@@ -196,7 +183,13 @@ class Decoder(nn.Module):
 
   def setup(self):
     c = self.config
-    self.embed = Embed(c)
+    self.embed = Embed(
+      c.vocab_size,
+      c.d_model,
+      dtype=c.compute_dtype,
+      param_dtype=c.param_dtype,
+      embedding_init=nn.initializers.normal(c.d_model**-0.5),
+    )
     block = Block
     if c.remat != "none":
       policies = jax.checkpoint_policies
@@ -280,9 +273,8 @@ def unembedding(params, config):
 
 def summed_unembedding(params, config):
   """`unembedding`, as a `Summed` table where `summing` has a sum for it."""
-  rows, total = (
-    unembedding(params, config), total_of(_head(params, config))
-  )  # fmt: skip
+  rows = unembedding(params, config)
+  total = total_of(_head(params, config))
   return rows if total is None else Summed(rows, total, not config.tied)
 
 

@@ -7,6 +7,7 @@ a token up, and the head, add theirs to the sum a few rows at a time: where
 """
 
 import contextlib
+import contextvars
 
 import flax.struct
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 # The paths of the tables in a tree of parameters.
 PATHS = (("embed", "embedding"), ("head", "kernel"))
 # Tables in use, each with the `jax.Ref` of its gradients' sum.
-_SUMS = []
+_SUMS = contextvars.ContextVar("sums", default=())
 
 
 class Summed(flax.struct.PyTreeNode):
@@ -56,23 +57,24 @@ def summing(params, totals):
   Args:
     params: nested dict of arrays. totals: the same of `jax.Ref`s.
   """
-  before = len(_SUMS)
+  found = []
   for path in PATHS:
     value, total = params, totals
     for key in path:
       value = value.get(key) if isinstance(value, dict) else None
       total = total.get(key) if isinstance(total, dict) else None
     if value is not None:
-      _SUMS.append((value, total))
+      found.append((value, total))
+  token = _SUMS.set(tuple(found))
   try:
     yield
   finally:
-    del _SUMS[before:]
+    _SUMS.reset(token)
 
 
 def total_of(table):
   """The `jax.Ref` that `summing` names for a table, or None."""
-  return next((total for x, total in _SUMS if x is table), None)
+  return next((total for x, total in _SUMS.get() if x is table), None)
 
 
 def lookup(table, tokens):
