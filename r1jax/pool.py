@@ -3,6 +3,10 @@
 However many prompts a rollout has, the pool holds what the slots need and two
 batches more; places of prompts that are done with are filled again. A group's
 prompt lies in it once, and all of its completions read it there.
+
+A mesh splits slots and places into R shards, and a prompt's completions are
+decoded where it lies: no key and no query goes from one shard to another. Each
+has a queue of its own; the next prompt goes where the fewest are at work.
 """
 
 import functools
@@ -46,36 +50,38 @@ class Places:
   Attributes:
     pool: the `Pool`.
     of: [N] int32, the place of each prompt that has one.
-    filled: int, completions whose prompts have had a place.
+    queues: [R, N] int32, the prompts of each shard, in the order in which they
+      got a place there.
+    filled: [R] int32, completions of the prompts in each queue.
   """
 
   def __init__(self, model, config, group, mesh, params, texts):
     self._static = (model, mesh)
     self._params, self._texts, self._group = params, texts, group
-    self._rows = min(len(texts), PREFILL_ROWS)
+    self._rows = sharding.whole_rows(min(len(texts), PREFILL_ROWS), mesh)
     # What the slots need at one time, and two batches for them to go on with.
     block = min(len(texts), -(-config.slots // group))
-    places = min(len(texts), block + 2 * PREFILL_ROWS)
+    places = min(len(texts), block + 2 * self._rows)
     width = bucket(max(map(len, texts)))
     # One block for all, if to read it whole costs no more than a chunk of the
     # ring: to visit several costs time too.
     if places * group * width <= config.slots * config.chunk:
       block = places
-    if mesh is not None:
-      self._rows = sharding.whole_rows(self._rows, mesh)
-      block = sharding.whole_rows(block, mesh)
+    block = sharding.whole_rows(block, mesh)
     blocks = -(-places // block)
     self.pool = empty(
       model, mesh, blocks, block, width, config.int8
     )
+    shards = sharding.row_shards(mesh)
     self.of = np.zeros(len(texts), np.int32)
-    self._free = list(range(blocks * block))
+    self.queues = np.zeros((shards, len(texts)), np.int32)
+    self.filled = np.zeros(shards, np.int32)
+    # The place p of a block lies in the shard p // (B / R).
+    shard = np.arange(blocks * block) % block // (block // shards)
+    self._free = [np.flatnonzero(shard == r).tolist() for r in range(shards)]
+    self._shard = shard
     self._loaded = 0
     self._held = set()
-
-  @property
-  def filled(self):
-    return self._loaded * self._group
 
   @property
   def _next(self):
@@ -87,17 +93,19 @@ class Places:
     """Prompts to be done with, of all so far, before the next batch fits."""
     if not self._next:
       return len(self._texts) + 1
-    missing = max(0, self._next - len(self._free))
+    missing = max(0, self._next - sum(map(len, self._free)))
     return self._loaded - len(self._held) + missing
 
   def fill(self):
     """Prefills as many of the next prompts as there are places for."""
-    while 0 < self._next <= len(self._free):
+    while 0 < self._next <= sum(map(len, self._free)):
       new = np.arange(self._loaded, self._loaded + self._next)
-      # Not in place: the device may still read the old one.
-      self.of = self.of.copy()
-      self.of[new] = [self._free.pop(0) for _ in new]
-      self._held |= set(new.tolist())
+      # Not in place: the device may still read the old ones.
+      self.of, self.queues, self.filled = (
+        x.copy() for x in (self.of, self.queues, self.filled)
+      )
+      for n in new.tolist():
+        self._seat(n)
       # A batch that is not full has its last prompt again, at the same place.
       rows = np.pad(new, (0, self._rows - len(new)), mode="edge")
       width = bucket(max(len(self._texts[n]) for n in new))
@@ -110,12 +118,28 @@ class Places:
       )
       self._loaded += len(new)
 
+  def _seat(self, n):
+    """Gives prompt n a place, in the shard with the fewest at work."""
+    held = np.bincount(self.shards(self._held), minlength=len(self._free))
+    shard = min(
+      (r for r, free in enumerate(self._free) if free), key=lambda r: held[r]
+    )
+    self.of[n] = self._free[shard].pop(0)
+    self.queues[shard, self.filled[shard] // self._group] = n
+    self.filled[shard] += self._group
+    self._held.add(n)
+
+  def shards(self, prompts):
+    """[.] int: in which shard each of these prompts has its place."""
+    return self._shard[self.of[np.asarray(list(prompts), int)]]
+
   def release(self, finished):
     """Frees the places of prompts whose completions are all finished [C]."""
     whole = finished.reshape(-1, self._group).all(axis=1)
     for n in [n for n in self._held if whole[n]]:
       self._held.remove(n)
-      self._free.append(int(self.of[n]))
+      place = int(self.of[n])
+      self._free[self._shard[place]].append(place)
 
 
 def bucket(length):

@@ -2,7 +2,8 @@
 
 Prompts are prefilled once each, those of a length together. S slots decode
 side by side; when one ends its completion it takes the next from the queue
-inside the same loop, so a slot never waits for the longest of a batch. Which
+inside the same loop, so a slot never waits for the longest of a batch (on a
+mesh the next from the queue of its own shard, see `pool`). Which
 slot decodes a completion, and beside which others, does not enter its
 randomness: the draw of its token t uses fold_in(fold_in(key, index), t) and
 nothing else.
@@ -34,7 +35,8 @@ class SamplerConfig:
   """How to decode; a static argument, each distinct one is compiled once.
 
   Attributes:
-    slots: S, completions decoded side by side.
+    slots: S, completions decoded side by side; on a mesh as many more as make
+      its shards of rows equal.
     max_new_tokens: T, after which a completion is cut.
     eos_id: the token that ends a completion, and is part of it.
     top_k: draw among the k likeliest tokens; 0 for all.
@@ -96,8 +98,9 @@ class State(NamedTuple):
   """What a step reads and writes.
 
   Attributes:
-    clock: [] int32, steps so far. queue: [] int32, next completion to take.
-    waited: [] int32, steps so far with something left in the queue. busy: []
+    clock: [] int32, steps so far. queue: [R] int32, completions that were taken
+      from the queue of each shard of slots.
+    waited: [] int32, steps so far with something left in the queues. busy: []
       int32, slots at work in these, summed.
     id: [S] int32, each slot's completion, C where there is none.
     done: [S] int32, its tokens so far. token: [S] int32, the latest of them.
@@ -117,14 +120,15 @@ class State(NamedTuple):
 
 
 class Look(NamedTuple):
-  """What the host sees between strides; scalars as in `State`.
+  """What the host sees between strides; the numbers as in `State`.
 
   Attributes:
+    taken: [] int32, completions that were taken from all queues.
     lengths: [C] int32, of the finished completions, else 0.
   """
 
   clock: jax.Array
-  queue: jax.Array
+  taken: jax.Array
   waited: jax.Array
   busy: jax.Array
   lengths: jax.Array
@@ -162,6 +166,10 @@ def sample(
     draw, since that is what the loss needs: pi_theta is not truncated either.
   """
   texts = [np.asarray(p)[np.asarray(m)] for p, m in zip(prompts, mask)]
+  shards = sharding.row_shards(mesh)
+  parts = _parts(len(texts), group, shards)
+  texts = [text for text in texts for _ in range(parts)]
+  group //= parts
   # Prompts of about a length are prefilled together, so they are taken in
   # this order; what a completion is does not depend on it.
   order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
@@ -180,7 +188,8 @@ def sample(
     places.fill()
     state, look = advance(
       model, config, group, mesh, weights, places.pool, state, places.of,
-      places.filled, places.wanted, indices, limits, key, temperature,
+      places.queues, places.filled, places.wanted, indices, limits, key,
+      temperature,
     )  # fmt: skip
     # The device is at work before anybody looks at what was finished.
     _hand_out(batches, number, on_finished)
@@ -196,12 +205,26 @@ def sample(
       (new,) = np.nonzero(finished & ~told)
       batches = list(_batches(state.rollout, new, len(state.id)))
     told = finished
-    left = len(told) - told.sum()
-    enough = [n for n in _tails(config, mesh, len(state.id)) if n >= left]
-    if look.queue == len(told) and enough:
-      state = _shrink(mesh, min(enough), state)
+    if look.taken == len(told):
+      (left,) = np.nonzero(~told)
+      most = np.bincount(places.shards(left // group), minlength=1).max()
+      tails = _tails(config, mesh, len(state.id))
+      if enough := [n for n in tails if n >= most * shards]:
+        state = _shrink(mesh, min(enough), state)
   _hand_out(batches, number, on_finished)
   return _rows(state.rollout, np.argsort(number))
+
+
+def _parts(prompts, group, shards):
+  """In how many parts a group is decoded, each as if it were a prompt's own.
+
+  In one, but where there are so few prompts that some shard of the slots would
+  have more to do than others, or nothing.
+  """
+  for parts in (n for n in range(1, group + 1) if group % n == 0):
+    if prompts * parts % shards == 0 or prompts * parts >= 4 * shards:
+      return parts
+  return group
 
 
 def _batches(rollout, ids, size):
@@ -229,7 +252,7 @@ _lay_out = jax.jit(decode.lay_out, static_argnums=0)
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _begin(model, config, mesh, total):
   """The `State` before the first of `total` completions is taken."""
-  slots = min(config.slots, total)
+  slots = sharding.whole_rows(min(config.slots, total), mesh)
   ring = cache.empty_ring(
     model, slots, config.max_new_tokens, config.chunk, config.int8
   )
@@ -245,7 +268,7 @@ def _begin(model, config, mesh, total):
   )
   return State(
     clock=jnp.int32(0),
-    queue=jnp.int32(0),
+    queue=jnp.zeros(sharding.row_shards(mesh), jnp.int32),
     waited=jnp.int32(0),
     busy=jnp.int32(0),
     id=jnp.full(slots, total, jnp.int32),
@@ -269,17 +292,17 @@ def _turn(state, before, clock):
 
 def _tails(config, mesh, slots):
   """The `tail_slots` below `slots`, rounded up to what the mesh can split."""
-  tails = config.tail_slots
-  if mesh is not None:
-    tails = [sharding.whole_rows(n, mesh) for n in tails]
+  tails = (sharding.whole_rows(n, mesh) for n in config.tail_slots)
   return [n for n in tails if n < slots]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _shrink(mesh, slots, state):
-  """The `State` with fewer slots, all that are at work among them."""
-  total = len(state.rollout.lengths)
-  kept = jnp.argsort(state.id == total)[:slots]
+  """The `State` with fewer slots of each shard, all that work among them."""
+  shards, total = len(state.queue), len(state.rollout.lengths)
+  idle = (state.id == total).reshape(shards, -1)
+  kept = jnp.argsort(idle, axis=1)[:, : slots // shards]
+  kept = (kept + jnp.arange(shards)[:, None] * idle.shape[1]).ravel()
   rings = jax.tree.map(lambda x: x[:, kept], state.rings)
   return state._replace(
     id=state.id[kept],
@@ -291,8 +314,8 @@ def _shrink(mesh, slots, state):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=6)
 def advance(
-  model, config, group, mesh, weights, pool, state, places, filled, wanted,
-  indices, limits, key, temperature,
+  model, config, group, mesh, weights, pool, state, places, queues, filled,
+  wanted, indices, limits, key, temperature,
 ):  # fmt: skip
   """Up to `stride` steps of all slots, to the end of a chunk at most.
 
@@ -300,8 +323,7 @@ def advance(
 
   Args:
     weights: of `decode.lay_out`. pool: the `Pool`. state: the `State`.
-    places: [N] int32, where in the pool each prompt lies.
-    filled: [] int32, completions that may be taken.
+    places, queues, filled: of the `Places`.
     wanted: [] int32; when slots have nothing to do and so many prompts are
       done with, the host can put others in their places: it stops early.
     The others: as of `sample`, completions in the order of the queue.
@@ -313,23 +335,27 @@ def advance(
   chunks, chunk = state.rings[0].extent
   columns = chunks * chunk
   blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
+  shards = len(filled)
   few = max(_tails(config, mesh, len(state.id)), default=0)
   rings, at = state.rings, state.clock % columns
 
   def step(carry):
     s, newest = carry
-    # The i-th idle slot takes the i-th completion of the queue.
-    idle = s.id == total
-    taken = s.queue + jnp.cumsum(idle) - 1
-    new = idle & (taken < filled)
+    # The i-th idle slot of a shard takes the i-th completion of its queue.
+    idle = (s.id == total).reshape(shards, -1)
+    taken = s.queue[:, None] + jnp.cumsum(idle, axis=1) - 1
+    new = idle & (taken < filled[:, None])
+    queue = s.queue + new.sum(axis=1)
+    prompt = jnp.take_along_axis(queues, taken // group, axis=1, mode="clip")
+    new, taken = new.ravel(), (prompt * group + taken % group).ravel()
     id = jnp.where(new, taken, s.id)
     active = id < total
     completion = jnp.minimum(id, total - 1)
     place = places[completion // group]
     token = jnp.where(new, pool.last[place], s.token)
     view = decode.view(
-      jnp.where(active, place * group + id % group, blocks * size * group),
-      group, pool.mask.reshape(blocks, size, -1), s.done, s.clock % columns,
+      place, id % group, active, group, pool.mask.reshape(blocks, size, -1),
+      s.done, s.clock % columns, shards,
     )  # fmt: skip
     logits, newest = decode.decode(
       model, weights, pool.layers, rings, newest, token,
@@ -343,13 +369,13 @@ def advance(
     ended = token == config.eos_id
     over = active & (ended | (done >= limits[completion]))
     finished = jnp.where(over, id, total)
-    queue = s.queue + new.sum()
+    waiting = queue.sum() < total
     r = s.rollout
     s = s._replace(
       clock=s.clock + 1,
       queue=queue,
-      waited=s.waited + (queue < total),
-      busy=s.busy + jnp.where(queue < total, active.sum(), 0),
+      waited=s.waited + waiting,
+      busy=s.busy + jnp.where(waiting, active.sum(), 0),
       id=jnp.where(over, total, id),
       # 0 in idle slots too: the longest decides what of the rings is read.
       done=jnp.where(over | ~active, 0, done),
@@ -365,11 +391,12 @@ def advance(
 
   def go_on(carry):
     s, _ = carry
-    idle = s.id == total
-    empty = s.queue >= filled
+    idle = (s.id == total).reshape(shards, -1)
+    starved = (idle.any(axis=1) & (s.queue >= filled)).any()
     whole = (s.rollout.lengths > 0).reshape(-1, group).all(axis=1).sum()
-    stalled = idle.any() & empty & (whole >= wanted)
-    ebbed = (s.queue == total) & ((~idle).sum() <= few)
+    stalled = starved & (whole >= wanted)
+    most = (~idle).sum(axis=1).max()
+    ebbed = (s.queue.sum() == total) & (most * shards <= few)
     return ~ebbed & ~stalled & (s.clock < end)
 
   end = jnp.minimum(
@@ -386,6 +413,7 @@ def advance(
     rollout=sharding.constrain(state.rollout, mesh, P()),
   )
   look = Look(
-    state.clock, state.queue, state.waited, state.busy, state.rollout.lengths
+    state.clock, state.queue.sum(), state.waited, state.busy,
+    state.rollout.lengths,
   )
   return state, jax.tree.map(jnp.copy, look)

@@ -185,9 +185,14 @@ def rows(mesh, axis=0):
   return NamedSharding(mesh, P(*(None,) * axis, ROWS))
 
 
+def row_shards(mesh):
+  """How many shards of rows the mesh makes; 1 without a mesh."""
+  return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def whole_rows(count, mesh):
   """The least number of rows, `count` or more, that the mesh can split."""
-  split = mesh.shape["data"] * mesh.shape["fsdp"]
+  split = row_shards(mesh)
   return -(-count // split) * split
 
 

@@ -87,16 +87,18 @@ def _step(
   model, config, weights, pool, rings, token, t, key, temperature
 ):
   """The token after `token`, which stands in the ring's column t."""
-  seat = jnp.zeros(1, jnp.int32)
+  first = jnp.zeros(1, jnp.int32)
   logits, newest = decode.decode(
     model, weights, pool.layers, rings,
     [ring.take(t) for ring in rings],
     jnp.full(1, token, jnp.int32), pool.lengths - 1 + t,
-    decode.view(seat, 1, pool.mask[None], jnp.full(1, t), t),
+    decode.view(
+      first, first, jnp.ones(1, bool), 1, pool.mask[None], jnp.full(1, t), t
+    ),
   )  # fmt: skip
   rings = tuple(ring.give_back(new, t) for ring, new in zip(rings, newest))
   drawn, _ = draw(
-    logits.astype(jnp.float32), config, key, jnp.zeros(1, jnp.int32),
+    logits.astype(jnp.float32), config, key, first,
     jnp.full(1, t), temperature,
   )  # fmt: skip
   return drawn[0], rings

@@ -1,5 +1,8 @@
 """A mesh of eight devices computes what one device does."""
 
+import dataclasses
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from test_model import random_params
 
-from r1jax import learner, losses, optimizer, sharding
+from r1jax import learner, losses, optimizer, pool, sampler, sharding
 from r1jax.data import packing
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
@@ -165,22 +168,100 @@ def test_a_batch_is_split_by_rows():
   jax.tree.map(np.testing.assert_array_equal, placed, batch)
 
 
-def test_sampling_is_that_of_one_device():
-  tokens = np.random.default_rng(0).integers(2, 32, size=(4, 5))
-  mask = np.arange(5)[None] < np.array([5, 1, 3, 4])[:, None]
-  config = SamplerConfig(slots=8, max_new_tokens=8, eos_id=1, tail_slots=(3,))
+@pytest.mark.parametrize(
+  "sizes, prompts, group, slots",
+  [
+    (MESHES[2], 4, 4, 8),
+    # Fewer prompts than shards: their groups are split.
+    (MESHES[0], 3, 8, 8),
+    # More than the pool holds, in slots that are rounded up to 16.
+    (MESHES[0], 60, 2, 10),
+  ],
+)
+def test_sampling_is_that_of_one_device(sizes, prompts, group, slots):
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(2, 32, size=(prompts, 5))
+  mask = np.arange(5) < rng.integers(1, 6, size=(prompts, 1))
+  config = SamplerConfig(
+    slots=slots, max_new_tokens=8, eos_id=1, tail_slots=(3,)
+  )
 
   def draw(mesh):
     params = learner.place_params(random_params(MODEL), mesh)
     whole = sharding.replicated(mesh)
     return sample(
-      MODEL, config, 4, mesh, params,
-      *sharding.put((tokens.astype(np.int32), mask), whole), jnp.arange(16),
-      jax.random.key(1), jnp.float32(1.0),
+      MODEL, config, group, mesh, params,
+      *sharding.put((tokens.astype(np.int32), mask), whole),
+      jnp.arange(prompts * group), jax.random.key(1), jnp.float32(1.0),
     )  # fmt: skip
 
-  want, got = draw(one_device()), draw(sharding.make_mesh(**MESHES[2]))
+  want, got = draw(one_device()), draw(sharding.make_mesh(**sizes))
   assert want.ended.any() and not want.ended.all()
   for name in ("tokens", "lengths", "ended"):
     np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
   np.testing.assert_allclose(got.logprobs, want.logprobs, atol=1e-5)
+
+
+def test_a_slot_reads_what_lies_on_its_own_device():
+  """A step has no more exchanges between devices for four layers than for one.
+
+  Where the parameters are whole on every device: what a shard's slots read,
+  prompts and their own tokens, is the shard's.
+  """
+
+  def exchanges(layers):
+    model = dataclasses.replace(MODEL, n_layers=layers)
+    mesh = sharding.make_mesh(**MESHES[0])
+    config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1, chunk=4)
+    params = learner.place_params(random_params(model), mesh)
+    texts = [np.arange(1, 5)] * 24
+    places = pool.Places(model, config, 2, mesh, params, texts)
+    whole = jnp.zeros(48, jnp.int32)
+    program = sampler.advance.lower(
+      model, config, 2, mesh, sampler._lay_out(model, params), places.pool,
+      sampler._begin(model, config, mesh, 48), places.of, places.queues,
+      places.filled, places.wanted, whole, whole, jax.random.key(0), 1.0,
+    ).compile()  # fmt: skip
+    kinds = "all-gather|all-reduce|all-to-all|collective-permute"
+    return len(re.findall(rf" (?:{kinds})(?:-start)?\(", program.as_text()))
+
+  assert exchanges(4) == exchanges(1) > 0
+
+
+@pytest.mark.parametrize(
+  "prompts, group, shards, parts",
+  [(5, 16, 1, 1), (16, 8, 8, 1), (12, 8, 8, 2), (1, 64, 8, 8), (3, 8, 8, 8),
+   (3, 5, 4, 5), (33, 8, 8, 1), (1, 1, 8, 1)],
+)  # fmt: skip
+def test_groups_are_split_for_few_prompts(prompts, group, shards, parts):
+  assert sampler._parts(prompts, group, shards) == parts
+
+
+def test_each_prompt_waits_where_it_lies():
+  """100 prompts, done in some order: each in one queue, no shard far ahead."""
+  mesh = sharding.make_mesh(**MESHES[0])
+  config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1)
+  params = learner.place_params(random_params(MODEL), mesh)
+  texts = [np.arange(1, 5)] * 100
+  places = pool.Places(MODEL, config, 2, mesh, params, texts)
+  finished = np.zeros(200, bool)
+  rng, before = np.random.default_rng(0), [0] * 8
+  while not finished.all():
+    places.fill()
+    queues = [
+      queue[: n // 2].tolist() for queue, n in zip(places.queues, places.filled)
+    ]
+    loaded = sum(queues, [])
+    assert sorted(loaded) == list(range(len(loaded)))
+    for shard, queue in enumerate(queues):
+      assert (places.shards(queue) == shard).all()
+    left = [sum(not finished[2 * n] for n in queue) for queue in queues]
+    got = [r for r, queue in enumerate(queues) if len(queue) > before[r]]
+    room = [r for r in range(8) if left[r] < 5]  # of 40 places in all
+    assert all(left[a] <= left[b] + 1 for a in got for b in room)
+    before = [len(queue) for queue in queues]
+    busy = [n for n in loaded if not finished[2 * n]]
+    assert len(set(places.of[busy])) == len(busy)
+    for n in rng.choice(busy, min(len(busy), 9), replace=False):
+      finished[2 * n : 2 * n + 2] = True
+    places.release(finished)

@@ -98,8 +98,9 @@ def test_the_sampler(mesh, kv_dtype):
   assert load.compile().memory_analysis().temp_size_in_bytes > 0
   step = sampler.advance.lower(
     MODEL, config, G, mesh, whole(mesh, weights), whole(mesh, pool),
-    whole(mesh, state), ints(mesh, N), ints(mesh), ints(mesh),
-    ints(mesh, N * G), ints(mesh, N * G), whole(mesh, KEY), whole(mesh, FLOAT),
+    whole(mesh, state), ints(mesh, N), ints(mesh, 4, N), ints(mesh, 4),
+    ints(mesh), ints(mesh, N * G), ints(mesh, N * G), whole(mesh, KEY),
+    whole(mesh, FLOAT),
   )  # fmt: skip
   # The kernel of `model.ragged`, which does not know int8.
   assert ("tpu_custom_call" in step.as_text()) != int8

@@ -73,13 +73,14 @@ class View(NamedTuple):
 
   A prompt's place has G seats, one for each of its completions. Slots that
   read the same prompt are brought together by their seats, so that it is
-  read once.
+  read once. With R shards of slots, seats and slots are counted in each
+  shard by itself: Z = B G / R seats a block, S / R slots.
 
   Attributes:
-    seat: [S] int32, of each slot: place G + member; N B G for an idle one.
-    slots: [N, B G] int32, who sits there; S for nobody.
-    blocks: [N] int32, all blocks, first those where somebody sits.
-    used: [] int32, how many these are.
+    seat: [S] int32, of each slot: place G + member; N Z for an idle one.
+    slots: [R, N, Z] int32, who sits there; S / R for nobody.
+    blocks: [R, N] int32, all blocks, first those where somebody sits.
+    used: [R] int32, how many these are.
     prompt_mask: [N, B, P] bool, the tokens of the prompts.
     age: [S] int32, how many of the latest columns of the ring, less the one
       now written, are a slot's own.
@@ -95,21 +96,34 @@ class View(NamedTuple):
   column: jax.Array
 
 
-def view(seat, members, prompt_mask, age, column):
+def view(place, member, active, members, prompt_mask, age, column, shards=1):
   """The `View` of slots on their seats.
 
   Args:
-    members: G. The others: as in `View`.
+    place, member: [S] int32, whose prompt lies there, and which of its
+      completions it is. active: [S] bool, False for idle slots.
+    members: G. shards: R; a slot's place must be in its own shard.
+    The others: as in `View`.
   """
   blocks, places = prompt_mask.shape[:2]
-  nobody = seat.shape[0]
-  slots = jnp.full(blocks * places * members, nobody, jnp.int32)
-  slots = slots.at[seat].set(jnp.arange(nobody), mode="drop")
-  slots = slots.reshape(blocks, -1)
-  empty = (slots == nobody).all(axis=1)
-  return View(
-    seat, slots, jnp.argsort(empty), (~empty).sum(), prompt_mask, age, column
+  here = places // shards
+  block, at = place // places, place % here
+  seat = jnp.where(
+    active, (block * here + at) * members + member, blocks * here * members
   )
+  nobody = seat.shape[0] // shards
+
+  def sit(seat):
+    slots = jnp.full(blocks * here * members, nobody, jnp.int32)
+    return slots.at[seat].set(jnp.arange(nobody), mode="drop")
+
+  slots = jax.vmap(sit)(seat.reshape(shards, -1))
+  slots = slots.reshape(shards, blocks, -1)
+  empty = (slots == nobody).all(axis=2)
+  return View(
+    seat, slots, jnp.argsort(empty, axis=1), (~empty).sum(axis=1), prompt_mask,
+    age, column,
+  )  # fmt: skip
 
 
 class _Reader(NamedTuple):
@@ -124,14 +138,23 @@ class _Reader(NamedTuple):
 
   def attend(self, q, k, v):
     """Writes k and v [S, K, ., 1], reads what there is; keeps the newest."""
-    # Else the compiler would write twice, for the reading and for the next
-    # step, and copy the chunk to do so.
-    newest = jax.tree.map(in_order, self.newest.written(k, v, self.view.column))
+    newest = kernels.by_slots_and_heads(
+      _write, self.newest, (k, v), (self.view.column,), (None,)
+    )
+    newest = jax.tree.map(lambda x: x[None], newest)
     part = attention.join(
       _read_ring(q, self.ring, newest, self.view),
       _read_prompts(q, self.prompts, self.view),
     )
     return attention.finish(part, q), newest
+
+
+def _write(newest, keys_and_values, at):
+  """A `cache.Chunk` with a column of some slots, less its first dimension."""
+  newest = newest.written(*keys_and_values, *at)
+  # In order, or the compiler would write twice, for the reading and for the
+  # next step, and copy the chunk to do so.
+  return jax.tree.map(lambda x: in_order(x)[0], newest)
 
 
 def _read_ring(q, ring, newest, view):
@@ -149,18 +172,28 @@ def _read_ring(q, ring, newest, view):
 
 def _read_prompts(q, prompts, view):
   """`attention.Partial` of the slots' queries on their prompts."""
+  who = view.seat, view.slots, view.blocks, view.used, view.prompt_mask
+  return kernels.by_slots_and_heads(
+    _read_own_prompts, prompts, q, who, (0, 0, 0, 0, 1)
+  )
+
+
+def _read_own_prompts(prompts, q, who):
+  """`_read_prompts` of one shard, whose slots and places these are."""
+  seat, sitting, order, used, prompt_mask = who
+  sitting, order, used = sitting[0], order[0], used[0]
   slots, heads, _, dim = q.shape
   blocks, places, kv = jax.tree.leaves(prompts.k)[0].shape[:3]
-  seats = view.slots.shape[1]
+  seats = sitting.shape[1]
   members = seats // places
   queries = jnp.concatenate((q[:, :, 0], jnp.zeros((1, heads, dim), q.dtype)))
 
   def block(i):
     """The parts of a block's seats."""
-    x = queries[view.slots[i]].reshape(places, members, heads, dim)
+    x = queries[sitting[i]].reshape(places, members, heads, dim)
     k, v = jax.tree.map(lambda x: x[i], prompts)
     part = attention.partial(
-      x.swapaxes(1, 2), k, v, view.prompt_mask[i][:, None]
+      x.swapaxes(1, 2), k, v, prompt_mask[i][:, None]
     )
 
     def by_seat(y):
@@ -170,8 +203,8 @@ def _read_prompts(q, prompts, view):
     return jax.tree.map(by_seat, part)
 
   def visit(n, part):
-    i = view.blocks[n]
-    at = view.seat - i * seats
+    i = order[n]
+    at = seat - i * seats
     here = (at >= 0) & (at < seats)
 
     def take(old, new):
@@ -187,7 +220,7 @@ def _read_prompts(q, prompts, view):
   )  # fmt: skip
   if blocks == 1:
     return visit(0, nothing)
-  return jax.lax.fori_loop(0, view.used, visit, nothing)
+  return jax.lax.fori_loop(0, used, visit, nothing)
 
 
 def decode(config, weights, prompts, rings, newest, tokens, positions, view):

@@ -140,24 +140,46 @@ def join_ring(part, q, ring, age, column, interpret=False):
   if isinstance(ring, cache.Apart):
     return ragged.join_apart(part, q, ring, age, column)
 
-  def join_local(part, q, k, v, age, column):
-    if not (interpret or sharding.platform() == "tpu") or not ragged.fits(q, k):
-      return ragged.join_loop(part, q, k, v, age, column)
-    return ragged.join_kernel(part, q, k, v, age, column, interpret)
+  def join_local(ring, of_slots, marks):
+    if not (interpret or sharding.platform() == "tpu") or not ragged.fits(
+      of_slots[1], ring[0]
+    ):
+      return ragged.join_loop(*of_slots, *ring, *marks)
+    return ragged.join_kernel(*of_slots, *ring, *marks, interpret)
 
+  # In XLA too: a device need not wait for the longest slot of another.
+  return by_slots_and_heads(
+    join_local, tuple(ring), (part, q), (age, column), (0, None)
+  )
+
+
+def by_slots_and_heads(read, cached, of_slots, marks, axes):
+  """Decoding slots read what is cached, each device its own slots and heads.
+
+  Args:
+    read: function of the next three arguments, as one device has them.
+    cached: tree of arrays [., S, K, .], or with places of prompts for S.
+    of_slots: tree of arrays [S, K or H, .].
+    marks: tuple of arrays. axes: which of their dimensions goes by slots, or
+      by places; None for none.
+
+  Returns:
+    what `read` does: a tree of arrays [S, K, .].
+  """
   mesh = sharding.current()
   if mesh is not None and mesh.size > 1:
-    # In XLA too: a device need not wait for the longest slot of another.
-    shape = jax.tree.leaves(ring.k)[0].shape
+    shape = jax.tree.leaves(cached)[0].shape
     where = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)
     _, rows, tensor = where
     heads = P(rows, tensor)
-    join_local = jax.shard_map(
-      join_local, mesh=mesh,
-      in_specs=(heads, heads, where, where, P(rows), P()),
-      out_specs=heads, check_vma=False,
+    marked = tuple(
+      P() if axis is None else P(*(None,) * axis, rows) for axis in axes
+    )
+    read = jax.shard_map(
+      read, mesh=mesh, in_specs=(where, heads, marked), out_specs=heads,
+      check_vma=False,
     )  # fmt: skip
-  return join_local(part, q, *ring, age, column)
+  return read(cached, of_slots, marks)
 
 
 def _by_rows_and_heads(attend_local, q, k, v, *marks):
