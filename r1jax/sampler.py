@@ -3,10 +3,9 @@
 Prompts are prefilled once each, those of a length together. S slots decode
 side by side; when one ends its completion it takes the next from the queue
 inside the same loop, so a slot never waits for the longest of a batch (on a
-mesh the next from the queue of its own shard, see `pool`). Which
-slot decodes a completion, and beside which others, does not enter its
-randomness: the draw of its token t uses fold_in(fold_in(key, index), t) and
-nothing else.
+mesh the next from the queue of its own shard, see `pool`). Which slot decodes a
+completion, and beside which others, does not enter its randomness: the draw of
+its token t uses fold_in(fold_in(key, index), t) and nothing else.
 
 The host looks in once every `stride` steps, to hand out what is finished and
 to put the next prompts in the places of those that are done with, while the
@@ -205,9 +204,9 @@ def sample(
       (new,) = np.nonzero(finished & ~told)
       batches = list(_batches(state.rollout, new, len(state.id)))
     told = finished
-    if look.taken == len(told):
-      (left,) = np.nonzero(~told)
-      most = np.bincount(places.shards(left // group), minlength=1).max()
+    (left,) = np.nonzero(~told)
+    if look.taken == len(told) and len(left):
+      most = np.bincount(places.shards(left // group)).max()
       tails = _tails(config, mesh, len(state.id))
       if enough := [n for n in tails if n >= most * shards]:
         state = _shrink(mesh, min(enough), state)
@@ -216,7 +215,7 @@ def sample(
 
 
 def _parts(prompts, group, shards):
-  """In how many parts a group is decoded, each as if it were a prompt's own.
+  """In how many parts a group is decoded, each with the prompt to itself.
 
   In one, but where there are so few prompts that some shard of the slots would
   have more to do than others, or nothing.
