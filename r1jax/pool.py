@@ -89,16 +89,21 @@ class Places:
     return min(self._rows, len(self._texts) - self._loaded)
 
   @property
+  def _room(self):
+    """Places that are free, in all shards."""
+    return sum(map(len, self._free))
+
+  @property
   def wanted(self):
     """Prompts to be done with, of all so far, before the next batch fits."""
     if not self._next:
       return len(self._texts) + 1
-    missing = max(0, self._next - sum(map(len, self._free)))
+    missing = max(0, self._next - self._room)
     return self._loaded - len(self._held) + missing
 
   def fill(self):
     """Prefills as many of the next prompts as there are places for."""
-    while 0 < self._next <= sum(map(len, self._free)):
+    while 0 < self._next <= self._room:
       new = np.arange(self._loaded, self._loaded + self._next)
       # Not in place: the device may still read the old ones.
       self.of, self.queues, self.filled = (

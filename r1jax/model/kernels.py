@@ -153,18 +153,19 @@ def join_ring(part, q, ring, age, column, interpret=False):
   )
 
 
-def by_slots_and_heads(read, cached, of_slots, marks, axes):
-  """Decoding slots read what is cached, each device its own slots and heads.
+def by_slots_and_heads(step, cached, of_slots, marks, axes):
+  """Decoding slots at what is cached, each device its own slots and heads.
 
   Args:
-    read: function of the next three arguments, as one device has them.
+    step: reads or writes; a function of the next three arguments, as one
+      device has them.
     cached: tree of arrays [., S, K, .], or with places of prompts for S.
     of_slots: tree of arrays [S, K or H, .].
     marks: tuple of arrays. axes: which of their dimensions goes by slots, or
       by places; None for none.
 
   Returns:
-    what `read` does: a tree of arrays [S, K, .].
+    what `step` does: a tree of arrays [S, K, .].
   """
   mesh = sharding.current()
   if mesh is not None and mesh.size > 1:
@@ -175,11 +176,11 @@ def by_slots_and_heads(read, cached, of_slots, marks, axes):
     marked = tuple(
       P() if axis is None else P(*(None,) * axis, rows) for axis in axes
     )
-    read = jax.shard_map(
-      read, mesh=mesh, in_specs=(where, heads, marked), out_specs=heads,
+    step = jax.shard_map(
+      step, mesh=mesh, in_specs=(where, heads, marked), out_specs=heads,
       check_vma=False,
     )  # fmt: skip
-  return read(cached, of_slots, marks)
+  return step(cached, of_slots, marks)
 
 
 def _by_rows_and_heads(attend_local, q, k, v, *marks):
