@@ -17,7 +17,7 @@ import time
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from r1jax.verifiers.math_answer import equivalent
+from r1jax.verifiers.math.answer import equivalent
 
 GOLDS = (
   "1", "x+1", "(0,1]", "\\{1,2\\}", "x^2+y^2=1", "\\frac{\\pi}{4}", "x>2",

@@ -15,8 +15,9 @@ import pytest
 
 from r1jax.errors import BadProblem, UserError
 from r1jax.types import Problem
-from r1jax.verifiers import math_answer, time_limit
-from r1jax.verifiers.math_answer import equivalent
+from r1jax.verifiers.math import answer as math_answer
+from r1jax.verifiers.math import time_limit
+from r1jax.verifiers.math.answer import equivalent
 
 HERE = Path(__file__).parent
 PAIRS = [

@@ -21,7 +21,7 @@ MODULES = {
   "countdown": "r1jax.verifiers.countdown",
   "exact": "r1jax.verifiers.exact",
   "logic": "r1jax.verifiers.logic",
-  "math": "r1jax.verifiers.math_answer",
+  "math": "r1jax.verifiers.math.answer",
   "open": "r1jax.verifiers.open_ended",
 }
 # What takes microseconds and bounded memory, whatever the text.

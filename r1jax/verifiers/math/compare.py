@@ -7,8 +7,8 @@ from fractions import Fraction
 import math_verify
 import sympy
 
-from r1jax.verifiers.math_guard import value_at
-from r1jax.verifiers.math_numbers import LONG_DECIMAL, Number, same_number
+from r1jax.verifiers.math.guard import value_at
+from r1jax.verifiers.math.numbers import LONG_DECIMAL, Number, same_number
 
 _DIGITS = 60
 _Relation = sympy.core.relational.Relational

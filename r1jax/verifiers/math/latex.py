@@ -1,7 +1,7 @@
 """Answers as they are written, to what they say.
 
 Reading LaTeX is the work of the `math-verify` library. It is given no more
-than the answer itself, typed alike, after `math_guard` has let it through.
+than the answer itself, typed alike, after `guard` has let it through.
 """
 
 import logging
@@ -9,8 +9,8 @@ import re
 
 import math_verify
 
-from r1jax.verifiers.math_notation import last_box
-from r1jax.verifiers.math_units import split_unit
+from r1jax.verifiers.math.notation import last_box
+from r1jax.verifiers.math.units import split_unit
 
 # It would tell about every answer that it can't read, with a stack trace.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)

@@ -3,8 +3,8 @@
 import re
 from fractions import Fraction
 
-from r1jax.verifiers.math_guard import MAX_DIGITS
-from r1jax.verifiers.math_words import number_of
+from r1jax.verifiers.math.guard import MAX_DIGITS
+from r1jax.verifiers.math.words import number_of
 
 # Digits of a decimal that may stand for a number that has no end.
 LONG_DECIMAL = 10

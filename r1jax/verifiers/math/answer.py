@@ -4,8 +4,8 @@ The work of reading LaTeX and of comparing sets, relations and words is that
 of the `math-verify` library. Around it stands what it is lax about: numbers
 are compared exactly, false equations, other units, alternatives and brackets
 of another kind are noticed, what is typed in another way is made alike
-(`math_notation`), times, ratios, residues and names are read (`math_words`),
-and what could explode is refused unevaluated (`math_guard`). Nothing here uses
+(`notation`), times, ratios, residues and names are read (`words`),
+and what could explode is refused unevaluated (`guard`). Nothing here uses
 signals, so any thread may call it.
 """
 
@@ -17,9 +17,10 @@ import sympy
 
 from r1jax.errors import BadProblem
 from r1jax.types import Verdict
-from r1jax.verifiers import math_guard, math_words, think_format, time_limit
-from r1jax.verifiers.math_compare import same
-from r1jax.verifiers.math_latex import (
+from r1jax.verifiers import think_format
+from r1jax.verifiers.math import guard, time_limit, words
+from r1jax.verifiers.math.compare import same
+from r1jax.verifiers.math.latex import (
   Answer,
   Unparsable,
   is_sequence,
@@ -27,14 +28,14 @@ from r1jax.verifiers.math_latex import (
   primes_differ,
   word_of,
 )
-from r1jax.verifiers.math_notation import braced, clean, last_box
-from r1jax.verifiers.math_numbers import (
+from r1jax.verifiers.math.notation import braced, clean, last_box
+from r1jax.verifiers.math.numbers import (
   in_base,
   plain,
   same_in_base,
   same_number,
 )
-from r1jax.verifiers.math_units import quantity, same_quantity
+from r1jax.verifiers.math.units import quantity, same_quantity
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 CORRECT = Verdict(True, 1.0, "correct")
@@ -95,11 +96,11 @@ def equivalent(gold, prediction):
     with time_limit.deadline():
       got = _read(text)
       for part in _parts(got.expression) + _parts(want.expression):
-        math_guard.check_expression(part)
+        guard.check_expression(part)
       return CORRECT if same(want, got) else _wrong()
   except time_limit.TimedOut:
     return _wrong("timed_out")
-  except math_guard.Refused:
+  except guard.Refused:
     return _wrong("refused")
   except Unparsable:
     return _wrong("unparsable")
@@ -111,14 +112,14 @@ def equivalent(gold, prediction):
 
 def _without_option(gold, prediction):
   """Both without the letters of "(B) 12", or the letters if one is alone."""
-  a, b = math_words.option(gold), math_words.option(prediction)
+  a, b = words.option(gold), words.option(prediction)
   if a and b:
     return (a[0], b[0])
   if a and a[1]:
-    letter = re.fullmatch("[A-J]", math_words.spoken(prediction).strip("()"))
+    letter = re.fullmatch("[A-J]", words.spoken(prediction).strip("()"))
     return (a[0], letter[0]) if letter else (a[1], prediction)
   if b and b[1]:
-    letter = re.fullmatch("[A-J]", math_words.spoken(gold).strip("()"))
+    letter = re.fullmatch("[A-J]", words.spoken(gold).strip("()"))
     return (letter[0], b[0]) if letter else (gold, b[1])
   return gold, prediction
 
@@ -132,10 +133,10 @@ def _given(text):
 _KINDS = (
   (plain, same_number),
   (in_base, same_in_base),
-  (math_words.clock, math_words.same_clock),
-  (math_words.ratio, operator.eq),
-  (math_words.residues, operator.eq),
-  (math_words.pieces, operator.eq),
+  (words.clock, words.same_clock),
+  (words.ratio, operator.eq),
+  (words.residues, operator.eq),
+  (words.pieces, operator.eq),
 )
 
 
@@ -146,19 +147,19 @@ def _same_without_algebra(gold, text):
     a, b = (read(t) for t in (boxes if read != plain else (gold, text)))
     if a is not None and b is not None:
       return compare(a, b)
-  wanted = math_words.residues(boxes[0])
+  wanted = words.residues(boxes[0])
   if wanted and re.fullmatch(r"\s*\$?\s*\d{1,30}\s*\$?\s*", boxes[1]):
     return wanted[1] == {int(boxes[1].strip(" $"))}
-  a, b = map(math_words.phrase, boxes)
+  a, b = map(words.phrase, boxes)
   if a and a == b:
     return True
-  a, b = map(math_words.squeezed, boxes)
+  a, b = map(words.squeezed, boxes)
   return True if a and a == b else None
 
 
 def _is_no_algebra(text):
   box = _given(text)
-  return math_words.phrase(box) or any(
+  return words.phrase(box) or any(
     read(box) is not None for read, _ in _KINDS
   )
 
@@ -242,7 +243,7 @@ def _read_gold(gold):
 
 
 def _read(text):
-  math_guard.check_text(text)
+  guard.check_text(text)
   return Answer(text)
 
 

@@ -6,7 +6,7 @@ Text in, text out, by tables of rewritings; what the text says is for others.
 import math
 import re
 
-from r1jax.verifiers import math_guard, math_words
+from r1jax.verifiers.math import guard, words
 
 
 def last_box(text):
@@ -161,7 +161,7 @@ _OVER = re.compile(r"\{([^{}]*)\\over\b([^{}]*)\}|^([^{}]*)\\over\b([^{}]*)$")
 
 def clean(text):
   """The end of a text, typed alike."""
-  if len(text) > math_guard.MAX_CHARACTERS:
+  if len(text) > guard.MAX_CHARACTERS:
     text = _tail(text)
   # White space may stand anywhere, but long runs of it only cost time.
   text = re.sub(r"(\s{3})\s+", r"\1", text.translate(_TYPED))
@@ -176,7 +176,7 @@ def clean(text):
     # Digits of other scripts are no digits; no grader would take them.
     text = "".join(c if c.isascii() or not c.isdigit() else "?" for c in text)
   text = _last_boxes(text)
-  return text if "\\boxed" in text else math_words.symbol_of(text)
+  return text if "\\boxed" in text else words.symbol_of(text)
 
 
 # "apples and", "for part (a) or", but not "is wrong and".
@@ -213,12 +213,12 @@ def _tail(text):
   at = text.rfind("\\boxed{")
   if at >= 0:
     # Several boxes may make one answer.
-    begin = max(0, at - math_guard.MAX_CHARACTERS // 2)
-    text = text[begin : begin + math_guard.MAX_CHARACTERS]
+    begin = max(0, at - guard.MAX_CHARACTERS // 2)
+    text = text[begin : begin + guard.MAX_CHARACTERS]
     return text[text.find("\\boxed{") :]
   at = text.lower().rfind("final answer")
   if at >= 0:
-    return text[at : at + math_guard.MAX_CHARACTERS]
-  text = text[-math_guard.MAX_CHARACTERS :]
+    return text[at : at + guard.MAX_CHARACTERS]
+  text = text[-guard.MAX_CHARACTERS :]
   # Not from the middle of a number or a command.
   return text[text.find(" ") + 1 :]
