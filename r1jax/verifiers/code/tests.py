@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from r1jax.errors import BadProblem, UserError
 from r1jax.types import Verdict
-from r1jax.verifiers import sandbox, think_format
+from r1jax.verifiers import think_format
+from r1jax.verifiers.code import sandbox
 
 # Runs the program, calls its function and writes the result as JSON. That is
 # done by hand since to import json takes longer than all the rest. The test

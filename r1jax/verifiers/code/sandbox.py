@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r1jax.errors import UserError
-from r1jax.verifiers import seccomp
+from r1jax.verifiers.code import seccomp
 
 # Where things stand in the box.
 SOURCE = "/program"
