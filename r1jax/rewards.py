@@ -19,8 +19,9 @@ import numbers
 import numpy as np
 
 from r1jax.errors import UserError
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import language, think_format
+from r1jax.verifiers import language
 
 # A cut completion is neither right nor well formed, whatever it says: the
 # paper is silent, and a policy must not profit from never coming to an end.

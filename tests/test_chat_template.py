@@ -2,9 +2,9 @@
 
 import pytest
 
-from r1jax.chat_template import ChatTemplate, r1_zero, target
 from r1jax.errors import UserError
-from r1jax.verifiers import think_format
+from r1jax.text import think_format
+from r1jax.text.chat_template import ChatTemplate, r1_zero, target
 
 CHATML = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content']"

@@ -9,7 +9,7 @@ import pytest
 
 from r1jax import rewards
 from r1jax.data import countdown
-from r1jax.tokenizer import WordTokenizer
+from r1jax.text.tokenizer import WordTokenizer
 from r1jax.types import Problem
 from r1jax.verifiers import countdown as verifier
 from r1jax.verifiers import verify

@@ -13,7 +13,7 @@ from r1jax import gguf, hf
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer
 
 D, FF, HEADS, KV, DIM, LAYERS = 64, 96, 4, 2, 16, 2
 

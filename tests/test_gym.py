@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from r1jax import verifiers
 from r1jax.data import gym, sources
 from r1jax.errors import UserError
-from r1jax.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer
 from r1jax.types import Problem
 
 DATASETS = {

@@ -15,7 +15,7 @@ from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import PHASES
-from r1jax.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer
 from tools import hf_export, hf_import, models
 
 

@@ -6,7 +6,7 @@ import hf_files
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.rollout import Scored
-from r1jax.tokenizer import WordTokenizer
+from r1jax.text.tokenizer import WordTokenizer
 from r1jax.types import Example, Problem, Rollout
 
 WORDS = tuple("abcdefgh")  # ids 2 to 9

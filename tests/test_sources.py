@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from r1jax.data import sources
 from r1jax.errors import UserError
-from r1jax.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer
 
 QUESTION = "make 29 from 8 7 3"
 

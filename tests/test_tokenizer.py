@@ -4,7 +4,7 @@ import pytest
 
 from r1jax.data import countdown
 from r1jax.errors import UserError
-from r1jax.tokenizer import SentencePieceTokenizer, WordTokenizer
+from r1jax.text.tokenizer import SentencePieceTokenizer, WordTokenizer
 
 
 def test_word_ids():

@@ -10,6 +10,7 @@ import pytest
 
 from r1jax.data import countdown as task
 from r1jax.errors import UserError
+from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers import (
   check,
@@ -17,7 +18,6 @@ from r1jax.verifiers import (
   final_answer,
   language,
   repetition,
-  think_format,
   verify,
 )
 

@@ -16,7 +16,7 @@ from r1jax.errors import UserError
 from r1jax.hf import hub
 from r1jax.metrics import write_atomically
 from r1jax.model import Decoder, ModelConfig
-from r1jax.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer
 
 MODEL = "model.json"
 PARAMS = "params"

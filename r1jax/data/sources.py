@@ -9,11 +9,11 @@ import json
 import random
 import zlib
 
-from r1jax import chat_template
 from r1jax.data import countdown, gym, jsonl
 from r1jax.data import problems as problems_lib
 from r1jax.errors import UserError
-from r1jax.tokenizer import (
+from r1jax.text import chat_template
+from r1jax.text.tokenizer import (
   HFTokenizer,
   SentencePieceTokenizer,
   WordTokenizer,

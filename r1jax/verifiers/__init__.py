@@ -9,8 +9,8 @@ import importlib
 from typing import Any, NamedTuple
 
 from r1jax.errors import UserError
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 
 # Kind -> its module, which has `verify` and may have `final_answer`, (problem,
 # completion) -> what majority votes count, and `check`, which raises a

@@ -3,8 +3,8 @@
 import re
 
 from r1jax.errors import BadProblem
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 
 LETTERS = "ABCDEFGHIJ"
 _STYLE = r"\\(?:text|math)?(?:text|bf|it|rm)\b"

@@ -4,8 +4,8 @@ import re
 from fractions import Fraction
 
 from r1jax.errors import BadProblem
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 
 _TOKEN = re.compile(r"\s*(?:(0|[1-9][0-9]{0,8})|(.))", re.DOTALL)
 MAX_CHARACTERS = 200

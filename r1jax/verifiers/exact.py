@@ -1,8 +1,8 @@
 """Is the answer the one that stands in the data set?"""
 
 from r1jax.errors import BadProblem
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 
 
 def verify(problem, completion):

@@ -10,8 +10,8 @@ import json
 import re
 
 from r1jax.errors import BadProblem
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 
 MAX_CHARACTERS = 20_000
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from r1jax.errors import BadProblem, UserError
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 from r1jax.verifiers.code import sandbox
 
 # Runs the program, calls its function and writes the result as JSON. That is

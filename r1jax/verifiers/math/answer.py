@@ -16,8 +16,8 @@ import re
 import sympy
 
 from r1jax.errors import BadProblem
+from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers import think_format
 from r1jax.verifiers.math import guard, time_limit, words
 from r1jax.verifiers.math.compare import same
 from r1jax.verifiers.math.latex import (

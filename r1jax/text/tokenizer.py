@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Protocol
 
-from r1jax.chat_template import ChatTemplate
 from r1jax.errors import UserError
+from r1jax.text.chat_template import ChatTemplate
 
 
 class Tokenizer(Protocol):
