@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from r1jax import rewards
 from r1jax.data import countdown
+from r1jax.rewards import score as rewards
 from r1jax.text.tokenizer import WordTokenizer
 from r1jax.types import Problem
 from r1jax.verifiers import countdown as verifier

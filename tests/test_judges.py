@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r1jax import judges
 from r1jax.errors import BadProblem, UserError
+from r1jax.rewards import judges
 from r1jax.types import Problem, Verdict
 
 HERE = Path(__file__).parent
@@ -187,7 +187,7 @@ def test_a_problem_that_cannot_be_judged(pool):
 def test_a_worker_needs_no_jax():
   """It starts in a tenth of the time, and in a tenth of the memory."""
   program = (
-    "import sys, r1jax.verifiers.worker, r1jax.verifiers as v\n"
+    "import sys, r1jax.rewards.worker, r1jax.verifiers as v\n"
     "for kind in v.MODULES: v.find(kind)\n"
     "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
   )

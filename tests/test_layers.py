@@ -19,8 +19,8 @@ LAYERS = (
     "r1jax.draws",
   ),
   (
-    "r1jax.judges",
-    "r1jax.rewards",
+    "r1jax.rewards.judges",
+    "r1jax.rewards.score",
     "r1jax.model",
     "r1jax.text.chat_template",
     "r1jax.text.tokenizer",

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from r1jax import rewards, verifiers
+from r1jax import verifiers
 from r1jax.errors import UserError
+from r1jax.rewards import score as rewards
 from r1jax.types import Problem
 
 GOOD = (

@@ -5,8 +5,9 @@ import json
 import os
 import pathlib
 
-from r1jax import judges, verifiers
+from r1jax import verifiers
 from r1jax.errors import UserError
+from r1jax.rewards import judges
 from r1jax.types import Example, Problem
 from r1jax.verifiers import language
 

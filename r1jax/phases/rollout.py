@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import judges
-from r1jax import rewards as rewards_lib
 from r1jax.errors import BadProblem, UserError
+from r1jax.rewards import judges
+from r1jax.rewards import score as rewards_lib
 from r1jax.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
 

@@ -9,7 +9,7 @@ import random
 import statistics
 import time
 
-from r1jax import judges
+from r1jax.rewards import judges
 from r1jax.types import Problem
 from tools.bench import machine
 

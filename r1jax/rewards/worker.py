@@ -1,6 +1,6 @@
 """A process that judges what it is sent, and may be killed at any time.
 
-  python -m r1jax.verifiers.worker MEMORY_BYTES
+  python -m r1jax.rewards.worker MEMORY_BYTES
 
 Reads one JSON list [problem, completion] a line, the problem as a list of its
 fields. Answers each with two lines: "begun" when the verifier is imported,

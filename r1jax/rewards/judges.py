@@ -153,7 +153,7 @@ class _Worker:
 
   def __init__(self, memory):
     self._process = subprocess.Popen(
-      [sys.executable, "-m", "r1jax.verifiers.worker", str(memory)],
+      [sys.executable, "-m", "r1jax.rewards.worker", str(memory)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       # Its children are killed with it, and Ctrl-C is ours alone.
