@@ -6,9 +6,10 @@ import jax
 import pytest
 from hf_files import write_tokenizer
 
-from r1jax import hf, sampler
+from r1jax import hf
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig
+from r1jax.sampling import sampler
 from tools.bench import iteration, learner, verifiers
 from tools.bench import sampler as bench
 from tools.bench.__main__ import main

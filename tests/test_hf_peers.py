@@ -8,7 +8,7 @@ import pytest
 
 from r1jax import hf, sharding
 from r1jax.model.rope import frequencies
-from r1jax.stream import stream
+from r1jax.sampling.stream import stream
 from r1jax.text.chat_template import ChatTemplate
 from r1jax.text.tokenizer import HFTokenizer
 from tools import get_smollm2

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 
 from r1jax import model as model_lib
 from r1jax import sharding
-from r1jax.model import (
-  Decoder,
-  ModelConfig,
-  attention,
-  blocks,
-  cache,
-  kernels,
-  ragged,
-)
+from r1jax.model import Decoder, ModelConfig, attention, blocks, kernels
+from r1jax.sampling import cache, ragged
+from r1jax.sampling import kernels as decode_kernels
 
 
 def inputs(heads, kv, t=256, d=64):
@@ -343,7 +337,7 @@ def test_the_ragged_kernel_on_a_mesh(kv):
   for interpret in (False, True):
     with sharding.on(mesh):
       out = jax.jit(
-        lambda *x: kernels.join_ring(*x, interpret=interpret)
+        lambda *x: decode_kernels.join_ring(*x, interpret=interpret)
       )(*arrays[:2], cache.Ring(*arrays[2:]), *marks)  # fmt: skip
     close(out, ragged.join_loop(*arrays, *marks))
     assert len(out.out.sharding.device_set) == 4

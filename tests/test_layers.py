@@ -16,7 +16,7 @@ LAYERS = (
     "r1jax.moments",
     "r1jax.verifiers",
     "r1jax.sharding",
-    "r1jax.draws",
+    "r1jax.sampling.draws",
   ),
   (
     "r1jax.rewards.judges",
@@ -29,9 +29,9 @@ LAYERS = (
   ),
   (
     "r1jax.policy",
-    "r1jax.pool",
-    "r1jax.sampler",
-    "r1jax.stream",
+    "r1jax.sampling.pool",
+    "r1jax.sampling.sampler",
+    "r1jax.sampling.stream",
     "r1jax.learner",
     "r1jax.data",
     "r1jax.checkpoint",

@@ -21,12 +21,13 @@ from r1jax import checkpoint, hf, learner, losses, optimizer, policy, sharding
 from r1jax import model as model_lib
 from r1jax.data import packing
 from r1jax.errors import UserError
-from r1jax.model import ModelConfig, decode, lora
+from r1jax.model import ModelConfig, lora
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phase_io import PhaseIO
 from r1jax.phases import PHASES, grpo
-from r1jax.sampler import SamplerConfig, sample
-from r1jax.stream import stream
+from r1jax.sampling import decode
+from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling.stream import stream
 from r1jax.types import TrainState
 from tools import hf_export, models
 

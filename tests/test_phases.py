@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import evaluate as metrics
-from r1jax import learner, losses, policy, sampler, sharding
+from r1jax import learner, losses, policy, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.optimizer import OptimizerConfig
@@ -20,6 +20,7 @@ from r1jax.phases import evaluate, grpo, rejection, sft
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.rollout import Scored
 from r1jax.rewards import score as rewards
+from r1jax.sampling import sampler
 from r1jax.text.tokenizer import WordTokenizer
 from r1jax.types import Example, Problem, Rollout
 

@@ -8,8 +8,8 @@ import pytest
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.sampler import SamplerConfig, sample
-from r1jax.stream import stream
+from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling.stream import stream
 
 MODEL = ModelConfig(
   vocab_size=23, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4,

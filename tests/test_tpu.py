@@ -17,13 +17,15 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from r1jax import learner, sampler, sharding
+from r1jax import learner, sharding
 from r1jax import model as model_lib
-from r1jax import pool as pool_lib
 from r1jax.losses import Variant
-from r1jax.model import ModelConfig, attention, cache, decode, kernels, ragged
+from r1jax.model import ModelConfig, attention, kernels
 from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
+from r1jax.sampling import cache, decode, ragged, sampler
+from r1jax.sampling import kernels as decode_kernels
+from r1jax.sampling import pool as pool_lib
 from r1jax.types import Batch
 
 MODEL = ModelConfig(
@@ -125,7 +127,7 @@ def test_the_ring_is_read_where_it_lies(mesh, dim):
   )
   part = (heads, jnp.float32, slots, kv, 2)
   with sharding.on(mesh):
-    lowered = jax.jit(kernels.join_ring).lower(
+    lowered = jax.jit(decode_kernels.join_ring).lower(
       attention.Partial(shape(*part, dim), shape(*part), shape(*part)),
       shape(heads, jnp.bfloat16, slots, 2 * kv, 1, dim), ring,
       ints(mesh, slots), ints(mesh),

@@ -14,7 +14,7 @@ import jax
 
 from experiments import commandline
 from r1jax.errors import UserError
-from r1jax.stream import stream
+from r1jax.sampling.stream import stream
 from tools import models
 
 OPEN, CLOSE = "<think>", "</think>"

@@ -10,7 +10,7 @@ import numpy as np
 from r1jax.errors import BadProblem, UserError
 from r1jax.rewards import judges
 from r1jax.rewards import score as rewards_lib
-from r1jax.sampler import SamplerConfig, sample
+from r1jax.sampling.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
 
 # What a phase may say of its sampler beyond what it must; see SamplerConfig.

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import sampler, verifiers
+from r1jax import verifiers
 from r1jax.hf import hub
 from r1jax.rewards import score as rewards
+from r1jax.sampling import sampler
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.types import Problem
 from tools.bench import learner, machine

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import attention, cache, kernels, lora
+from r1jax.model import attention, lora
 from r1jax.model.decoder import Block, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
+from r1jax.sampling import cache, kernels
 
 
 class Weights(NamedTuple):

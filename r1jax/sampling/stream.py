@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import pool as pools
-from r1jax.draws import draw
 from r1jax.errors import UserError
-from r1jax.model import cache, decode
-from r1jax.sampler import SamplerConfig
+from r1jax.sampling import cache, decode
+from r1jax.sampling import pool as pools
+from r1jax.sampling.draws import draw
+from r1jax.sampling.sampler import SamplerConfig
 
 # Prompts and rings are padded to a multiple of this, so that the turns of a
 # conversation share a few compiled programs.

@@ -22,10 +22,10 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
-from r1jax.draws import draw
 from r1jax.errors import UserError
-from r1jax.model import cache, decode, kernels
-from r1jax.pool import PLACES, Places
+from r1jax.sampling import cache, decode, kernels
+from r1jax.sampling.draws import draw
+from r1jax.sampling.pool import PLACES, Places
 from r1jax.types import Rollout
 
 

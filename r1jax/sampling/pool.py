@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
-from r1jax.model import Decoder, attention, cache
+from r1jax.model import Decoder, attention
+from r1jax.sampling import cache
 
 # Of keys and values: a block's places or a ring's slots, and heads.
 PLACES = P(None, sharding.ROWS, "tensor")

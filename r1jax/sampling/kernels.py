@@ -1,0 +1,80 @@
+"""Which kernel of a decoding step a platform runs: chosen here only.
+
+On TPU the kernel of `ragged` reads what the slots decoded; elsewhere, and for
+prompts, XLA does.
+"""
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from r1jax import sharding
+from r1jax.sampling import cache, ragged
+
+
+def lay_out(ring):
+  """An empty `cache.Ring` as this platform writes and reads it best.
+
+  Returns:
+    the same, or on one CPU device `cache.Apart`.
+  """
+  mesh = sharding.current()
+  if sharding.platform() != "cpu" or (mesh is not None and mesh.size > 1):
+    return ring
+  return cache.Apart.of(ring)
+
+
+def join_ring(part, q, ring, age, column, interpret=False):
+  """What decoding slots read in a ring's older chunks, joined to a part.
+
+  Args:
+    part, q, age, column: as of `ragged.join_kernel`.
+    ring: `cache.Ring` or `cache.Apart`.
+    interpret: the kernel on any platform, slowly; for tests.
+
+  Returns:
+    `attention.Partial` as `part`.
+  """
+  if isinstance(ring, cache.Apart):
+    return ragged.join_apart(part, q, ring, age, column)
+
+  def join_local(ring, of_slots, marks):
+    if not (interpret or sharding.platform() == "tpu") or not ragged.fits(
+      of_slots[1], ring[0]
+    ):
+      return ragged.join_loop(*of_slots, *ring, *marks)
+    return ragged.join_kernel(*of_slots, *ring, *marks, interpret)
+
+  # In XLA too: a device need not wait for the longest slot of another.
+  return by_slots_and_heads(
+    join_local, tuple(ring), (part, q), (age, column), (0, None)
+  )
+
+
+def by_slots_and_heads(step, cached, of_slots, marks, axes):
+  """Decoding slots at what is cached, each device its own slots and heads.
+
+  Args:
+    step: reads or writes; a function of the next three arguments, as one
+      device has them.
+    cached: tree of arrays [., S, K, .], or with places of prompts for S.
+    of_slots: tree of arrays [S, K or H, .].
+    marks: tuple of arrays. axes: which of their dimensions goes by slots, or
+      by places; None for none.
+
+  Returns:
+    what `step` does: a tree of arrays [S, K, .].
+  """
+  mesh = sharding.current()
+  if mesh is not None and mesh.size > 1:
+    shape = jax.tree.leaves(cached)[0].shape
+    where = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)
+    _, rows, tensor = where
+    heads = P(rows, tensor)
+    marked = tuple(
+      P() if axis is None else P(*(None,) * axis, rows) for axis in axes
+    )
+    step = jax.shard_map(
+      step, mesh=mesh, in_specs=(where, heads, marked), out_specs=heads,
+      check_vma=False,
+    )  # fmt: skip
+  return step(cached, of_slots, marks)
