@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from test_model import random_params
 from test_shared_prompts import groups
 
-from r1jax import learner, losses, policy, sharding
-from r1jax.data import packing
+from r1jax import losses, sharding
 from r1jax.model import ModelConfig
 from r1jax.model.config import REMATS
+from r1jax.training import learner, packing, policy
 
 # Long enough for attention in blocks; the plain rows are not.
 ROW, LONGEST = 192, 48

@@ -13,7 +13,7 @@ LAYERS = (
   ("r1jax.errors", "r1jax.types"),
   (
     "r1jax.losses",
-    "r1jax.moments",
+    "r1jax.training.moments",
     "r1jax.verifiers",
     "r1jax.sharding",
     "r1jax.sampling.draws",
@@ -24,15 +24,15 @@ LAYERS = (
     "r1jax.model",
     "r1jax.text.chat_template",
     "r1jax.text.tokenizer",
-    "r1jax.optimizer",
+    "r1jax.training.optimizer",
     "r1jax.metrics",
   ),
   (
-    "r1jax.policy",
+    "r1jax.training.policy",
     "r1jax.sampling.pool",
     "r1jax.sampling.sampler",
     "r1jax.sampling.stream",
-    "r1jax.learner",
+    "r1jax.training.learner",
     "r1jax.data",
     "r1jax.checkpoint",
     "r1jax.hf",
@@ -50,7 +50,7 @@ FILES = sorted(
 
 
 def module_name(path):
-  """r1jax/data/packing.py -> r1jax.data.packing."""
+  """r1jax/training/packing.py -> r1jax.training.packing."""
   parts = path.relative_to(ROOT).with_suffix("").parts
   return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

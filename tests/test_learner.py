@@ -9,11 +9,11 @@ import optax
 import pytest
 from test_model import random_params
 
-from r1jax import checkpoint, learner, losses, optimizer, policy, sharding
-from r1jax.data import packing
+from r1jax import checkpoint, losses, sharding
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig
-from r1jax.optimizer import OptimizerConfig
+from r1jax.training import learner, optimizer, packing, policy
+from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch, TrainState
 
 MODEL = ModelConfig(

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from test_model import random_params
 
-from r1jax import checkpoint, moments, optimizer, sharding
+from r1jax import checkpoint, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.optimizer import OptimizerConfig
+from r1jax.training import moments, optimizer
+from r1jax.training.optimizer import OptimizerConfig
 
 MODEL = ModelConfig(
   vocab_size=64, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4,

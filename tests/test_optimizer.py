@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import optimizer
 from r1jax.errors import UserError
-from r1jax.optimizer import OptimizerConfig, learning_rate
+from r1jax.training import optimizer
+from r1jax.training.optimizer import OptimizerConfig, learning_rate
 
 
 def make_params():

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_model import random_params
 
-from r1jax import learner, losses, policy
-from r1jax.data import packing
+from r1jax import losses
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
+from r1jax.training import learner, packing, policy
 
 V = 32
 MODEL = ModelConfig(

@@ -12,16 +12,17 @@ from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import evaluate as metrics
-from r1jax import learner, losses, policy, sharding
+from r1jax import losses, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.rollout import Scored
 from r1jax.rewards import score as rewards
 from r1jax.sampling import sampler
 from r1jax.text.tokenizer import WordTokenizer
+from r1jax.training import learner, policy
+from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Example, Problem, Rollout
 
 WORDS = tuple("abcdefgh")  # ids 2 to 9

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_model import random_params
 
-from r1jax import policy
 from r1jax.model import Decoder, ModelConfig, init
+from r1jax.training import policy
 
 B, T, V = 2, 7, 37
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_model import random_params
 
-from r1jax import policy
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig, attention
 from r1jax.sampling import pool
 from r1jax.sampling.draws import categorical, numbers, truncate
 from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.training import policy
 
 EOS, V, N, G, T, P = 1, 32, 4, 16, 12, 5
 MODEL = ModelConfig(

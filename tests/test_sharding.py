@@ -10,14 +10,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from test_model import random_params
 
-from r1jax import learner, losses, optimizer, sharding
-from r1jax.data import packing
+from r1jax import losses, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
 from r1jax.sampling import pool, sampler
 from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.training import learner, optimizer, packing
+from r1jax.training.optimizer import OptimizerConfig
 
 MODEL = ModelConfig(
   vocab_size=32, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,

@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_model import random_params
 
-from r1jax import learner, losses, policy
-from r1jax.data import packing
+from r1jax import losses
 from r1jax.model import ModelConfig
+from r1jax.training import learner, packing, policy
 
 V, ROW = 32, 24
 MODEL = ModelConfig(

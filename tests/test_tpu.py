@@ -17,15 +17,16 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from r1jax import learner, sharding
 from r1jax import model as model_lib
+from r1jax import sharding
 from r1jax.losses import Variant
 from r1jax.model import ModelConfig, attention, kernels
-from r1jax.optimizer import OptimizerConfig
 from r1jax.phases import grpo
 from r1jax.sampling import cache, decode, ragged, sampler
 from r1jax.sampling import kernels as decode_kernels
 from r1jax.sampling import pool as pool_lib
+from r1jax.training import learner
+from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch
 
 MODEL = ModelConfig(

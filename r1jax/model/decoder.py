@@ -227,7 +227,7 @@ class Decoder(nn.Module):
 
     Returns:
       [B, T, V] in `logit_dtype`. Whole: for small inputs and for tests; the
-      learner calls `r1jax.policy.logprobs`.
+      learner calls `r1jax.training.policy.logprobs`.
     """
     return self.logits(self.hidden(tokens, positions, segments))
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 
 from r1jax import losses, sharding, verifiers
-from r1jax import optimizer as optim
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import keys, rollout
 from r1jax.rewards import score as rewards
+from r1jax.training import optimizer as optim
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Held-out accuracy of a checkpoint."""
 
 from r1jax import evaluate as metrics
-from r1jax import learner
 from r1jax.data import sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
+from r1jax.training import learner
 from r1jax.verifiers import final_answer
 
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import learner, losses, policy, sharding
-from r1jax import optimizer as optim
-from r1jax.data import packing, sources
+from r1jax import losses, sharding
+from r1jax.data import sources
 from r1jax.model import lora
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
+from r1jax.training import learner, packing, policy
+from r1jax.training import optimizer as optim
 from r1jax.verifiers import reflection, repetition
 
 

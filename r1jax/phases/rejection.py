@@ -2,10 +2,10 @@
 
 import jax
 
-from r1jax import learner
 from r1jax.data import sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
+from r1jax.training import learner
 from r1jax.types import Example
 
 

@@ -5,11 +5,12 @@ import time
 
 import numpy as np
 
-from r1jax import learner, losses, policy, sharding
-from r1jax import optimizer as optim
-from r1jax.data import packing, sources
+from r1jax import losses, sharding
+from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.phases.common import setup
+from r1jax.training import learner, packing, policy
+from r1jax.training import optimizer as optim
 
 
 def sft(config, state, data, io):

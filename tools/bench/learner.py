@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import learner, losses, sharding
+from r1jax import losses, sharding
 from r1jax import model as model_lib
-from r1jax import optimizer as optim
-from r1jax.data import packing
 from r1jax.errors import UserError
 from r1jax.model.config import REMATS
 from r1jax.phases import grpo
+from r1jax.training import learner, packing
+from r1jax.training import optimizer as optim
 from tools.bench import machine
 
 

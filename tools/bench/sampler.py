@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import policy
 from r1jax.errors import UserError
 from r1jax.model.linear import thin_matmul
 from r1jax.sampling import cache, decode, sampler
+from r1jax.training import policy
 from tools.bench import machine
 
 # Workload -> prompts, completions of each, slots, tokens of the longest,

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax import model as model_lib
-from r1jax import optimizer as optim
 from r1jax import sharding
 from r1jax.model import lora
+from r1jax.training import optimizer as optim
 from r1jax.types import Batch
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from r1jax import moments
 from r1jax.errors import UserError
 from r1jax.model import lora
+from r1jax.training import moments
 from r1jax.types import TrainState
 
 KINDS = ("adamw", "muon")
