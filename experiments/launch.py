@@ -13,7 +13,7 @@ on from its newest checkpoint. In DIR:
   PHASE/data.jsonl   the examples it made
   results.json       the table that is printed at the end
   report.png         how the RL phases went
-  ...                and what `r1jax.phase_io` lists
+  ...                and what `r1jax.run.phase_io` lists
 
 What one phase hands to the next always passes through these files, so a
 resumed run cannot differ from one that was left alone.
@@ -32,11 +32,12 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments import commandline, plan
-from r1jax import checkpoint, hf, report, sharding
+from r1jax import hf, sharding
 from r1jax.data import jsonl
 from r1jax.errors import UserError
-from r1jax.metrics import write_atomically
-from r1jax.phase_io import PhaseIO
+from r1jax.files import write_atomically
+from r1jax.run import checkpoint, report
+from r1jax.run.phase_io import PhaseIO
 from r1jax.types import TrainState
 
 flags.adopt_module_key_flags(commandline)

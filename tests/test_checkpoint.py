@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from r1jax import checkpoint
 from r1jax.errors import UserError
+from r1jax.run import checkpoint
 from r1jax.types import TrainState
 
 

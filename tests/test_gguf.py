@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import gguf, hf
+from r1jax import hf
 from r1jax import model as model_lib
 from r1jax.errors import UserError
+from r1jax.hf import gguf
 from r1jax.model import ModelConfig
 from r1jax.text.tokenizer import HFTokenizer
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import launch
-from r1jax import checkpoint, metrics
+from r1jax import files
+from r1jax.run import checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,7 +70,7 @@ def contents(workdir):
     if "checkpoints" in inside.parts or "params" in inside.parts:
       continue
     if path.suffix == ".jsonl":
-      rows = metrics.read(path)
+      rows = files.read(path)
     else:
       rows = json.loads(path.read_text())
       rows = rows if isinstance(rows, list) else [rows]
@@ -153,7 +154,7 @@ def test_a_kill_at_every_single_moment_resumes(tmp_path, monkeypatch):
     rows = [
       [{k: v for k, v in row.items() if k != "time"} for row in rows]
       for p in ("rl", "kept")
-      for rows in [metrics.read(workdir / p / n) for n in names]
+      for rows in [files.read(workdir / p / n) for n in names]
     ]
     params = checkpoint.load(workdir / "rl/params")["x"]
     return rows, np.asarray(params).tobytes()

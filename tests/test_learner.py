@@ -9,9 +9,10 @@ import optax
 import pytest
 from test_model import random_params
 
-from r1jax import checkpoint, losses, sharding
+from r1jax import losses, sharding
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig
+from r1jax.run import checkpoint
 from r1jax.training import learner, optimizer, packing, policy
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch, TrainState

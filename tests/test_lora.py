@@ -17,12 +17,13 @@ from test_model import forward, inputs, random_params
 from test_shared_prompts import groups
 
 from experiments import launch, plan
-from r1jax import checkpoint, hf, losses, sharding
+from r1jax import hf, losses, sharding
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, lora
-from r1jax.phase_io import PhaseIO
 from r1jax.phases import PHASES, grpo
+from r1jax.run import checkpoint
+from r1jax.run.phase_io import PhaseIO
 from r1jax.sampling import decode
 from r1jax.sampling.sampler import SamplerConfig, sample
 from r1jax.sampling.stream import stream

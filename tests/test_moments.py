@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_model import random_params
 
-from r1jax import checkpoint, sharding
+from r1jax import sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
+from r1jax.run import checkpoint
 from r1jax.training import moments, optimizer
 from r1jax.training.optimizer import OptimizerConfig
 

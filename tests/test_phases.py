@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from test_model import random_params
 
-from r1jax import evaluate as metrics
-from r1jax import losses, sharding
+from r1jax import losses, scores, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
@@ -44,10 +43,10 @@ def config(**fields):
 
 
 def test_pass_at_1_by_hand():
-  assert metrics.pass_at_1([[True, False], [True, True]]) == 0.75
-  assert metrics.pass_at_1([[True], [False], [False], [False]]) == 0.25
+  assert scores.pass_at_1([[True, False], [True, True]]) == 0.75
+  assert scores.pass_at_1([[True], [False], [False], [False]]) == 0.25
   # A mean of problems, not of samples.
-  assert metrics.pass_at_1([[True], [False] * 4]) == 0.5
+  assert scores.pass_at_1([[True], [False] * 4]) == 0.5
 
 
 def test_the_interval_covers_the_truth():
@@ -57,8 +56,8 @@ def test_the_interval_covers_the_truth():
   for _ in range(1000):
     p = rng.beta(0.5, 0.5, 100)  # their mean is 0.5
     correct = (rng.random((100, 4)) < p[:, None]).tolist()
-    error = abs(metrics.pass_at_1(correct) - 0.5)
-    covered.append(error < metrics.half_width(correct))
+    error = abs(scores.pass_at_1(correct) - 0.5)
+    covered.append(error < scores.half_width(correct))
   # 95 %, give or take three standard deviations.
   assert 0.93 < np.mean(covered) < 0.971
 
@@ -78,13 +77,13 @@ def test_the_interval_covers_the_truth():
   ],
 )
 def test_majority_votes_by_hand(answers, correct, share):
-  assert metrics.cons_at_k(answers, correct) == share
+  assert scores.cons_at_k(answers, correct) == share
 
 
 @given(st.lists(st.sampled_from([None, "3", "7", "9"]), min_size=1))
 def test_a_majority_against_counting(answers):
   correct = [a == "7" for a in answers]
-  got = metrics.cons_at_k([answers], [correct])
+  got = scores.cons_at_k([answers], [correct])
   most = max(answers.count("3"), answers.count("9"))
   if answers.count("7") > most:
     assert got == 1
@@ -156,11 +155,11 @@ def test_a_cut_completion_spoils_no_vote(monkeypatch):
 
 def test_verdicts_by_task():
   verdicts = [[True], [False], [False], [True]]
-  assert metrics.by_task(["gcd-0", "lcm-0", "gcd-1", "lcm-12"], verdicts) == [
+  assert scores.by_task(["gcd-0", "lcm-0", "gcd-1", "lcm-12"], verdicts) == [
     ("gcd", [[True], [False]]), ("lcm", [[False], [True]]),
   ]  # fmt: skip
-  assert metrics.by_task(["gcd-0", "gcd-1"], verdicts[:2]) == []
-  assert metrics.by_task(["a", "b", "c"], verdicts[:3]) == []
+  assert scores.by_task(["gcd-0", "gcd-1"], verdicts[:2]) == []
+  assert scores.by_task(["a", "b", "c"], verdicts[:3]) == []
 
 
 # --- rejection sampling ------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r1jax import checkpoint
+from r1jax.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 LABELS = (

@@ -3,7 +3,8 @@
 import json
 import math
 
-from r1jax import metrics, report
+from r1jax import files
+from r1jax.run import report
 
 ROWS = [
   {"checkpoint": "base", "pass@1": 0.25, "cons@16": 0.5, "tokens": 24.04},
@@ -38,7 +39,7 @@ def test_plot_leaves_out_what_nobody_measured(tmp_path):
     (tmp_path / phase).mkdir()
     rows = [{"step": i, "accuracy": i / 9, "tokens": 20 + i} for i in range(9)]
     rows[3]["accuracy"] = None
-    text = "".join(map(metrics.encode, rows))
+    text = "".join(map(files.encode, rows))
     (tmp_path / phase / "metrics.jsonl").write_text(text)
   report.plot(tmp_path, ("zero", "dev2", "absent"), tmp_path / "report.png")
   assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")

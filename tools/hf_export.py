@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from experiments import commandline
-from r1jax import checkpoint, hf
+from r1jax import hf
 from r1jax.errors import UserError
+from r1jax.run import checkpoint
 from tools import models
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from r1jax import checkpoint, hf
+from r1jax import hf
 from r1jax.data import sources
 from r1jax.errors import UserError
+from r1jax.files import write_atomically
 from r1jax.hf import hub
-from r1jax.metrics import write_atomically
 from r1jax.model import Decoder, ModelConfig
+from r1jax.run import checkpoint
 from r1jax.text.tokenizer import HFTokenizer
 
 MODEL = "model.json"

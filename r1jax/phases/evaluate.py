@@ -1,6 +1,6 @@
 """Held-out accuracy of a checkpoint."""
 
-from r1jax import evaluate as metrics
+from r1jax import scores
 from r1jax.data import sources
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.common import setup
@@ -47,17 +47,17 @@ def evaluate(config, state, data, io):
     )
   row = {
     "checkpoint": config.label,
-    "pass@1": metrics.pass_at_1(correct),
-    f"cons@{k}": metrics.cons_at_k(answers, correct),
+    "pass@1": scores.pass_at_1(correct),
+    f"cons@{k}": scores.cons_at_k(answers, correct),
     "format": scored.mean("format"),
     "language": scored.mean("language"),
     "tokens": float(rollout.lengths.mean()),
   }
   measured = {k: v for k, v in row.items() if k != "checkpoint"}
   if len(correct) > 1:
-    measured["pass@1_half_width"] = metrics.half_width(correct)
-  for task, of_task in metrics.by_task([p.id for p in problems], correct):
-    measured[f"pass@1_{task}"] = metrics.pass_at_1(of_task)
+    measured["pass@1_half_width"] = scores.half_width(correct)
+  for task, of_task in scores.by_task([p.id for p in problems], correct):
+    measured[f"pass@1_{task}"] = scores.pass_at_1(of_task)
   io.report(0, measured)
   io.samples(0, rollout_lib.sample_rows(scored, 16))
   return state, row

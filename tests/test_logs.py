@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import metrics
+from r1jax import files
 from r1jax.errors import UserError
-from r1jax.metrics import Progress, StepLog
-from r1jax.phase_io import PhaseIO
+from r1jax.run.logs import Progress, StepLog
+from r1jax.run.phase_io import PhaseIO
 
 
 def test_encode_is_valid_json_whatever_the_numbers():
@@ -22,7 +22,7 @@ def test_encode_is_valid_json_whatever_the_numbers():
     "e": jnp.float32(2.0),
     "zh": "对",
   }
-  line = metrics.encode(row)
+  line = files.encode(row)
   assert line.endswith("\n") and line.count("\n") == 1 and "对" in line
   assert json.loads(line) == {
     "a": 0.5,
@@ -37,7 +37,7 @@ def test_encode_is_valid_json_whatever_the_numbers():
 def test_a_torn_last_line_is_left_out_and_cut_off(tmp_path):
   path = tmp_path / "m.jsonl"
   path.write_text('{"step": 0}\n{"step": 1}\n{"step": 2, "x"')
-  assert [r["step"] for r in metrics.read(path)] == [0, 1]
+  assert [r["step"] for r in files.read(path)] == [0, 1]
   StepLog(path).rewind(5)
   assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
 
@@ -53,7 +53,7 @@ def test_a_broken_line_is_named(tmp_path):
   path = tmp_path / "m.jsonl"
   path.write_text('{"step": 0}\noops\n{"step": 2}\n')
   with pytest.raises(UserError, match=r"m\.jsonl:2"):
-    metrics.read(path)
+    files.read(path)
 
 
 def test_rewind_drops_what_comes_again(tmp_path):
@@ -69,7 +69,7 @@ def test_rewind_drops_what_comes_again(tmp_path):
 def test_report_sorts_its_keys_after_step_and_time(tmp_path):
   io = PhaseIO(tmp_path, "rl")
   io.report(0, {"b": 1.0, "a": 2.0})
-  assert list(metrics.read(io.dir / "metrics.jsonl")[0]) == [
+  assert list(files.read(io.dir / "metrics.jsonl")[0]) == [
     "step",
     "time",
     "a",
@@ -89,9 +89,9 @@ def test_files_end_up_as_if_nothing_had_happened(tmp_path):
   io = PhaseIO(tmp_path, "rl")
   assert io.restore({"x": jnp.zeros(2)})[0] == 3
   steps(io, 3, 6, save=6)
-  rows = metrics.read(io.dir / "metrics.jsonl")
+  rows = files.read(io.dir / "metrics.jsonl")
   assert [r["step"] for r in rows] == list(range(6))
-  samples = metrics.read(io.dir / "samples.jsonl")
+  samples = files.read(io.dir / "samples.jsonl")
   assert [r["text"] for r in samples] == [
     f"{s}{x}" for s in range(6) for x in "ab"
   ]
@@ -102,8 +102,8 @@ def test_a_phase_without_checkpoints_begins_its_files_anew(tmp_path):
     io = PhaseIO(tmp_path, "eval")
     io.report(0, {"x": 1})
     io.write("rows", [{"y": 1}])
-  assert len(metrics.read(io.dir / "metrics.jsonl")) == 1
-  assert metrics.read(io.dir / "rows.jsonl") == [{"y": 1}]
+  assert len(files.read(io.dir / "metrics.jsonl")) == 1
+  assert files.read(io.dir / "rows.jsonl") == [{"y": 1}]
 
 
 def test_saving_before_reporting_is_refused(tmp_path):

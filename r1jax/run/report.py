@@ -2,7 +2,7 @@
 
 import json
 
-from r1jax import metrics
+from r1jax import files
 
 # Of results.json and of the table; k of cons@k is whatever was run.
 _PANELS = (
@@ -43,8 +43,8 @@ def seconds(spent):
 
 def write_results(path, rows):
   """Writes the rows as a JSON list of objects, in one step."""
-  text = json.dumps([json.loads(metrics.encode(r)) for r in rows], indent=1)
-  metrics.write_atomically(path, text + "\n")
+  text = json.dumps([json.loads(files.encode(r)) for r in rows], indent=1)
+  files.write_atomically(path, text + "\n")
 
 
 def plot(workdir, phases, path):
@@ -65,7 +65,7 @@ def plot(workdir, phases, path):
     from matplotlib.figure import Figure
   except ImportError:
     raise ImportError("the plot needs `pip install matplotlib`") from None
-  runs = {p: metrics.read(f"{workdir}/{p}/metrics.jsonl") for p in phases}
+  runs = {p: files.read(f"{workdir}/{p}/metrics.jsonl") for p in phases}
   panels = [
     (key, title)
     for key, title in _PANELS

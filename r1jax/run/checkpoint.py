@@ -38,14 +38,14 @@ def save(path, tree):
     path.parent.mkdir(parents=True, exist_ok=True)
     # By full name: other things may be half written in the same directory.
     _sweep(path.parent, f"{path.name}.{_TMP}*")
-  multihost_utils.sync_global_devices("r1jax.checkpoint.begin")
+  multihost_utils.sync_global_devices("r1jax.run.checkpoint.begin")
   with _checkpointer() as c:
     c.save(unfinished, args=ocp.args.PyTreeSave(tree))
   if first:
     (unfinished / _SIZES).write_text(json.dumps(_sizes(unfinished)))
     remove(path)
     unfinished.rename(path)
-  multihost_utils.sync_global_devices("r1jax.checkpoint.end")
+  multihost_utils.sync_global_devices("r1jax.run.checkpoint.end")
 
 
 def restore(path, target):

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import jax
 
-from r1jax import checkpoint
-from r1jax.metrics import Progress, StepLog, encode, write_atomically
+from r1jax.files import encode, write_atomically
+from r1jax.run import checkpoint
+from r1jax.run.logs import Progress, StepLog
 
 
 class PhaseIO:

@@ -1,45 +1,11 @@
 """What a run says of itself while it runs: JSON lines and a progress bar."""
 
-import json
-import math
 import os
 import sys
 import time
 from pathlib import Path
 
-from r1jax.errors import UserError
-
-
-def encode(row):
-  """A row as one JSON line; what is not finite becomes null, valid JSON."""
-  return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def read(path):
-  """The rows of a file of metrics.
-
-  Args:
-    path: of a file of JSON lines; an absent file has no rows. A last line
-      without its end is left out: the process died while writing it.
-
-  Returns:
-    list of dicts.
-
-  Raises:
-    UserError: a line is no JSON object.
-  """
-  if not Path(path).exists():
-    return []
-  whole, _, _ = Path(path).read_bytes().rpartition(b"\n")
-  rows = []
-  for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
-    try:
-      rows.append(dict(json.loads(line)))
-    except (ValueError, TypeError):
-      raise UserError(
-        f"{path}:{number}: this line is no JSON object; remove it"
-      ) from None
-  return rows
+from r1jax.files import encode, read, write_atomically
 
 
 class StepLog:
@@ -77,23 +43,6 @@ class StepLog:
         text = text[os.write(file, text) :]
     finally:
       os.close(file)
-
-
-def write_atomically(path, data):
-  """Replaces a file, on disk and in one step.
-
-  Args:
-    path: of the file.
-    data: bytes or text.
-  """
-  path = Path(path)
-  data = data.encode() if isinstance(data, str) else data
-  unfinished = path.with_name(f".{path.name}.tmp")
-  with open(unfinished, "wb") as f:
-    f.write(data)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(unfinished, path)
 
 
 class Progress:
@@ -152,16 +101,3 @@ def _short(x):
   if abs(x) < 1e-2:
     return f"{x:.3g}"
   return f"{x:.3f}" if abs(x) < 10 else f"{x:.1f}"
-
-
-def _plain(x):
-  """JSON values: numpy scalars made Python's, NaN and infinity made None."""
-  if isinstance(x, dict):
-    return {str(k): _plain(v) for k, v in x.items()}
-  if isinstance(x, list | tuple):
-    return [_plain(v) for v in x]
-  if hasattr(x, "item") and getattr(x, "ndim", 0) == 0:
-    x = x.item()
-  if isinstance(x, float) and not math.isfinite(x):
-    return None
-  return x
