@@ -31,8 +31,8 @@ from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from experiments import commandline, plan
-from r1jax import hf, sharding
+from experiments import plan
+from r1jax import cli, hf, sharding
 from r1jax.data import jsonl
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
@@ -40,7 +40,7 @@ from r1jax.run import checkpoint, report
 from r1jax.run.phase_io import PhaseIO
 from r1jax.types import TrainState
 
-flags.adopt_module_key_flags(commandline)
+flags.adopt_module_key_flags(cli)
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One of several processes, as on a TPU pod."
 )
@@ -50,8 +50,8 @@ def main():
   """Runs the config of the command line."""
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  commandline.compilation_cache()
-  run(commandline.CONFIG.value, commandline.WORKDIR.value)
+  cli.compilation_cache()
+  run(cli.CONFIG.value, cli.WORKDIR.value)
 
 
 def run(config, workdir, phases=None):
@@ -249,4 +249,4 @@ def _say(text):
 
 
 if __name__ == "__main__":
-  commandline.start(main)
+  cli.start(main)

@@ -23,10 +23,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import commandline
+from r1jax import cli
 from r1jax.errors import UserError
 
-flags.adopt_module_key_flags(commandline)
+flags.adopt_module_key_flags(cli)
 _LIST = flags.DEFINE_bool("list", False, "Print the commands, run nothing.")
 
 
@@ -37,7 +37,7 @@ def main():
   given = config_flags.get_override_values(flag)
   failed = []
   for name, overrides in points(config.partition(":")[0]):
-    workdir = Path(commandline.WORKDIR.value) / name
+    workdir = Path(cli.WORKDIR.value) / name
     command = [
       *(sys.executable, "-m", "experiments.launch"),
       *(f"--config={config}", f"--workdir={workdir}"),
@@ -82,4 +82,4 @@ def points(path):
 
 
 if __name__ == "__main__":
-  commandline.start(main)
+  cli.start(main)

@@ -13,7 +13,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import quickstart
-from experiments import commandline, launch, plan, sweep
+from experiments import launch, plan, sweep
+from r1jax import cli
 from r1jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -182,12 +183,12 @@ def parse(tmp_path, monkeypatch, capsys):
     config_flags.DEFINE_config_file("config", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.mark_flag_as_required("workdir", flag_values=values)
-    monkeypatch.setattr(commandline.flags, "FLAGS", values)
+    monkeypatch.setattr(cli.flags, "FLAGS", values)
     argv = ["launch", *(a.format(tmp_path) for a in arguments)]
     # config_flags looks for the overrides there.
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit) as error:
-      commandline.parse(argv)
+      cli.parse(argv)
     assert error.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")

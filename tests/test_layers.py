@@ -41,6 +41,7 @@ LAYERS = (
   ),
   ("r1jax.scores", "r1jax.run.phase_io", "r1jax.run.report"),
   ("r1jax.phases",),
+  ("r1jax.cli",),
   ("experiments", "tools"),
 )
 FILES = sorted(

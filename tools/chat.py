@@ -12,7 +12,7 @@ import sys
 
 import jax
 
-from experiments import commandline
+from r1jax import cli
 from r1jax.errors import UserError
 from r1jax.sampling.stream import stream
 from tools import models
@@ -24,8 +24,8 @@ DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 def main(argv=None):
   """Reads a line, answers, and so on."""
   args = parse(argv)
-  with commandline.one_line_errors():
-    commandline.compilation_cache()
+  with cli.one_line_errors():
+    cli.compilation_cache()
     model, params, tokenizer = models.load(args.checkpoint, args.dtype)
     if not hasattr(tokenizer, "template"):
       raise UserError(

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from experiments import commandline
+from r1jax import cli
 from r1jax.errors import UserError
 from r1jax.hf import gguf
 
@@ -34,7 +34,7 @@ def main(argv=None):
     "--dtype", default="float32", choices=("float32", "bfloat16")
   )
   args = parser.parse_args(argv)
-  with commandline.one_line_errors():
+  with cli.one_line_errors():
     if args.out.exists() and any(args.out.iterdir()):
       raise UserError(f"{args.out} is not empty; name another directory")
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,8 +9,7 @@ the run or the import began with.
 import argparse
 from pathlib import Path
 
-from experiments import commandline
-from r1jax import hf
+from r1jax import cli, hf
 from r1jax.errors import UserError
 from r1jax.run import checkpoint
 from tools import models
@@ -33,7 +32,7 @@ def main(argv=None):
     "--out", required=True, type=Path, help="the directory to make"
   )
   args = parser.parse_args(argv)
-  with commandline.one_line_errors():
+  with cli.one_line_errors():
     if not models.is_ours(args.checkpoint):
       raise UserError(
         f"{args.checkpoint} has no params/; name a phase of a run (RUN/PHASE)"

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import commandline
-from r1jax import hf, sharding
+from r1jax import cli, hf, sharding
 from r1jax.errors import UserError
 from r1jax.hf import hub
 from r1jax.model import param_count
@@ -33,7 +32,7 @@ def main(argv=None):
   )
   parser.add_argument("--dtype", help="of the parameters; default as stored")
   args = parser.parse_args(argv)
-  with commandline.one_line_errors():
+  with cli.one_line_errors():
     if args.out.exists() and any(args.out.iterdir()):
       raise UserError(f"{args.out} is not empty; name another directory")
     directory = hub.directory(args.model)

@@ -9,7 +9,7 @@
 import argparse
 import json
 
-from experiments import commandline
+from r1jax import cli
 from tools.bench import iteration, learner, machine, sampler, verifiers
 
 BENCHMARKS = {
@@ -44,8 +44,8 @@ def main(argv=None):
     )  # fmt: skip
     module.arguments(what)
   args = parser.parse_args(argv)
-  with commandline.one_line_errors():
-    commandline.compilation_cache()
+  with cli.one_line_errors():
+    cli.compilation_cache()
     print(json.dumps(BENCHMARKS[args.what].measure(args)), flush=True)
 
 
