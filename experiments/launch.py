@@ -32,7 +32,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments import plan
-from r1jax import cli, hf, sharding
+from r1jax import cli, hf, meshes
 from r1jax.data import jsonl
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
@@ -156,7 +156,7 @@ def _state(workdir, block, records):
   if block.get("weights"):
     model = dict(block.model)
     dtype = model.pop("param_dtype", "float32")
-    mesh = sharding.make_mesh(**block.get("mesh", {"data": -1}))
+    mesh = meshes.make_mesh(**block.get("mesh", {"data": -1}))
     _, params = hf.load(block.weights, dtype=dtype, mesh=mesh, **model)
     return TrainState(step=None, params=params, opt_state=None)
   name = block.init

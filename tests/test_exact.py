@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_model import random_params
 from test_shared_prompts import groups
 
-from r1jax import losses, sharding
+from r1jax import losses, meshes
 from r1jax.model import ModelConfig
 from r1jax.model.config import REMATS
 from r1jax.training import learner, packing, policy
@@ -57,7 +57,7 @@ def gradient(remat, chunk, mesh, params, reference, batch):
     )
     return value, {**metrics, "entropy": (b.weights * entropy).sum()}
 
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     if chunk is None:
       (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
         params, learner.micro_batch(batch, 0)
@@ -120,7 +120,7 @@ def test_every_way_gives_the_plain_gradient(
 @given(SHAPES, st.integers(0, 99))
 def test_so_does_a_mesh(shapes, seed):
   """Eight devices: rows over four, heads over two."""
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
   sequences = groups(seed, shapes)
   batch = packing.pack(
     sequences, row_length=ROW, rows=4, micro_batches=4, shared=True

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import hf, sharding
+from r1jax import hf, meshes
 from r1jax.model.rope import frequencies
 from r1jax.sampling.stream import stream
 from r1jax.text.chat_template import ChatTemplate
@@ -143,7 +143,7 @@ def test_round_trip_is_bit_identical(saved, tmp_path):
 def test_sharded_over_a_mesh(case, tmp_path):
   theirs = peer(case)
   theirs.save_pretrained(tmp_path, max_shard_size="30KB")
-  mesh = sharding.make_mesh(data=1, fsdp=4, tensor=2)
+  mesh = meshes.make_mesh(data=1, fsdp=4, tensor=2)
   model, params = hf.load(tmp_path, dtype="float32", mesh=mesh)
   kernel = params["layers"]["down"]["kernel"]
   assert len({s.index for s in map(_hashable, kernel.addressable_shards)}) == 8

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax import sharding
 from r1jax.model import Decoder, ModelConfig, attention, blocks, kernels
 from r1jax.sampling import cache, ragged
 from r1jax.sampling import kernels as decode_kernels
@@ -63,7 +63,7 @@ def gradients(f, mesh):
 
 
 def agree(f, g, *arrays):
-  mesh = sharding.current()
+  mesh = meshes.current()
   got, out = gradients(f, mesh)(*arrays)
   wanted, want = gradients(g, mesh)(*arrays)
   np.testing.assert_allclose(out, want, atol=2e-5)
@@ -124,16 +124,16 @@ def test_block_memory_is_linear():
 @pytest.mark.parametrize("t", [100, 256])
 def test_attention_on_a_mesh(t):
   q, k, v, segments = inputs(4, 2, t)
-  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  mesh = meshes.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
   prefixes = jnp.where(segments == 2, 1, 0)
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     agree(kernels.attend, plain, q, k, v, segments, prefixes)
 
 
 def test_splash_on_a_mesh():
   q, k, v, segments = inputs(4, 2)
-  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
-  with sharding.on(mesh):
+  mesh = meshes.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  with meshes.on(mesh):
     out = jax.jit(
       lambda *x: kernels.splash_attend(*x, interpret=True)
     )(q, k, v, segments)  # fmt: skip
@@ -163,8 +163,8 @@ def test_what_cudnn_is_asked_for_is_plain_attention(seed, kv, shared):
 
 def test_what_cudnn_is_asked_for_on_a_mesh():
   q, k, v, segments = inputs(4, 2)
-  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
-  with sharding.on(mesh):
+  mesh = meshes.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  with meshes.on(mesh):
     agree(as_cudnn, plain, q, k, v, segments, jnp.where(segments == 2, 1, 0))
 
 
@@ -199,13 +199,13 @@ def test_a_gpu_gets_cudnn(gpu, tensor, shared):
   mesh = None
   if tensor:
     devices = jax.devices()[: 2 * tensor]
-    mesh = sharding.make_mesh(data=2, fsdp=1, tensor=tensor, devices=devices)
+    mesh = meshes.make_mesh(data=2, fsdp=1, tensor=tensor, devices=devices)
 
   def loss(q, k, v):
     prefixes = segments if shared else None
     return kernels.attend(q, k, v, segments, prefixes).sum()
 
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     text = for_cuda(jax.grad(loss, argnums=(0, 1, 2)), q, k, v)
     assert FORWARD in text and BACKWARD in text
     assert FORWARD in for_cuda(loss, q, k, v)
@@ -331,11 +331,11 @@ def test_the_ragged_kernel_skips_what_no_slot_needs():
 @pytest.mark.parametrize("kv", [2, 3])
 def test_the_ragged_kernel_on_a_mesh(kv):
   """Slots by rows and key heads by the tensor axis, where it divides them."""
-  mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  mesh = meshes.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
   arrays = ring(np.random.default_rng(0), 3, 4, kv, 2)
   marks = jnp.array([300, 0, 129, 20]), jnp.int32(20)
   for interpret in (False, True):
-    with sharding.on(mesh):
+    with meshes.on(mesh):
       out = jax.jit(
         lambda *x: decode_kernels.join_ring(*x, interpret=interpret)
       )(*arrays[:2], cache.Ring(*arrays[2:]), *marks)  # fmt: skip
@@ -357,9 +357,9 @@ def test_what_the_ragged_kernel_takes():
 
 
 def test_the_mesh_names_the_platform():
-  assert sharding.platform() == "cpu" and sharding.current() is None
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  with pytest.raises(ZeroDivisionError), sharding.on(mesh):
-    assert sharding.current() is mesh and sharding.platform() == "cpu"
+  assert meshes.platform() == "cpu" and meshes.current() is None
+  mesh = meshes.make_mesh(devices=jax.devices()[:1])
+  with pytest.raises(ZeroDivisionError), meshes.on(mesh):
+    assert meshes.current() is mesh and meshes.platform() == "cpu"
     1 / 0  # noqa: B018
-  assert sharding.current() is None
+  assert meshes.current() is None

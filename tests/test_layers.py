@@ -15,6 +15,7 @@ LAYERS = (
     "r1jax.losses",
     "r1jax.training.moments",
     "r1jax.verifiers",
+    "r1jax.meshes",
     "r1jax.sharding",
     "r1jax.sampling.draws",
   ),

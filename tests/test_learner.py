@@ -9,7 +9,7 @@ import optax
 import pytest
 from test_model import random_params
 
-from r1jax import losses, sharding
+from r1jax import losses, meshes, sharding
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig
 from r1jax.run import checkpoint
@@ -200,7 +200,7 @@ def test_gradients_of_parameters_in_bfloat16_are_summed_in_float32(m, rows):
 
 @pytest.fixture(scope="module")
 def mesh():
-  return sharding.make_mesh(devices=jax.devices()[:1])
+  return meshes.make_mesh(devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def test_one_set_of_gradients(m, rows):
   gradients and of either moment.
   """
   batch = reshape(make_batch(), m, rows)
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  mesh = meshes.make_mesh(devices=jax.devices()[:1])
 
   def memory(vocab_size):
     model = dataclasses.replace(MODEL, vocab_size=vocab_size, d_model=64)
@@ -302,7 +302,7 @@ def test_one_set_of_gradients(m, rows):
       grads, metrics = learner.accumulate(loss, state.params, batch)
       return optimizer.apply_gradients(OPTIMIZER, state, grads, 1e-3)
 
-    with sharding.on(mesh):
+    with meshes.on(mesh):
       found = [
         f.compile().memory_analysis()
         for f in (

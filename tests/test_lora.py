@@ -17,7 +17,7 @@ from test_model import forward, inputs, random_params
 from test_shared_prompts import groups
 
 from experiments import launch, plan
-from r1jax import hf, losses, sharding
+from r1jax import hf, losses, meshes, sharding
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, lora
@@ -79,8 +79,8 @@ def identical(got, want):
 @functools.cache
 def mesh(**sizes):
   if sizes:
-    return sharding.make_mesh(**sizes)
-  return sharding.make_mesh(devices=jax.devices()[:1])
+    return meshes.make_mesh(**sizes)
+  return meshes.make_mesh(devices=jax.devices()[:1])
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_model import random_params
 
-from r1jax import sharding
+from r1jax import meshes, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.run import checkpoint
@@ -131,8 +131,8 @@ def test_sharded_saved_and_resumed_to_the_bit(kind, tmp_path):
 
     return run
 
-  one = stepper(sharding.make_mesh(devices=jax.devices()[:1]))(start, 4)
-  run = stepper(sharding.make_mesh(data=2, fsdp=2, tensor=2))
+  one = stepper(meshes.make_mesh(devices=jax.devices()[:1]))(start, 4)
+  run = stepper(meshes.make_mesh(data=2, fsdp=2, tensor=2))
   half = run(start, 2)
   kernel = half.opt_state[1].mu["layers"]["up"]["kernel"]
   assert not jax.tree.leaves(kernel)[0].sharding.is_fully_replicated

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from test_model import random_params
 
-from r1jax import losses, scores, sharding
+from r1jax import losses, meshes, scores, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
@@ -31,7 +31,7 @@ SETUP = types.SimpleNamespace(
   tokenizer=TOKENIZER,
   seed=3,
   variant=losses.Variant(),
-  mesh=learner.sharding.make_mesh(devices=jax.devices()[:1]),
+  mesh=meshes.make_mesh(devices=jax.devices()[:1]),
 )
 
 
@@ -380,7 +380,7 @@ def test_metrics_are_of_what_was_trained():
 
 
 def test_supervised_loss_of_a_fresh_model_is_about_log_v():
-  mesh = learner.sharding.make_mesh(devices=jax.devices()[:1])
+  mesh = meshes.make_mesh(devices=jax.devices()[:1])
   examples = [Example("a b", "c d e f"), Example("g", "h a b")]
   batch = sft.pack_examples(TOKENIZER, examples, config(row_length=16), 1, 1)
   optimizer = learner.optim.OptimizerConfig()

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from test_model import random_params
 
-from r1jax import losses, sharding
+from r1jax import losses, meshes, sharding
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import grpo
@@ -34,7 +34,7 @@ NAMES = ["data8", "fsdp8", "all2"]
 
 
 def one_device():
-  return sharding.make_mesh(devices=jax.devices()[:1])
+  return meshes.make_mesh(devices=jax.devices()[:1])
 
 
 def make_batch():
@@ -77,7 +77,7 @@ def alone():
 
 @pytest.mark.parametrize("sizes", MESHES, ids=NAMES)
 def test_an_update_is_that_of_one_device(alone, sizes):
-  mesh = sharding.make_mesh(**sizes)
+  mesh = meshes.make_mesh(**sizes)
   state, metrics = updated(mesh)
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
@@ -109,7 +109,7 @@ SPECS = {
 
 
 def test_moments_live_with_their_parameters():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
   state = learner.init_fn(MODEL, OPTIMIZER, mesh)(jax.random.key(0))
   leaves = jax.tree_util.tree_flatten_with_path(state)[0]
   leaves = {sharding.path_name(path): x for path, x in leaves}
@@ -130,7 +130,7 @@ def test_moments_live_with_their_parameters():
 
 
 def test_rules_take_the_first_match():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
   rules = ((r"a/b", P("fsdp")), (r"b", P("tensor")), (r".*", P()))
   assert sharding.spec_of("x/a/b", (4,), mesh, rules) == P("fsdp")
   assert sharding.spec_of("x/b", (4,), mesh, rules) == P("tensor")
@@ -138,7 +138,7 @@ def test_rules_take_the_first_match():
 
 
 def test_axes_that_do_not_divide_are_left_out():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
   spec = P(("data", "fsdp"), "tensor")
   assert sharding.fit(spec, (8, 4), mesh) == spec
   assert sharding.fit(spec, (8, 3), mesh) == P(("data", "fsdp"), None)
@@ -147,21 +147,21 @@ def test_axes_that_do_not_divide_are_left_out():
 
 
 def test_meshes():
-  assert dict(sharding.make_mesh(data=-1).shape) == dict(
+  assert dict(meshes.make_mesh(data=-1).shape) == dict(
     data=8, fsdp=1, tensor=1
   )
-  assert dict(sharding.make_mesh(data=2, fsdp=-1, tensor=2).shape) == dict(
+  assert dict(meshes.make_mesh(data=2, fsdp=-1, tensor=2).shape) == dict(
     data=2, fsdp=2, tensor=2
   )
   for sizes in (dict(data=3), dict(data=-1, tensor=3), dict(data=16, fsdp=-1),
                 dict(data=-1, fsdp=-1), dict(data=-8, fsdp=-1),
                 dict(data=0), dict(data=0, fsdp=-1)):  # fmt: skip
     with pytest.raises(UserError, match="does not cover 8 devices"):
-      sharding.make_mesh(**sizes)
+      meshes.make_mesh(**sizes)
 
 
 def test_a_batch_is_split_by_rows():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
   batch = make_batch()
   placed = learner.place(batch, mesh)
   assert placed.tokens.addressable_shards[0].data.shape == (2, 2, 12)
@@ -196,7 +196,7 @@ def test_sampling_is_that_of_one_device(sizes, prompts, group, slots):
       jnp.arange(prompts * group), jax.random.key(1), jnp.float32(1.0),
     )  # fmt: skip
 
-  want, got = draw(one_device()), draw(sharding.make_mesh(**sizes))
+  want, got = draw(one_device()), draw(meshes.make_mesh(**sizes))
   assert want.ended.any() and not want.ended.all()
   for name in ("tokens", "lengths", "ended"):
     np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
@@ -212,7 +212,7 @@ def test_a_slot_reads_what_lies_on_its_own_device():
 
   def exchanges(layers):
     model = dataclasses.replace(MODEL, n_layers=layers)
-    mesh = sharding.make_mesh(**MESHES[0])
+    mesh = meshes.make_mesh(**MESHES[0])
     config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1, chunk=4)
     params = learner.place_params(random_params(model), mesh)
     texts = [np.arange(1, 5)] * 24
@@ -240,7 +240,7 @@ def test_groups_are_split_for_few_prompts(prompts, group, shards, parts):
 
 def test_each_prompt_waits_where_it_lies():
   """100 prompts, done in some order: each in one queue, no shard far ahead."""
-  mesh = sharding.make_mesh(**MESHES[0])
+  mesh = meshes.make_mesh(**MESHES[0])
   config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1)
   params = learner.place_params(random_params(MODEL), mesh)
   texts = [np.arange(1, 5)] * 100

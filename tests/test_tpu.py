@@ -17,8 +17,8 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax import sharding
 from r1jax.losses import Variant
 from r1jax.model import ModelConfig, attention
 from r1jax.phases import grpo
@@ -47,7 +47,7 @@ N, G = 8, 8
 def mesh(request):
   name, axes = request.param
   topology = topologies.get_topology_desc(name, platform="tpu")
-  return sharding.make_mesh(devices=topology.devices, **axes)
+  return meshes.make_mesh(devices=topology.devices, **axes)
 
 
 def whole(mesh, tree):
@@ -127,7 +127,7 @@ def test_the_ring_is_read_where_it_lies(mesh, dim):
     shape(pool_lib.PLACES, jnp.bfloat16, chunks, slots, kv, size, dim),
   )
   part = (heads, jnp.float32, slots, kv, 2)
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     lowered = jax.jit(decode_kernels.join_ring).lower(
       attention.Partial(shape(*part, dim), shape(*part), shape(*part)),
       shape(heads, jnp.bfloat16, slots, 2 * kv, 1, dim), ring,

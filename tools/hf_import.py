@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from r1jax import cli, hf, sharding
+from r1jax import cli, hf, meshes
 from r1jax.errors import UserError
 from r1jax.hf import hub
 from r1jax.model import param_count
@@ -36,7 +36,7 @@ def main(argv=None):
     if args.out.exists() and any(args.out.iterdir()):
       raise UserError(f"{args.out} is not empty; name another directory")
     directory = hub.directory(args.model)
-    mesh = sharding.make_mesh(fsdp=-1)
+    mesh = meshes.make_mesh(fsdp=-1)
     model, params = hf.load(directory, dtype=args.dtype, mesh=mesh)
     models.save(args.out, model, params)
     if jax.process_index() == 0:

@@ -17,8 +17,8 @@ import safetensors.numpy
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax import sharding
 from r1jax.errors import UserError
 from r1jax.hf import families
 from r1jax.model import Decoder, ModelConfig, lora
@@ -91,7 +91,7 @@ def load(directory, dtype=None, mesh=None, **fields):
   config = {"compute_dtype": dtype, **config, "param_dtype": dtype}
   model = ModelConfig(**config)
   if mesh is None:
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
   base = dataclasses.replace(model, lora_rank=0)
   init = functools.partial(model_lib.init, base)
   shapes = jax.eval_shape(init, jax.random.key(0))

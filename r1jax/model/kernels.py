@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec as P
 
-from r1jax import sharding
+from r1jax import meshes, sharding
 from r1jax.model import attention, blocks
 
 # Tokens of the kernel's smallest block.
@@ -37,12 +37,12 @@ def attend(q, k, v, segments, prefixes):
     [B, H, T, D] in the dtype of q; anything in padding.
   """
   t = q.shape[2]
-  if sharding.platform() == "tpu" and prefixes is None and not t % BLOCK:
+  if meshes.platform() == "tpu" and prefixes is None and not t % BLOCK:
     return splash_attend(q, k, v, segments)
   if t <= 2 * blocks.SMALLEST:
     mask = attention.causal_mask(segments, prefixes)
     return attention.attend(q, k, v, mask)
-  if sharding.platform() == "gpu" and cudnn_takes(q):
+  if meshes.platform() == "gpu" and cudnn_takes(q):
     return cudnn_attend(q, k, v, segments, prefixes)
   # Not over the whole mesh: every device then visits only its own rows' pairs.
   return _by_rows_and_heads(blocks.attend, q, k, v, segments, prefixes)
@@ -67,7 +67,7 @@ def cudnn_takes(q):
   any GPU; of the GPU, Ampere or later, and not AMD's.
   """
   _, _, t, d = q.shape
-  capability = getattr(sharding.device(), "compute_capability", "")
+  capability = getattr(meshes.device(), "compute_capability", "")
   generation = str(capability).partition(".")[0]
   return (
     generation.isdigit()
@@ -114,7 +114,7 @@ def _cudnn(implementation, q, k, v, segments, prefixes):
 
 def _by_rows_and_heads(attend_local, q, k, v, *marks):
   """Each device its rows and heads; `marks` [B, T] or None go by rows."""
-  mesh = sharding.current()
+  mesh = meshes.current()
   if mesh is not None and mesh.size > 1:
     heads = sharding.fit(P(sharding.ROWS, "tensor"), k.shape, mesh)
     rows = sharding.fit(P(sharding.ROWS), marks[0].shape, mesh)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from r1jax import sharding
+from r1jax import meshes
 
 # What the products of `matmul` are called where some results are kept for the
 # backward pass and others computed again.
@@ -65,7 +65,7 @@ def thin_matmul(x, w):
   # In float32 many rows, to whom the copy is nothing, do better without; in
   # bfloat16 a transposed weight is always slow.
   many = x.dtype == jnp.float32 and len(rows) >= min(w.shape)
-  if sharding.platform() != "cpu" or many:
+  if meshes.platform() != "cpu" or many:
     return x @ w
   y = in_order(w.T @ in_order(rows.T)).T
   return y.reshape(*x.shape[:-1], -1)
@@ -76,6 +76,6 @@ def in_order(x):
 
   The compiler neither folds anything across this nor chooses another layout.
   """
-  if sharding.platform() != "cpu":
+  if meshes.platform() != "cpu":
     return x
   return with_layout_constraint(jnp.asarray(x), Layout(tuple(range(x.ndim))))

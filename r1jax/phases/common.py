@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from r1jax import losses, sharding, verifiers
+from r1jax import losses, meshes, verifiers
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
@@ -46,7 +46,7 @@ def setup(config):
       dict(config.get("optimizer", {})),
       f"{config.name}: optimizer",
     ),
-    mesh=sharding.make_mesh(**config.get("mesh", {"data": -1})),
+    mesh=meshes.make_mesh(**config.get("mesh", {"data": -1})),
     tokenizer=tokenizer,
     variant=_build(
       losses.Variant, dict(config.get("loss", {})), f"{config.name}: loss"

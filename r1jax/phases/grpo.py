@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import losses, sharding
+from r1jax import losses, meshes, sharding
 from r1jax.data import sources
 from r1jax.model import lora
 from r1jax.phases import rollout as rollout_lib
@@ -204,7 +204,7 @@ def _score_fn(model, mesh):
       return out.at[i].set(logprobs)
 
     params = sharding.to_device(mesh, params)
-    with sharding.on(mesh):
+    with meshes.on(mesh):
       zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
       return jax.lax.fori_loop(0, batch.count, micro, zeros)
 

@@ -7,7 +7,7 @@ prompts, XLA does.
 import jax
 from jax.sharding import PartitionSpec as P
 
-from r1jax import sharding
+from r1jax import meshes, sharding
 from r1jax.sampling import cache, ragged
 
 
@@ -17,8 +17,8 @@ def lay_out(ring):
   Returns:
     the same, or on one CPU device `cache.Apart`.
   """
-  mesh = sharding.current()
-  if sharding.platform() != "cpu" or (mesh is not None and mesh.size > 1):
+  mesh = meshes.current()
+  if meshes.platform() != "cpu" or (mesh is not None and mesh.size > 1):
     return ring
   return cache.Apart.of(ring)
 
@@ -38,7 +38,7 @@ def join_ring(part, q, ring, age, column, interpret=False):
     return ragged.join_apart(part, q, ring, age, column)
 
   def join_local(ring, of_slots, marks):
-    if not (interpret or sharding.platform() == "tpu") or not ragged.fits(
+    if not (interpret or meshes.platform() == "tpu") or not ragged.fits(
       of_slots[1], ring[0]
     ):
       return ragged.join_loop(*of_slots, *ring, *marks)
@@ -64,7 +64,7 @@ def by_slots_and_heads(step, cached, of_slots, marks, axes):
   Returns:
     what `step` does: a tree of arrays [S, K, .].
   """
-  mesh = sharding.current()
+  mesh = meshes.current()
   if mesh is not None and mesh.size > 1:
     shape = jax.tree.leaves(cached)[0].shape
     where = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)

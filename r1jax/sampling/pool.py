@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from r1jax import sharding
+from r1jax import meshes, sharding
 from r1jax.model import Decoder, attention
 from r1jax.sampling import cache
 
@@ -187,7 +187,7 @@ def load(model, mesh, params, pool, tokens, lengths, places):
   tokens = sharding.constrain(tokens, mesh, P(sharding.ROWS))
   columns = jnp.arange(width)
   mask = columns[None] < lengths[:, None]
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     _, (k, v) = Decoder(model).apply(
       {"params": params}, tokens, jnp.where(mask, columns, 0),
       mask.astype(jnp.int32), method="prefill",

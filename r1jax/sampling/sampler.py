@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from r1jax import sharding
+from r1jax import meshes, sharding
 from r1jax.errors import UserError
 from r1jax.sampling import cache, decode, kernels
 from r1jax.sampling.draws import draw
@@ -255,7 +255,7 @@ def _begin(model, config, mesh, total):
   ring = cache.empty_ring(
     model, slots, config.max_new_tokens, config.chunk, config.int8
   )
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     ring = kernels.lay_out(ring)
   nothing = jnp.zeros(slots, jnp.int32)
   blank = (total, config.max_new_tokens)
@@ -402,7 +402,7 @@ def advance(
     state.clock + config.stride, (state.clock // chunk + 1) * chunk
   )
   newest = tuple(ring.take(at) for ring in rings)
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     state, newest = jax.lax.while_loop(
       # What no step writes is not carried along.
       go_on, step, (state._replace(rings=()), newest),

@@ -10,8 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax import sharding
 from r1jax.model import lora
 from r1jax.training import optimizer as optim
 from r1jax.types import Batch
@@ -212,7 +212,7 @@ def gradients_fn(loss_fn, model, optimizer, mesh):
 def _gradients(loss_fn, optimizer, mesh, trained, frozen, batch, *constants):
   # What the rules of `matmul` and of the head say of a frozen weight nobody
   # reads: the compiler leaves its products and its sum out.
-  with sharding.on(mesh):
+  with meshes.on(mesh):
     return accumulate(
       lambda p, micro: loss_fn(lora.join(p, frozen), micro, *constants),
       trained,

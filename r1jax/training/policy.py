@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax import sharding
+from r1jax import meshes
 from r1jax.model import Decoder
 from r1jax.model.decoder import summed_unembedding
 from r1jax.model.linear import in_order
@@ -81,10 +81,10 @@ def chunk_and_block(rows, length, vocab_size):
     single position of each row is more, or the table is spread over devices:
     it is then read whole, since its parts lie on all of them.
   """
-  mesh = sharding.current()
+  mesh = meshes.current()
   if mesh is not None and mesh.size > 1:
     return min(length, max(1, CHUNK_LOGITS // (rows * vocab_size))), vocab_size
-  most = CHUNK_LOGITS_CPU if sharding.platform() == "cpu" else CHUNK_LOGITS
+  most = CHUNK_LOGITS_CPU if meshes.platform() == "cpu" else CHUNK_LOGITS
   chunk = min(length, max(1, POSITIONS // rows, most // (rows * vocab_size)))
   blocks = math.ceil(rows * chunk * vocab_size / most)
   return chunk, math.ceil(vocab_size / blocks)

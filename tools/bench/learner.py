@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import losses, sharding
+from r1jax import losses, meshes
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model.config import REMATS
@@ -227,7 +227,7 @@ class Update:
   """
 
   def __init__(self, w, model, params):
-    self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     optimizer = optim.OptimizerConfig()
     self.step = grpo.update_fn(model, optimizer, self.mesh, losses.Variant())
     self.state = learner.restart_fn(model, optimizer, self.mesh)(params)
@@ -250,7 +250,7 @@ class Gradients:
   """As `Update`, without the step: the parameters stay as they are."""
 
   def __init__(self, w, model, params):
-    self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     self.gradients = learner.gradients_fn(
       grpo.loss_fn(model, losses.Variant()), model, optim.OptimizerConfig(),
       self.mesh,
