@@ -9,8 +9,8 @@ import json
 import random
 import zlib
 
-from r1jax.data import countdown, gym, jsonl
-from r1jax.data import problems as problems_lib
+from r1jax.data import countdown, gym, jsonl, store
+from r1jax.data.order import ProblemList, order
 from r1jax.errors import UserError
 from r1jax.text import chat_template
 from r1jax.text.tokenizer import (
@@ -130,7 +130,7 @@ def problems(task, io, tokenizer):
     )  # fmt: skip
     solved = sets.pop("shots", [])[:]
   return {
-    split: problems_lib.ProblemList(
+    split: ProblemList(
       [
         dataclasses.replace(p, prompt=render(p.prompt, _solved(solved, p)))
         for p in found
@@ -143,10 +143,10 @@ def problems(task, io, tokenizer):
 def _written(io, name, splits, make):
   """The splits of a problem set, made and written where there is none."""
   directory = io.root / "data"
-  if not problems_lib.exists(directory, name):
-    problems_lib.write_problems(directory, name, make())
+  if not store.exists(directory, name):
+    store.write_problems(directory, name, make())
   return {
-    split: problems_lib.load_problems(directory, name, split)
+    split: store.load_problems(directory, name, split)
     for split in splits
   }
 
@@ -214,7 +214,7 @@ def examples(task, data, seed, phase, io, tokenizer):
     if not data:
       raise UserError(f"{phase}.data: there is no example to train on")
     return lambda step, n: [
-      data[i] for i in problems_lib.order(len(data), step, n, seed)
+      data[i] for i in order(len(data), step, n, seed)
     ]
   check_data(task, data, phase)
   train = problems(task, io, None)["train"][:]

@@ -9,7 +9,8 @@ import pytest
 
 from r1jax import verifiers
 from r1jax.data import jsonl
-from r1jax.data import problems as lib
+from r1jax.data import store as lib
+from r1jax.data.order import order
 from r1jax.errors import UserError
 from r1jax.types import Example, Problem, Verdict
 
@@ -65,7 +66,7 @@ def test_tensorflow_is_not_needed(directory):
     "      return super().find_spec(name, *args)\n"
     "at = sys.meta_path.index(importlib.machinery.PathFinder)\n"
     "sys.meta_path[at] = Hiding\n"
-    "from r1jax.data import problems as lib\n"
+    "from r1jax.data import store as lib\n"
     f"old = lib.load_problems({str(directory)!r}, 'sums', 'test')\n"
     f"lib.write_problems({str(directory)!r}, 'copy', {{'test': old}})\n"
     f"new = lib.load_problems({str(directory)!r}, 'copy', 'test')\n"
@@ -76,7 +77,7 @@ def test_tensorflow_is_not_needed(directory):
 
 def test_importing_is_cheap():
   code = (
-    "import sys, r1jax.data.problems, r1jax.data.countdown\n"
+    "import sys, r1jax.data.store, r1jax.data.countdown\n"
     "assert 'tensorflow_datasets' not in sys.modules\n"
     "assert 'reasoning_gym' not in sys.modules\n"
   )
@@ -115,24 +116,24 @@ def test_take_is_a_function_of_the_step(directory):
   steps = [train.take(k, 16, 7) for k in range(41)]
   assert steps[40] == late
   assert train.take(0, 16, 8) != steps[0]
-  assert train.take(3, 1, 7) == [train[lib.order(250, 3, 1, 7)[0]]]
+  assert train.take(3, 1, 7) == [train[order(250, 3, 1, 7)[0]]]
 
 
 def test_each_problem_once_an_epoch():
-  drawn = [i for step in range(50) for i in lib.order(100, step, 6, seed=3)]
+  drawn = [i for step in range(50) for i in order(100, step, 6, seed=3)]
   for epoch in range(3):
     part = drawn[100 * epoch : 100 * (epoch + 1)]
     assert sorted(part) == list(range(100))
   assert drawn[:100] != drawn[100:200] != list(range(100))
   # A set smaller than a step goes round within the step.
-  counts = collections.Counter(lib.order(3, 0, 9, seed=0))
+  counts = collections.Counter(order(3, 0, 9, seed=0))
   assert counts == {0: 3, 1: 3, 2: 3}
 
 
 def test_order_does_not_drift():
   # A checkpoint of last year must resume on the same data.
-  assert lib.order(10, 0, 5, seed=0) == [4, 6, 2, 7, 3]
-  assert lib.order(10, 3, 5, seed=1) == [0, 3, 5, 9, 8]
+  assert order(10, 0, 5, seed=0) == [4, 6, 2, 7, 3]
+  assert order(10, 3, 5, seed=1) == [0, 3, 5, 9, 8]
 
 
 def test_faults_of_a_problem_set(tmp_path):
@@ -154,7 +155,7 @@ def test_faults_of_a_problem_set(tmp_path):
   with pytest.raises(UserError, match="damaged"):
     lib.load_problems(tmp_path, "sums", "train")
   with pytest.raises(UserError, match="empty"):
-    lib.order(0, 0, 1, seed=0)
+    order(0, 0, 1, seed=0)
 
 
 def test_a_missing_library_is_no_damage(directory, monkeypatch):
