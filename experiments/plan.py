@@ -41,7 +41,7 @@ def resolve(config, kinds):
       close = nearest(key, KEYS)
       hint = f'; is "{close}" meant?' if close else ""
       raise UserError(
-        f'the config\'s key "{key}" is unknown, and no phase\'s block'
+        f"the config's key \"{key}\" is unknown, and no phase's block"
         f" (those have a phase){hint}"
       )
   names = list(config.get("phases", ()))
@@ -128,7 +128,8 @@ def _set_model(block, models, init):
   block.model = inherited if shape is None else shape
   block.weights = weights if not block.init else None
   if inherited is not None and inherited not in (
-    block.model, _without_adapters(block.model)
+    block.model,
+    _without_adapters(block.model),
   ):
     raise UserError(
       f"{block.name}.model: it differs from the model of {block.init}, whose"

@@ -144,7 +144,8 @@ def test_verifiers(workload, capsys):
   row = json.loads(capsys.readouterr().out)
   assert row["workload"] == workload and row["workers"] == 1
   assert row["verdicts_per_s"] == pytest.approx(
-    8 / row["seconds"][0], rel=0.4  # seconds are rounded
+    8 / row["seconds"][0],
+    rel=0.4,  # seconds are rounded
   )
   # Every second symbolic one and program is wrong by one.
   assert row["correct"] == 0.5 or workload == "numeric"

@@ -111,7 +111,12 @@ def test_solved_questions_go_before(tmp_path):
   tokenizer = HFTokenizer(tmp_path / "t")
   task = ConfigDict(
     dict(
-      kind="reasoning_gym", seed=0, train=4, test=2, shots=1, template="chat",
+      kind="reasoning_gym",
+      seed=0,
+      train=4,
+      test=2,
+      shots=1,
+      template="chat",
       datasets=DATASETS,
     )  # fmt: skip
   )
@@ -134,8 +139,13 @@ def test_solved_questions_go_before(tmp_path):
 def test_shots_need_turns(tmp_path):
   task = ConfigDict(
     dict(
-      kind="reasoning_gym", seed=0, train=2, test=2, shots=1,
-      template="r1_zero", datasets=DATASETS,
+      kind="reasoning_gym",
+      seed=0,
+      train=2,
+      test=2,
+      shots=1,
+      template="r1_zero",
+      datasets=DATASETS,
     )  # fmt: skip
   )
   with pytest.raises(UserError, match='task.shots needs.*"chat"'):

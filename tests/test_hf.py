@@ -192,8 +192,6 @@ def test_a_failed_save_leaves_nothing(tmp_path):
 
 
 def test_no_architecture_has_both():
-  config = ModelConfig(
-    **{**CONFIG.__dict__, "qkv_bias": True, "qk_norm": True}
-  )
+  config = ModelConfig(**{**CONFIG.__dict__, "qkv_bias": True, "qk_norm": True})
   with pytest.raises(UserError, match="qk_norm"):
     hf.to_hf(config)

@@ -266,11 +266,15 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     ("r1_zero.minibatches", 7, "minibatches=7 does not divide the 16"),
     ("distill.data", "none.jsonl", "none.jsonl: cannot be read"),
     (
-      "r1_zero.task", dict(kind="files", train="a", test="b"),
+      "r1_zero.task",
+      dict(kind="files", train="a", test="b"),
       "r1_zero: a: cannot be read",
     ),
-    ("base.task", dict(kind="files", train="a", test="b"),
-     'base.data: "corpus" is neither an earlier phase'),
+    (
+      "base.task",
+      dict(kind="files", train="a", test="b"),
+      'base.data: "corpus" is neither an earlier phase',
+    ),
     ("task.kind", "file", 'task.kind "file" is unknown'),
     ("task.template", "r1-zero", 'task.template "r1-zero" is unknown'),
     ("task.sed", 1, 'base: task: the key "sed" is unknown; .* "seed"'),

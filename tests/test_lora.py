@@ -493,7 +493,11 @@ def test_a_run_that_was_stopped_and_its_export(
   # What tools.chat streams.
   first = next(
     stream(
-      decoder.config, loaded, tokens[0], jax.random.key(0), max_new_tokens=1,
+      decoder.config,
+      loaded,
+      tokens[0],
+      jax.random.key(0),
+      max_new_tokens=1,
       temperature=0,
     )  # fmt: skip
   )

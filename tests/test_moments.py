@@ -54,9 +54,9 @@ def test_small_increments_are_not_lost(kind):
     size = jnp.where(i < 1000, 1.0, 0.1)
     return adam.update({"kernel": jnp.full((4, 256), size)}, state)[1]
 
-  state = jax.jit(
-    lambda state: jax.lax.fori_loop(0, 3000, step, state)
-  )(adam.init(params))
+  state = jax.jit(lambda state: jax.lax.fori_loop(0, 3000, step, state))(
+    adam.init(params)
+  )
   nu = np.asarray(moments.read(state.nu["kernel"]), np.float64)
   want = 0.0
   for i in range(3000):
@@ -80,9 +80,9 @@ def test_as_good_as_float32_on_a_noisy_quadratic(kind):
       x = state.params["kernel"]
       slope = curvature * x + jnp.sqrt(curvature) * noise
       rate = 0.02 * 0.5 ** (i / 300)
-      return optimizer.apply_gradients(
-        config, state, {"kernel": slope}, rate
-      )[0]
+      return optimizer.apply_gradients(config, state, {"kernel": slope}, rate)[
+        0
+      ]
 
     state = jax.jit(lambda s: jax.lax.fori_loop(0, steps, step, s))(
       optimizer.init_state(config, {"kernel": start})

@@ -338,7 +338,6 @@ def test_the_learner_agrees_with_the_sampler_on_packed_rows(rollout):
   np.testing.assert_allclose(lp[trained], b.old_logprobs[trained], atol=1e-4)
 
 
-
 def test_without_a_kl_term_no_advantage_costs_nothing(rollout):
   params, of = rollout[0], rollout[1]
   advantages = [0] * GROUP + [-1, 1, 1, -1] + [0, 2, -2, 0]
@@ -439,9 +438,7 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
   assert len({str(k) for _, k in asked}) == refill + 1
   if refill == 2:
     assert trained.texts == ["b4", "b5", "a2", "a3", "c0", "c1"]
-    np.testing.assert_array_equal(
-      trained.reward, [[0, 1], [1, 0], [1, 0]]
-    )
+    np.testing.assert_array_equal(trained.reward, [[0, 1], [1, 0], [1, 0]])
     assert trained.rollout.tokens[:, 0].tolist() == [98, 98, 97, 97, 99, 99]
     # What was drawn is left as it was.
     assert drawn.problems == ["a0", "a1", "a2"]

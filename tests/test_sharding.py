@@ -147,9 +147,7 @@ def test_axes_that_do_not_divide_are_left_out():
 
 
 def test_meshes():
-  assert dict(meshes.make_mesh(data=-1).shape) == dict(
-    data=8, fsdp=1, tensor=1
-  )
+  assert dict(meshes.make_mesh(data=-1).shape) == dict(data=8, fsdp=1, tensor=1)
   assert dict(meshes.make_mesh(data=2, fsdp=-1, tensor=2).shape) == dict(
     data=2, fsdp=2, tensor=2
   )

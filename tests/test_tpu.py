@@ -1,6 +1,6 @@
 """Compiles for TPU pods without one.
 
-  pip install -e ".[test,aot]" && python -m pytest tests/test_tpu.py
+pip install -e ".[test,aot]" && python -m pytest tests/test_tpu.py
 """
 
 import os
@@ -89,9 +89,7 @@ def test_the_sampler(mesh, kv_dtype):
   params = random_params()
   weights = jax.eval_shape(lambda p: decode.lay_out(MODEL, p), params)
   int8 = kv_dtype == "int8"
-  pool = jax.eval_shape(
-    lambda: pool_lib.empty(MODEL, None, 2, 4, 256, int8)
-  )
+  pool = jax.eval_shape(lambda: pool_lib.empty(MODEL, None, 2, 4, 256, int8))
   state = jax.eval_shape(lambda: sampler._begin(MODEL, config, mesh, N * G))
   load = pool_lib.load.lower(
     MODEL, mesh, by_rules(mesh, params), whole(mesh, pool), ints(mesh, N, 256),

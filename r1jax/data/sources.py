@@ -146,8 +146,7 @@ def _written(io, name, splits, make):
   if not store.exists(directory, name):
     store.write_problems(directory, name, make())
   return {
-    split: store.load_problems(directory, name, split)
-    for split in splits
+    split: store.load_problems(directory, name, split) for split in splits
   }
 
 
@@ -213,9 +212,7 @@ def examples(task, data, seed, phase, io, tokenizer):
   if not isinstance(data, str):
     if not data:
       raise UserError(f"{phase}.data: there is no example to train on")
-    return lambda step, n: [
-      data[i] for i in order(len(data), step, n, seed)
-    ]
+    return lambda step, n: [data[i] for i in order(len(data), step, n, seed)]
   check_data(task, data, phase)
   train = problems(task, io, None)["train"][:]
   tag = zlib.crc32(phase.encode())

@@ -166,9 +166,7 @@ def to_hf(model):
     "torch_dtype": model.param_dtype,
     "rope_theta": model.rope_theta,
   }
-  raw |= {
-    theirs: getattr(model, ours) for ours, (theirs, _) in FIELDS.items()
-  }
+  raw |= {theirs: getattr(model, ours) for ours, (theirs, _) in FIELDS.items()}
   if model.rope_scaling is not None:
     s = dataclasses.asdict(model.rope_scaling)
     raw["rope_scaling"] = {"rope_type": s["kind"]} | {

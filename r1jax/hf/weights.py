@@ -195,8 +195,7 @@ def _header(path):
   for name, file in found.items():
     if file.dtype not in DTYPES:
       raise UserError(
-        f"{path}: {name} has the dtype {file.dtype}; known:"
-        f" {', '.join(DTYPES)}"
+        f"{path}: {name} has the dtype {file.dtype}; known: {', '.join(DTYPES)}"
       )
   return found
 

@@ -53,9 +53,7 @@ class RopeScaling:
       )
     for name in KINDS[self.kind]:
       if getattr(self, name) is None:
-        raise UserError(
-          f"model: rope_scaling of kind {self.kind} needs {name}"
-        )
+        raise UserError(f"model: rope_scaling of kind {self.kind} needs {name}")
 
 
 def rope_table(positions, head_dim, theta, scaling=None):

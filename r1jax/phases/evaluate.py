@@ -61,4 +61,3 @@ def evaluate(config, state, data, io):
   io.report(0, measured)
   io.samples(0, rollout_lib.sample_rows(scored, 16))
   return state, row
-

@@ -350,9 +350,7 @@ def report(scored, advantages, updates, seconds):
     **{
       k: float(np.mean([u[k] for u in updates])) for k in ("loss", "grad_norm")
     },
-    **{
-      k: token_mean(updates, k) for k in ("kl", "entropy", "clip_fraction")
-    },
+    **{k: token_mean(updates, k) for k in ("kl", "entropy", "clip_fraction")},
     # Before the first update theta is theta_old: what is left is the
     # difference between the sampler's arithmetic and the learner's.
     **{

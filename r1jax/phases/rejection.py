@@ -70,4 +70,3 @@ def select(scored, group, keep, least):
     texts = list(chosen)[:keep]
     examples += [Example(problem.prompt, text) for text in texts]
   return examples
-

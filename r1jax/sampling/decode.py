@@ -193,9 +193,7 @@ def _read_own_prompts(prompts, q, who):
     """The parts of a block's seats."""
     x = queries[sitting[i]].reshape(places, members, heads, dim)
     k, v = jax.tree.map(lambda x: x[i], prompts)
-    part = attention.partial(
-      x.swapaxes(1, 2), k, v, prompt_mask[i][:, None]
-    )
+    part = attention.partial(x.swapaxes(1, 2), k, v, prompt_mask[i][:, None])
 
     def by_seat(y):
       y = y.reshape(places, kv, heads // kv, members, *y.shape[3:])

@@ -70,9 +70,7 @@ class Places:
       block = places
     block = sharding.whole_rows(block, mesh)
     blocks = -(-places // block)
-    self.pool = empty(
-      model, mesh, blocks, block, width, config.int8
-    )
+    self.pool = empty(model, mesh, blocks, block, width, config.int8)
     shards = sharding.row_shards(mesh)
     self.of = np.zeros(len(texts), np.int32)
     self.queues = np.zeros((shards, len(texts)), np.int32)

@@ -217,9 +217,7 @@ def _kernel(
   # Always, but in the one turn of a list without any.
   @pl.when(oldest - size < mine)
   def _():
-    product = functools.partial(
-      jnp.einsum, preferred_element_type=jnp.float32
-    )
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     s = product("kgd,kdr->kgr", q[...], k[...])
     column = jax.lax.broadcasted_iota(jnp.int32, s.shape, 2)
     s = jnp.where(oldest - column <= mine, s, attention.MASKED)

@@ -79,9 +79,7 @@ class SamplerConfig:
         isinstance(self.tail_slots, tuple)
         and all(isinstance(n, int) and n >= 1 for n in self.tail_slots),
       ),
-      (
-        "kv_dtype", '"compute" or "int8"', self.kv_dtype in ("compute", "int8")
-      ),
+      ("kv_dtype", '"compute" or "int8"', self.kv_dtype in ("compute", "int8")),
     ):
       if not ok:
         raise UserError(
@@ -176,9 +174,7 @@ def sample(
   number = (np.asarray(order)[:, None] * group + np.arange(group)).ravel()
   if limits is None:
     limits = np.full(len(number), config.max_new_tokens)
-  indices, limits = (
-    np.asarray(x, np.int32)[number] for x in (indices, limits)
-  )
+  indices, limits = (np.asarray(x, np.int32)[number] for x in (indices, limits))
   weights = _lay_out(model, params)
   places = Places(model, config, group, mesh, params, texts)
   state = _begin(model, config, mesh, len(number))
@@ -412,7 +408,10 @@ def advance(
     rollout=sharding.constrain(state.rollout, mesh, P()),
   )
   look = Look(
-    state.clock, state.queue.sum(), state.waited, state.busy,
+    state.clock,
+    state.queue.sum(),
+    state.waited,
+    state.busy,
     state.rollout.lengths,
   )
   return state, jax.tree.map(jnp.copy, look)

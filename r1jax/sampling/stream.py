@@ -83,9 +83,7 @@ def _start(model, config, params, tokens, length):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _step(
-  model, config, weights, pool, rings, token, t, key, temperature
-):
+def _step(model, config, weights, pool, rings, token, t, key, temperature):
   """The token after `token`, which stands in the ring's column t."""
   first = jnp.zeros(1, jnp.int32)
   logits, newest = decode.decode(

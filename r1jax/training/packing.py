@@ -100,9 +100,7 @@ def capacity(count, longest, row_length, rows, shared=False):
   return 1 << (micro - 1).bit_length()
 
 
-def pack(
-  sequences, *, row_length, rows, micro_batches, pad_id=0, shared=False
-):
+def pack(sequences, *, row_length, rows, micro_batches, pad_id=0, shared=False):
   """A `Batch` of numpy arrays [M, B, T].
 
   Args:

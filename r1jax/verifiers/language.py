@@ -16,9 +16,7 @@ _HAN = (
 _KANA = "\u3041-\u309f\u30a0-\u30ff\uff66-\uff9f"
 _HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 HAN_KANA = _HAN + _KANA
-_WORD = re.compile(
-  rf"[{_HAN}{_KANA}{_HANGUL}]|[^\W\d_{_HAN}{_KANA}{_HANGUL}]+"
-)
+_WORD = re.compile(rf"[{_HAN}{_KANA}{_HANGUL}]|[^\W\d_{_HAN}{_KANA}{_HANGUL}]+")
 _LATIN = "a-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff"
 _CYRILLIC = "\u0400-\u052f"
 # By script, which is all that can be told without a dictionary: French words

@@ -22,9 +22,7 @@ _EXPRESSION = re.compile(
   rf"(?:(?:\b(?:{_NAME})\b)|\*\*\s*\(?-?\d{{1,2}}\b\)?(?!\s*\*\*)"
   rf"|(?<![\w.]){_NUMBER}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*"
 )
-_SUM = re.compile(
-  r"(?:(?<![\w.])\d{1,9}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*"
-)
+_SUM = re.compile(r"(?:(?<![\w.])\d{1,9}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*")
 _LIST = re.compile(r"[\w\s\[\]',\".-]*")
 # What those scorers may see that evaluate their input: sympy's parse_expr
 # and Python's own eval.

@@ -1,9 +1,9 @@
 """How fast the machine is used: one JSON line a measurement.
 
-  python -m tools.bench sampler --model=hf:DIR --workload=fixed
-  python -m tools.bench learner --model=hf:DIR --workload=heavy_tail
-  python -m tools.bench iteration --model=hf:DIR --dtype=bfloat16
-  python -m tools.bench verifiers --workload=code
+python -m tools.bench sampler --model=hf:DIR --workload=fixed
+python -m tools.bench learner --model=hf:DIR --workload=heavy_tail
+python -m tools.bench iteration --model=hf:DIR --dtype=bfloat16
+python -m tools.bench verifiers --workload=code
 """
 
 import argparse

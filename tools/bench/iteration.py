@@ -1,7 +1,7 @@
 """Seconds of a whole GRPO iteration: rollout, rewards and update.
 
-  fixed       8 groups of 8: 64 tokens and 128 new ones, with a reference
-  heavy_tail  the same with lognormal lengths, median 48, at most 512
+fixed       8 groups of 8: 64 tokens and 128 new ones, with a reference
+heavy_tail  the same with lognormal lengths, median 48, at most 512
 """
 
 import statistics

@@ -1,10 +1,10 @@
 """Seconds of a GRPO update: loss, gradients and AdamW, on random tokens.
 
-  fixed          8 groups of 8: 64 tokens and 128 new ones, with a reference
-  heavy_tail     the same with lognormal lengths, median 48, at most 512
-  long           8 sequences of 2,048 tokens, no reference; loss and gradients
-                 only, for their memory
-  shared_prompt  a group of 16: 512 tokens and 128 new ones, no reference
+fixed          8 groups of 8: 64 tokens and 128 new ones, with a reference
+heavy_tail     the same with lognormal lengths, median 48, at most 512
+long           8 sequences of 2,048 tokens, no reference; loss and gradients
+               only, for their memory
+shared_prompt  a group of 16: 512 tokens and 128 new ones, no reference
 """
 
 import dataclasses
@@ -54,9 +54,7 @@ def arguments(what):
   """Adds this benchmark's own flags to a parser."""
   machine.model_arguments(what)
   for name in ("prompts", "group", "prompt-tokens", "new-tokens"):
-    what.add_argument(
-      f"--{name}", type=machine.count, help="by the workload"
-    )
+    what.add_argument(f"--{name}", type=machine.count, help="by the workload")
   what.add_argument(
     "--row-length", type=machine.count, help="of a packed row; by the workload"
   )

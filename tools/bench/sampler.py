@@ -1,9 +1,9 @@
 """Tokens/s of the sampler, on random prompts, the end of sequence ignored.
 
-  fixed       completions of one length
-  heavy_tail  lognormal lengths, median 48, in fewer slots than completions
-  long        few slots and long completions: the price of a long cache, beside
-              what reading the cache takes at the machine's bandwidth
+fixed       completions of one length
+heavy_tail  lognormal lengths, median 48, in fewer slots than completions
+long        few slots and long completions: the price of a long cache, beside
+            what reading the cache takes at the machine's bandwidth
 """
 
 import functools
@@ -93,9 +93,7 @@ def measure(args):
   runs = sorted(runs, key=lambda r: r["seconds"])
   median = runs[len(runs) // 2]
   rate = limits.sum() / median["seconds"]
-  floor = slots / products_seconds(
-    module.config, params, slots, config.stride
-  )
+  floor = slots / products_seconds(module.config, params, slots, config.stride)
   row = {
     "workload": args.workload,
     "dtype": args.dtype,
@@ -230,9 +228,7 @@ def products_seconds(model, params, slots, number):
 
 def kv_bytes(model, config):
   """Bytes that one token has in the caches of all layers."""
-  ring = jax.eval_shape(
-    lambda: cache.empty_ring(model, 1, 1, 1, config.int8)
-  )
+  ring = jax.eval_shape(lambda: cache.empty_ring(model, 1, 1, 1, config.int8))
   return model.n_layers * sum(
     x.size * x.dtype.itemsize for x in jax.tree.leaves(ring)
   )

@@ -1,8 +1,8 @@
 """Completions that the pool of verifiers judges in a second.
 
-  numeric   plain numbers, each in another form or another number
-  symbolic  polynomials, surds, intervals and the like, half of them right
-  code      a short program with one test, half of them right
+numeric   plain numbers, each in another form or another number
+symbolic  polynomials, surds, intervals and the like, half of them right
+code      a short program with one test, half of them right
 """
 
 import random

@@ -159,9 +159,7 @@ def _same_without_algebra(gold, text):
 
 def _is_no_algebra(text):
   box = _given(text)
-  return words.phrase(box) or any(
-    read(box) is not None for read, _ in _KINDS
-  )
+  return words.phrase(box) or any(read(box) is not None for read, _ in _KINDS)
 
 
 def verify(problem, completion):

@@ -311,9 +311,9 @@ def _equal_at_random(a, b):
   compared = 0
   for _ in range(12):
     point = {
-      x: sympy.Float(
-        draw.randint(1 if x in logs else -(10**9), 10**9), _DIGITS
-      ) * 3 / 10**9
+      x: sympy.Float(draw.randint(1 if x in logs else -(10**9), 10**9), _DIGITS)
+      * 3
+      / 10**9
       for x in unknown
     }
     p, q = value_at(a, point, _DIGITS), value_at(b, point, _DIGITS)
