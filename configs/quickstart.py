@@ -70,8 +70,8 @@ def get_config(size="full"):
   )
   rl = dict(
     phase="grpo", prompts=32, group=8, minibatches=2, lr=4e-4,
-    schedule="cosine", warmup=0, epsilon=0.2, beta=0.001, ref_every=25,
-    temperature=1.0, slots=64, save_every=10, **length, **rows,
+    schedule="cosine", warmup=0, loss=dict(epsilon=0.2, beta=0.001),
+    ref_every=25, temperature=1.0, slots=64, save_every=10, **length, **rows,
   )  # fmt: skip
   rejection = dict(
     phase="rejection", problems=768, prompts=256, group=4, keep=2,

@@ -55,7 +55,7 @@ def get_config(size="cpu"):
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
     phase="grpo", steps=30, prompts=16, group=8, minibatches=1, lr=4e-6,
-    schedule="constant", warmup=2, epsilon=0.2, beta=0.0, ref_every=30,
+    schedule="constant", warmup=2, loss=dict(epsilon=0.2, beta=0.0),
     temperature=0.7, slots=64, rewards=dict(accuracy=1.0, format=0.2),
     share_prompts=True, row_length=400, rows=2, save_every=10, **length,
   )  # fmt: skip

@@ -1,178 +1,93 @@
-"""Every equation of the project: arrays in, arrays out.
+"""The equations of reinforcement learning and supervised training.
 
-A loss here never sees a model, a config or a mesh. Where it is averaged is
-decided elsewhere, once: each token carries a weight, the weights of one
-optimiser step sum to one, and every loss is `-(weight * objective).sum()`.
-Sums of such losses over micro-batches, packed rows and devices are therefore
-exact, where means of means are not. The weights are made by `sequence_mean`
-and `token_mean` below.
+Every function here takes arrays and returns arrays. None of them sees a model,
+a config or a mesh. `r1jax.variants` picks the functions that a config names.
 
-Shapes are [B, T] unless said otherwise; every function also takes any other
-common shape. Log-probabilities are natural logarithms.
+A loss has the form `-(weights * objective).sum()`. Each token carries its own
+weight, and the weights of one optimizer step sum to one. `sequence_mean`,
+`token_mean` and `constant_mean` compute these weights. Losses of micro-batches,
+packed rows and devices can therefore be added, and the sum is exact. A mean of
+means would not be exact.
 
-Sources: R1 = arXiv 2501.12948v2, DSM = DeepSeekMath, arXiv 2402.03300,
-Schulman = "Approximating KL Divergence" (2020), DAPO = arXiv 2503.14476,
-Dr. GRPO = arXiv 2503.20783, GSPO = arXiv 2507.18071, CISPO = MiniMax-M1, arXiv
-2506.13585.
+Arrays are [B, T] (rows, tokens) unless a docstring says otherwise. The
+functions also accept any other common shape. Log-probabilities are natural
+logarithms. `rho` is the ratio pi_theta / pi_old.
+
+Sources:
+  R1         arXiv 2501.12948v2
+  DSM        DeepSeekMath, arXiv 2402.03300
+  Schulman   "Approximating KL Divergence", 2020
+  DAPO       arXiv 2503.14476
+  Dr. GRPO   arXiv 2503.20783
+  GSPO       arXiv 2507.18071
+  CISPO      MiniMax-M1, arXiv 2506.13585
 """
-
-import dataclasses
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from r1jax.errors import UserError
 
+def grpo_loss(
+  logprobs, old_logprobs, ref_logprobs, advantages, weights, epsilon, beta,
+  parts=None,
+):  # fmt: skip
+  """Group relative policy optimization (GRPO).
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-  """Which policy-gradient loss; the defaults are GRPO.
+      L = - sum_{i,t} w_it { min(rho_it A_i, clip(rho_it, 1 - eps, 1 + eps) A_i)
+                             - beta k3_it }
 
-  Attributes:
-    objective: "clip" (PPO, GRPO, DAPO), "gspo" or "cispo".
-    epsilon_high: upper half-width of the clip; None, as the lower one.
-    dual_clip: c > 1, see `dual_clip`; None, without.
-    kl: "k1", "k2" or "k3", the estimate in the loss.
-    mean: over what the loss is a mean: "sequence", "token" or "constant".
-    advantage: "deviation", "centred" or "leave_one_out".
-    correction: between the sampler's log-probabilities and the learner's:
-      "none", "truncate" (TIS) or "mask" (IcePop).
-    correction_range: (low, high), where the ratio is kept; "truncate" knows
-      the upper bound only.
-  """
-
-  objective: str = "clip"
-  epsilon_high: float | None = None
-  dual_clip: float | None = None
-  kl: str = "k3"
-  mean: str = "sequence"
-  advantage: str = "deviation"
-  correction: str = "none"
-  correction_range: tuple = (0.5, 2.0)
-
-  def __post_init__(self):
-    for name, known in (
-      ("objective", ("clip", "gspo", "cispo")),
-      ("kl", tuple(KL)),
-      ("mean", ("sequence", "token", "constant")),
-      ("advantage", tuple(ADVANTAGES)),
-      ("correction", ("none", "truncate", "mask")),
-    ):
-      if getattr(self, name) not in known:
-        raise UserError(
-          f'loss: {name}="{getattr(self, name)}" is unknown; known:'
-          f" {', '.join(known)}"
-        )
-    if self.dual_clip is not None and self.dual_clip <= 1:
-      raise UserError(f"loss: dual_clip={self.dual_clip} must be above 1")
-    if self.epsilon_high is not None and self.epsilon_high < 0:
-      raise UserError(
-        f"loss: epsilon_high={self.epsilon_high} must be at least 0"
-      )
-    low_high = self.correction_range
-    if len(low_high) != 2 or not 0 <= low_high[0] < 1 < low_high[1]:
-      raise UserError(
-        f"loss: correction_range={low_high} must be a low below 1 and a high"
-        " above it"
-      )
-
-
-def group_advantages(rewards, epsilon=1e-6):
-  """How much better each completion is than its group, in deviations.
-
-      A_i = (r_i - mean(r_1..r_G)) / (std(r_1..r_G) + epsilon)
-
-  R1 Eq. 3; DSM 4.1.2, outcome supervision. No text of DeepSeek states the
-  estimator of std nor epsilon: we take the population's, and a group whose
-  rewards are all equal gets exactly 0, hence no gradient.
+  R1 Eq. 1; DSM Eq. 3, with w_it = 1 / (C |o_i|) from `sequence_mean`. The
+  gradient of the bracket by log pi_theta is A_i + beta (r_it - 1) if rho = 1.
 
   Args:
-    rewards: [N, G] float32, one row a prompt.
-    epsilon: added to the standard deviation.
+    logprobs: [B, T], log pi_theta of each token.
+    old_logprobs: [B, T], log pi_old.
+    ref_logprobs: [B, T], log pi_ref.
+    advantages: [B, T], A_i, the same for all tokens of a completion.
+    weights: [B, T], w_it; 0 in prompts and padding.
+    epsilon: half-width of the clip.
+    beta: coefficient of the KL term.
+    parts: functions in place of (`clipped_surrogate`, `kl_k3`), for the
+      variants of `variants.policy_loss`.
 
   Returns:
-    [N, G] float32.
+    [] loss; dict of weighted [] sums: "kl" in nats, "clip_fraction".
   """
-  chex.assert_rank(rewards, 2)
-  centred = rewards - rewards.mean(axis=1, keepdims=True)
-  advantages = centred / (rewards.std(axis=1, keepdims=True) + epsilon)
-  # The mean of equal rewards may round to another number; what is left would
-  # be divided by a deviation as small as itself.
-  equal = (rewards == rewards[:, :1]).all(axis=1, keepdims=True)
-  return jnp.where(equal, 0.0, advantages)
-
-
-def centred_advantages(rewards):
-  """Without the division by the deviation: A_i = r_i - mean(r_1..r_G).
-
-  Dr. GRPO, 3.2: the division favours prompts that are almost always or almost
-  never solved. Rewards [N, G] to advantages [N, G].
-  """
-  chex.assert_rank(rewards, 2)
-  return rewards - rewards.mean(axis=1, keepdims=True)
-
-
-def leave_one_out_advantages(rewards):
-  """The baseline is the mean of the others.
-
-      A_i = r_i - sum_{j != i} r_j / (G - 1) = G / (G - 1) (r_i - mean)
-
-  RLOO: Kool et al. 2019; Ahmadian et al., arXiv 2402.14740, Eq. 8. Unbiased,
-  where the mean of all shrinks the gradient by (G - 1) / G. Rewards [N, G],
-  G of 2 or more, to advantages [N, G].
-  """
-  group = rewards.shape[1]
-  return centred_advantages(rewards) * (group / (group - 1))
-
-
-ADVANTAGES = {
-  "deviation": group_advantages,
-  "centred": centred_advantages,
-  "leave_one_out": leave_one_out_advantages,
-}
-
-
-def overlong_penalty(lengths, limit, margin):
-  """Soft punishment of completions that come near their limit.
-
-      0                              |o| <= limit - margin
-      (limit - margin - |o|) / margin    up to the limit
-      -1                             beyond
-
-  DAPO Eq. 13, added to the reward. Lengths are of tokens.
-
-  Args:
-    lengths: any shape. limit: tokens, DAPO's L_max. margin: L_cache.
-
-  Returns:
-    float32 of that shape, in [-1, 0].
-  """
-  lengths = jnp.asarray(lengths, jnp.float32)
-  return jnp.clip((limit - margin - lengths) / margin, -1.0, 0.0)
+  arrays = (logprobs, old_logprobs, ref_logprobs, advantages)
+  chex.assert_equal_shape((*arrays, weights))
+  # Padding may hold infinity, and 0 * inf is NaN, in the gradient too.
+  logprobs, old, ref, advantages = (
+    jnp.where(weights > 0, x, 0.0) for x in arrays
+  )
+  surrogate, estimate = parts or (clipped_surrogate, kl_k3)
+  objective, clipped = surrogate(logprobs, old, advantages, epsilon)
+  kl = estimate(logprobs, ref)
+  loss = -(weights * (objective - beta * kl)).sum()
+  metrics = {"kl": weights * kl, "clip_fraction": weights * clipped}
+  return loss, jax.lax.stop_gradient(jax.tree.map(jnp.sum, metrics))
 
 
 def clipped_surrogate(
   logprobs, old_logprobs, advantages, epsilon, epsilon_high=None
 ):
-  """PPO's pessimistic objective of each token, to be maximised.
+  """PPO's pessimistic objective of each token, to be maximized.
 
       min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A),
       rho = pi_theta(o_t | q, o_<t) / pi_old(o_t | q, o_<t)
 
-  R1 Eq. 1 prints rho as a ratio of whole outputs; the ratio of a token here
-  is DSM Eq. 3, which R1's remarks on clipping tokens presuppose.
+  R1 Eq. 1 prints rho as a ratio of whole outputs. DSM Eq. 3 has the ratio of
+  a token, which R1's remarks on clipping tokens presuppose; so do we.
 
   Args:
-    logprobs, old_logprobs: [B, T] log pi_theta and log pi_old.
-    advantages: [B, T], A of the completion that the token belongs to.
-    epsilon: half-width of the interval; R1's 10 only ever caps rho at 11
-      where A > 0.
-    epsilon_high: the upper half-width if it differs, DAPO Eq. 10
-      ("clip-higher": unlikely tokens may gain more).
+    logprobs: [B, T], log pi_theta.
+    old_logprobs: [B, T], log pi_old.
+    advantages: [B, T], A of the token's completion.
+    epsilon: half-width of the interval. R1's 10 only caps rho at 11 if A > 0.
+    epsilon_high: upper half-width if it differs (DAPO Eq. 10, "clip-higher").
 
   Returns:
-    [B, T] objective; [B, T] bool, where the clip took the gradient away.
+    [B, T] objective; [B, T] bool, True where the clip removes the gradient.
   """
   chex.assert_equal_shape((logprobs, old_logprobs, advantages))
   ratio = jnp.exp(logprobs - old_logprobs)
@@ -182,37 +97,138 @@ def clipped_surrogate(
   return jnp.minimum(free, clipped), clipped < free
 
 
-def dual_clip(objective, advantages, bound):
-  """A floor under the objective of bad tokens that became likelier.
+def kl_k3(logprobs, ref_logprobs):
+  """Schulman's k3 estimate of KL(pi_theta || pi_ref), token by token.
 
-      max(objective, c A)  where A < 0
+      k3 = r - log r - 1,   r = pi_ref(o_t | .) / pi_theta(o_t | .)
 
-  Ye et al. 2020, arXiv 1912.09729, Eq. 5: `clipped_surrogate` is unbounded
-  where rho is large and A negative.
+  R1 Eq. 2, DSM Eq. 4. It is never negative, and it is unbiased under pi_theta.
+  Its gradient is dk3/dlog pi_theta = 1 - r. On policy the expected gradient is
+  that of KL(pi_ref || pi_theta), the other direction.
 
   Args:
-    objective, advantages: [B, T]. bound: c > 1.
+    logprobs: [B, T], log pi_theta.
+    ref_logprobs: [B, T], log pi_ref.
+
+  Returns:
+    [B, T], nats.
   """
-  floor = jnp.maximum(objective, bound * advantages)
-  return jnp.where(advantages < 0, floor, objective)
+  chex.assert_equal_shape((logprobs, ref_logprobs))
+  log_r = ref_logprobs - logprobs
+  return jnp.expm1(log_r) - log_r
+
+
+def kl_k1(logprobs, ref_logprobs):
+  """Schulman's k1 = log pi_theta - log pi_ref: unbiased, may be negative.
+
+  As a loss its gradient is dk1/dlog pi_theta = 1, whose expectation on policy
+  is zero: k1 does not regularize. It serves as a metric.
+
+  Args:
+    logprobs: [B, T], log pi_theta.
+    ref_logprobs: [B, T], log pi_ref.
+
+  Returns:
+    [B, T], nats.
+  """
+  chex.assert_equal_shape((logprobs, ref_logprobs))
+  return logprobs - ref_logprobs
+
+
+def kl_k2(logprobs, ref_logprobs):
+  """Schulman's k2 = (log pi_theta - log pi_ref)^2 / 2: biased, never negative.
+
+  As a loss its gradient is dk2/dlog pi_theta = log(pi_theta / pi_ref). On
+  policy the expected gradient is that of KL(pi_theta || pi_ref).
+
+  Args:
+    logprobs: [B, T], log pi_theta.
+    ref_logprobs: [B, T], log pi_ref.
+
+  Returns:
+    [B, T], nats.
+  """
+  return 0.5 * jnp.square(kl_k1(logprobs, ref_logprobs))
+
+
+def group_advantages(rewards, epsilon=1e-6):
+  """GRPO's advantages: each reward relative to its group, in deviations.
+
+      A_i = (r_i - mean(r_1..r_G)) / (std(r_1..r_G) + epsilon)
+
+  R1 Eq. 3; DSM 4.1.2, outcome supervision. No text of DeepSeek gives epsilon
+  or says which estimator std is. We take the population's. A group whose
+  rewards are all equal gets exactly 0, hence no gradient.
+
+  Args:
+    rewards: [N, G] float32, one row per prompt.
+    epsilon: added to the standard deviation.
+
+  Returns:
+    [N, G] float32.
+  """
+  chex.assert_rank(rewards, 2)
+  centred = rewards - rewards.mean(axis=1, keepdims=True)
+  advantages = centred / (rewards.std(axis=1, keepdims=True) + epsilon)
+  # The mean of equal rewards may round to another number. The difference would
+  # then be divided by a standard deviation as small as itself.
+  equal = (rewards == rewards[:, :1]).all(axis=1, keepdims=True)
+  return jnp.where(equal, 0.0, advantages)
+
+
+def centred_advantages(rewards):
+  """Dr. GRPO's advantages: A_i = r_i - mean(r_1..r_G).
+
+  Dr. GRPO, 3.2: dividing by the standard deviation, as GRPO does, favours
+  prompts that are almost always or almost never solved.
+
+  Args:
+    rewards: [N, G] float32, one row per prompt.
+
+  Returns:
+    [N, G] float32.
+  """
+  chex.assert_rank(rewards, 2)
+  return rewards - rewards.mean(axis=1, keepdims=True)
+
+
+def leave_one_out_advantages(rewards):
+  """RLOO's advantages: the baseline is the mean reward of the others.
+
+      A_i = r_i - sum_{j != i} r_j / (G - 1) = G / (G - 1) (r_i - mean)
+
+  Kool et al. 2019; Ahmadian et al., arXiv 2402.14740, Eq. 8. Unbiased; the
+  mean of all rewards would shrink the gradient by (G - 1) / G.
+
+  Args:
+    rewards: [N, G] float32, one row per prompt, G at least 2.
+
+  Returns:
+    [N, G] float32.
+  """
+  group = rewards.shape[1]
+  return centred_advantages(rewards) * (group / (group - 1))
 
 
 def sequence_log_ratio(logprobs, old_logprobs, real, segments):
-  """GSPO's ratio of whole sequences, given to each of their tokens.
+  """GSPO's ratio: log s_i of a whole sequence, at each of its tokens.
 
       log s_i = 1 / |o_i| sum_t (log pi_theta(o_it) - log pi_old(o_it))
 
-  GSPO Eq. 7; as Eq. 13 there (GSPO-token) its value is s_i and its gradient
-  by a token that of the token's own ratio, scaled: summed with equal weights
-  over a sequence these are GSPO's, whatever row the sequence lies in.
+  GSPO Eq. 7. The value at a token is log s_i. The gradient by a token is that
+  of the token's own log-ratio (GSPO-token, Eq. 13). Summed over a sequence with
+  equal weights, the gradients are GSPO's, also in packed rows.
 
   Args:
-    logprobs, old_logprobs: [B, T]. real: [B, T] bool, trained tokens.
-    segments: [B, T] int32, which of a row's sequences a token is in.
+    logprobs: [B, T], log pi_theta.
+    old_logprobs: [B, T], log pi_old.
+    real: [B, T] bool, True at trained tokens.
+    segments: [B, T] int32, the number of a token's sequence in its row.
 
   Returns:
     [B, T], log s_i; 0 outside `real`.
   """
+  chex.assert_equal_shape((logprobs, old_logprobs, real, segments))
   difference = jnp.where(real, logprobs - old_logprobs, 0.0)
 
   def mean(x, r, s):
@@ -226,158 +242,85 @@ def sequence_log_ratio(logprobs, old_logprobs, real, segments):
 
 
 def cispo(logprobs, old_logprobs, advantages, epsilon, epsilon_high=None):
-  """Clips the weight of a token's gradient, and never the gradient away.
+  """CISPO's objective of each token: clips its weight, keeps its gradient.
 
       sg(clip(rho, 1 - epsilon, 1 + epsilon_high)) A log pi_theta(o_t)
 
-  CISPO Eq. 4 and 5; to be maximised. Arguments and results as of
-  `clipped_surrogate`.
+  CISPO Eq. 4 and 5; to be maximized. `sg` stops the gradient.
+
+  Args:
+    logprobs: [B, T], log pi_theta.
+    old_logprobs: [B, T], log pi_old.
+    advantages: [B, T], A of the token's completion.
+    epsilon: lower half-width of the interval.
+    epsilon_high: upper half-width; None for the lower one.
+
+  Returns:
+    [B, T] objective; [B, T] bool, True where the weight was clipped.
   """
+  chex.assert_equal_shape((logprobs, old_logprobs, advantages))
   ratio = jax.lax.stop_gradient(jnp.exp(logprobs - old_logprobs))
   high = epsilon if epsilon_high is None else epsilon_high
   weight = jnp.clip(ratio, 1 - epsilon, 1 + high)
   return weight * advantages * logprobs, weight != ratio
 
 
+def dual_clip(objective, advantages, bound):
+  """Limits the objective from below where the advantage is negative.
+
+      max(objective, c A)  where A < 0
+
+  Ye et al. 2020, arXiv 1912.09729, Eq. 5. Without the limit
+  `clipped_surrogate` is unbounded where rho is large and A negative.
+
+  Args:
+    objective: [B, T], from `clipped_surrogate`.
+    advantages: [B, T], A of the token's completion.
+    bound: c, above 1.
+
+  Returns:
+    [B, T] objective.
+  """
+  chex.assert_equal_shape((objective, advantages))
+  floor = jnp.maximum(objective, bound * advantages)
+  return jnp.where(advantages < 0, floor, objective)
+
+
 def importance_correction(learner, sampler, kind, low, high):
-  """Weights that make up for a sampler that is not quite the policy.
+  """Weights that correct for the sampler's rounding errors (TIS, IcePop).
 
       truncate:  min(pi_old / pi_sampler, high)
       mask:      pi_old / pi_sampler where it lies in [low, high], else 0
 
   "truncate" is TIS, Yao et al. 2025 ("Your Efficient RL Framework Secretly
-  Brings You Off-Policy RL Training"); "mask" is IcePop, Ling team, arXiv
-  2510.18855, Eq. 3. Both multiply a token's objective; no gradient.
+  Brings You Off-Policy RL Training"). "mask" is IcePop, Ling team, arXiv
+  2510.18855, Eq. 3. Both multiply a token's objective and have no gradient.
 
   Args:
-    learner, sampler: [B, T], log-probabilities of the same tokens by the same
-      parameters, in the learner's arithmetic and in the sampler's.
+    learner: [B, T], log pi_old as the learner computes it.
+    sampler: [B, T], log pi_old as the sampler computed it.
+    kind: "truncate" or "mask".
+    low: lower bound of the ratio; "truncate" ignores it.
+    high: upper bound of the ratio.
+
+  Returns:
+    [B, T] factors.
   """
+  chex.assert_equal_shape((learner, sampler))
   ratio = jax.lax.stop_gradient(jnp.exp(learner - sampler))
   if kind == "truncate":
     return jnp.minimum(ratio, high)
   return jnp.where((ratio >= low) & (ratio <= high), ratio, 0.0)
 
 
-def kl_k1(logprobs, ref_logprobs):
-  """Schulman's k1 = log pi_theta - log pi_ref: unbiased, and may be negative.
-
-  Its gradient as a loss, dk1/dlog pi_theta = 1, is zero in expectation on
-  policy: it regularises nothing, and serves as a part of the reward or as a
-  metric. [B, T] each.
-  """
-  chex.assert_equal_shape((logprobs, ref_logprobs))
-  return logprobs - ref_logprobs
-
-
-def kl_k2(logprobs, ref_logprobs):
-  """Schulman's k2 = (log pi_theta - log pi_ref)^2 / 2: biased, never negative.
-
-  Its gradient as a loss, dk2/dlog pi_theta = log(pi_theta / pi_ref), is in
-  expectation on policy that of KL(pi_theta || pi_ref). [B, T] each.
-  """
-  return 0.5 * jnp.square(kl_k1(logprobs, ref_logprobs))
-
-
-def kl_k3(logprobs, ref_logprobs):
-  """Schulman's k3 estimate of KL(pi_theta || pi_ref), token by token.
-
-      k3 = r - log r - 1,   r = pi_ref(o_t | .) / pi_theta(o_t | .)
-
-  R1 Eq. 2, DSM Eq. 4. Never negative, and an unbiased estimate under
-  pi_theta. Its gradient is dk3/dlog pi_theta = 1 - r: in expectation on
-  policy that of KL(pi_ref || pi_theta), the other direction, whereas the
-  gradient of k1 = -log r would be zero.
-
-  Args:
-    logprobs, ref_logprobs: [B, T] log pi_theta and log pi_ref.
-
-  Returns:
-    [B, T], nats.
-  """
-  chex.assert_equal_shape((logprobs, ref_logprobs))
-  log_r = ref_logprobs - logprobs
-  return jnp.expm1(log_r) - log_r
-
-
-KL = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
-
-
-def grpo_loss(
-  logprobs, old_logprobs, ref_logprobs, advantages, weights, epsilon, beta,
-  *, variant=None, segments=None, sampler_logprobs=None,
-):  # fmt: skip
-  """Group relative policy optimisation and its variants.
-
-      L = - sum_{i,t} w_it { min(rho_it A_i, clip(rho_it, 1 - eps, 1 + eps) A_i)
-                             - beta k3_it }
-
-  DSM Eq. 3, with w_it = 1 / (C |o_i|) from `sequence_mean`; R1 Eq. 1. On
-  policy (rho = 1) the gradient by log pi of the bracket is
-  A_i + beta (r_it - 1). A `Variant` replaces the minimum by another objective,
-  k3 by another estimate, and may weigh the objective by
-  `importance_correction`.
-
-  Args:
-    logprobs, old_logprobs, ref_logprobs: [B, T] of pi_theta, pi_old, pi_ref.
-    advantages: [B, T], constant along a completion.
-    weights: [B, T], summing to one over the optimiser step, 0 in prompts,
-      prefilled tokens and padding.
-    epsilon: clip range. beta: coefficient of the KL term.
-    variant: a `Variant`; None for its defaults.
-    segments: [B, T] int32, for "gspo".
-    sampler_logprobs: [B, T], for a correction: pi_old in the sampler's
-      arithmetic, `old_logprobs` being the learner's.
-
-  Returns:
-    [] loss; dict of [] sums, weighted likewise: "kl" in nats, "clip_fraction".
-  """
-  v = Variant() if variant is None else variant
-  chex.assert_equal_shape(
-    (logprobs, old_logprobs, ref_logprobs, advantages, weights)
-  )
-  # What stands in padding may be anything, and 0 * inf would be NaN, in the
-  # gradient too: it goes before, not after.
-  real = weights > 0
-  logprobs, old_logprobs, ref_logprobs, advantages = (
-    jnp.where(real, x, 0.0)
-    for x in (logprobs, old_logprobs, ref_logprobs, advantages)
-  )
-  if v.objective == "cispo":
-    objective, clipped = cispo(
-      logprobs, old_logprobs, advantages, epsilon, v.epsilon_high
-    )
-  else:
-    log_ratio = logprobs - old_logprobs
-    if v.objective == "gspo":
-      log_ratio = sequence_log_ratio(logprobs, old_logprobs, real, segments)
-    objective, clipped = clipped_surrogate(
-      log_ratio, jnp.zeros_like(log_ratio), advantages, epsilon, v.epsilon_high
-    )
-  if v.dual_clip is not None:
-    objective = dual_clip(objective, advantages, v.dual_clip)
-  if v.correction != "none":
-    sampler_logprobs = jnp.where(real, sampler_logprobs, 0.0)
-    objective *= importance_correction(
-      old_logprobs, sampler_logprobs, v.correction, *v.correction_range
-    )
-  kl = KL[v.kl](logprobs, ref_logprobs)
-  loss = -(weights * (objective - beta * kl)).sum()
-  metrics = {
-    "kl": (weights * kl).sum(),
-    "clip_fraction": (weights * clipped).sum(),
-  }
-  return loss, jax.lax.stop_gradient(metrics)
-
-
 def cross_entropy(logprobs, weights):
-  """Supervised fine-tuning: the negative log-likelihood of given tokens.
+  """Supervised training: the negative log-likelihood of given tokens.
 
       L = - sum_{i,t} w_it log pi_theta(y_it | x_i, y_i,<t)
 
   Args:
-    logprobs: [B, T] of the target tokens.
-    weights: [B, T], summing to one over the optimiser step.
+    logprobs: [B, T], log pi_theta of the target tokens.
+    weights: [B, T], w_it; 0 where a token is not trained.
 
   Returns:
     [] loss in nats per token.
@@ -387,18 +330,18 @@ def cross_entropy(logprobs, weights):
 
 
 def sequence_mean(mask):
-  """Weights of a mean over sequences of the mean over their tokens.
+  """GRPO's token weights: the mean over sequences of their token means.
 
       w_it = 1 / (C |o_i|)
 
-  DSM Eq. 3 (its 1/G and 1/|o_i|). Long completions weigh no more than short
-  ones, so a token of a long one weighs less.
+  DSM Eq. 3 (its 1/G and 1/|o_i|). Every completion has the same weight, so a
+  token of a long completion has a smaller weight.
 
   Args:
-    mask: [C, T] bool, the tokens that are trained.
+    mask: [C, T] bool, True at trained tokens.
 
   Returns:
-    [C, T] float32; sums to one if every sequence has a token.
+    [C, T] float32; sums to one if every sequence has a trained token.
   """
   chex.assert_rank(mask, 2)
   lengths = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
@@ -406,38 +349,32 @@ def sequence_mean(mask):
 
 
 def token_mean(mask):
-  """Weights of a mean over all tokens: w_it = 1 / sum_i |o_i|.
+  """DAPO's token weights, a mean over all tokens: w_it = 1 / sum_i |o_i|.
+
+  DAPO Eq. 8; supervised training uses it too.
 
   Args:
-    mask: [C, T] bool, the tokens that are trained.
+    mask: [C, T] bool, True at trained tokens.
 
   Returns:
-    [C, T] float32; sums to one if there is a token.
+    [C, T] float32; sums to one if there is a trained token.
   """
   chex.assert_rank(mask, 2)
   return mask / jnp.maximum(mask.sum(), 1).astype(jnp.float32)
 
 
 def constant_mean(mask, length):
-  """Weights of a sum over tokens, divided by a constant: w_it = 1 / (C L).
+  """Dr. GRPO's token weights, the same for every token: w_it = 1 / (C L).
 
-  Dr. GRPO, 3.2: a completion's length enters neither as a reward for long
-  wrong answers nor as a price of long right ones. The sum of the weights is
-  the share of C L tokens that there are.
+  Dr. GRPO, 3.2: neither long wrong answers nor short right ones are favoured.
+  The weights sum to the share of the C L places that hold a trained token.
 
   Args:
-    mask: [C, T] bool, the tokens that are trained.
-    length: L, the tokens that a completion may have.
+    mask: [C, T] bool, True at trained tokens.
+    length: L, the most tokens that a completion may have.
 
   Returns:
     [C, T] float32.
   """
   chex.assert_rank(mask, 2)
   return mask / jnp.float32(mask.shape[0] * length)
-
-
-def mean_weights(kind, mask, length):
-  """The weights of a `Variant.mean`; arguments as of `constant_mean`."""
-  if kind == "constant":
-    return constant_mean(mask, length)
-  return {"sequence": sequence_mean, "token": token_mean}[kind](mask)

@@ -17,7 +17,7 @@ from test_model import forward, inputs, random_params
 from test_shared_prompts import groups
 
 from experiments import launch, plan
-from r1jax import hf, losses, meshes, sharding
+from r1jax import hf, losses, meshes, sharding, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, lora
@@ -176,11 +176,11 @@ def started(params, config=OPTIMIZER, where=None, model=MODEL):
 def stepped(config=OPTIMIZER, where=None, model=MODEL, steps=1):
   """The state after GRPO steps, and the metrics of each."""
   where = where or mesh()
-  update = grpo.update_fn(model, config, where, losses.Variant())
+  update = grpo.update_fn(model, config, where)
   state, metrics = started(PARAMS, config, where, model), []
   for _ in range(steps):
     state, found = update(
-      state, learner.place(batch(), where), 3e-2, None, 0.2, 0.0, 1.0
+      state, learner.place(batch(), where), 3e-2, None, variants.Loss(), 1.0
     )
     metrics.append(jax.device_get(found))
   return state, metrics
@@ -253,11 +253,11 @@ def test_a_step_changes_adapters_and_nothing_else():
 
 def test_frozen_parameters_are_held_once():
   """By the state before, the state after and whoever brought them."""
-  update = grpo.update_fn(MODEL, OPTIMIZER, mesh(), losses.Variant())
+  update = grpo.update_fn(MODEL, OPTIMIZER, mesh())
   params = learner.place_params(PARAMS, mesh())
   before = started(params)
   after, _ = update(
-    before, learner.place(batch(), mesh()), 0.0, None, 0.2, 0.0, 1.0
+    before, learner.place(batch(), mesh()), 0.0, None, variants.Loss(), 1.0
   )
   name = "gate"
   for tree in (before.params, after.params):
@@ -431,7 +431,7 @@ def experiment(directory, tmp_path):
   c.report = dict(plot=())
   c.rl = dict(
     phase="grpo", steps=4, prompts=1, group=8, minibatches=1, lr=1e-2,
-    schedule="constant", warmup=0, epsilon=0.2, beta=0.1, ref_every=3,
+    schedule="constant", warmup=0, loss=dict(beta=0.1), ref_every=3,
     temperature=1.0, rewards=dict(language=1.0), slots=8, max_new_tokens=6,
     row_length=24, rows=2, save_every=2,
   )  # fmt: skip

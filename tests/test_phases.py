@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from test_model import random_params
 
-from r1jax import losses, meshes, scores, sharding
+from r1jax import losses, meshes, scores, sharding, variants
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import evaluate, grpo, rejection, sft
@@ -30,7 +30,7 @@ PAD, EOS = TOKENIZER.pad_id, TOKENIZER.eos_id
 SETUP = types.SimpleNamespace(
   tokenizer=TOKENIZER,
   seed=3,
-  variant=losses.Variant(),
+  loss=variants.Loss(),
   mesh=meshes.make_mesh(devices=jax.devices()[:1]),
 )
 
@@ -269,10 +269,10 @@ def pack(rollout, minibatches, step=0, advantages=None, beta=0.0):
     advantages = np.arange(1, 13, dtype=np.float32)
   advantages = np.asarray(advantages, np.float32).reshape(3, GROUP)
   c = config(
-    max_new_tokens=LENGTH, row_length=16, rows=2, minibatches=minibatches,
-    beta=beta,
-  )  # fmt: skip
-  return grpo.pack_rollout(SETUP, c, rollout[1], advantages, step)
+    max_new_tokens=LENGTH, row_length=16, rows=2, minibatches=minibatches
+  )
+  s = types.SimpleNamespace(**{**vars(SETUP), "loss": variants.Loss(beta=beta)})
+  return grpo.pack_rollout(s, c, rollout[1], advantages, step)
 
 
 def segments(batches):
@@ -419,12 +419,8 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
 
   monkeypatch.setattr(grpo.rollout_lib, "sample_and_score", sample_and_score)
   problems = types.SimpleNamespace(take=lambda step, n, seed: step)
-  s = types.SimpleNamespace(
-    seed=0, key=jax.random.key(0), variant=losses.Variant()
-  )
-  c = config(
-    prompts=3, group=2, temperature=1.0, rewards={}, refill=refill, overlong=0
-  )
+  s = types.SimpleNamespace(seed=0, key=jax.random.key(0), loss=variants.Loss())
+  c = config(prompts=3, group=2, temperature=1.0, rewards={}, refill=refill)
   drawn, trained = grpo.sample_with_signal(s, c, None, problems, step=4)
   assert drawn is turns[0]  # what metrics are of
   want = {
@@ -444,24 +440,12 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
     assert drawn.problems == ["a0", "a1", "a2"]
 
 
-def test_the_overlong_lose_reward():
-  """Of 8 tokens the last 4 are punished: 3, 6 and 8 long lose 0, 0.5 and 1."""
-  x = rewarded("a", [[1, 1], [1, 1]])
-  lengths = np.array([3, 6, 8, 8])
-  x = x._replace(rollout=x.rollout._replace(lengths=lengths))
-  s = types.SimpleNamespace(variant=losses.Variant(advantage="centred"))
-  c = config(max_new_tokens=8, overlong=4)
-  np.testing.assert_allclose(
-    grpo.advantages_of(s, c, x), [[0.25, -0.25], [0, 0]]
-  )
-
-
 def test_the_learners_logprobs_of_a_packed_rollout(rollout):
   """What the correction compares with: the sampler's, up to rounding."""
   params, _ = rollout
   s = types.SimpleNamespace(
     model=MODEL, mesh=SETUP.mesh, tokenizer=TOKENIZER, seed=3,
-    variant=losses.Variant(),
+    loss=variants.Loss(),
   )  # fmt: skip
   (batch,) = pack(rollout, 1)
   c = config(temperature=TEMPERATURE)
@@ -485,21 +469,20 @@ def test_a_correction_with_and_without_its_own_pass(rollout, passed):
   batch = batch._replace(old_logprobs=batch.old_logprobs - np.log(0.9))
   if passed:
     c = config(temperature=TEMPERATURE, minibatches=2)
-    s.variant = losses.Variant(correction="truncate")
+    s.loss = variants.Loss(correction="truncate")
     s.optimizer = OptimizerConfig()
     batch = grpo.with_logprobs(s, c, params, None, batch)
     assert batch.learner_logprobs is not None
     assert batch.reference_logprobs is None
   losses_of = {}
   for kind, bounds in (("truncate", (0.0, 2.0)), ("mask", (0.95, 2.0))):
-    variant = losses.Variant(correction=kind, correction_range=bounds)
+    loss = variants.Loss(correction=kind, correction_range=bounds)
     optimizer = OptimizerConfig()
-    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh, variant)
+    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
     state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
     _, metrics = update(
-      state, learner.place(batch, SETUP.mesh), 0.0, None, 0.2, 0.0,
-      TEMPERATURE,
-    )  # fmt: skip
+      state, learner.place(batch, SETUP.mesh), 0.0, None, loss, TEMPERATURE
+    )
     losses_of[kind] = float(metrics["loss"])
   # rho = 1, so the loss is -0.9 sum w A; masked, nothing is left of it.
   want = -0.9 * (batch.weights * batch.advantages).sum()
@@ -516,7 +499,7 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
     optimizer = OptimizerConfig(offload=offload)
     s = types.SimpleNamespace(
       model=MODEL, mesh=SETUP.mesh, optimizer=optimizer,
-      variant=losses.Variant(),
+      loss=variants.Loss(),
     )  # fmt: skip
     other = jax.tree.map(lambda x: 1.1 * x, params)
     reference = grpo.reference_of(s, other)
@@ -526,11 +509,11 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
     assert (kinds == {sharding.HOST}) == offload
     with_reference = grpo.with_logprobs(s, c, params, reference, batch)
     assert (with_reference.reference_logprobs is not None) == offload
-    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh, s.variant)
+    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
     state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
     state, metrics = update(
       state, learner.place(with_reference, SETUP.mesh), 1e-3,
-      None if offload else reference, 0.2, 0.5, TEMPERATURE,
+      None if offload else reference, variants.Loss(beta=0.5), TEMPERATURE,
     )  # fmt: skip
     found[offload] = state.params, float(metrics["kl"])
   (here, kl), (there, kl_there) = found[False], found[True]
@@ -543,8 +526,8 @@ def test_a_problem_that_cannot_be_judged_trains_nothing():
   """Though its rewards differ: the form still pays, and the answer is lost."""
   scored = rewarded("a", [[1.0, 0.0], [1.0, 0.0]])
   scored.scores[1]["reason"] = rewards.SKIPPED.reason
-  s = types.SimpleNamespace(variant=losses.Variant())
-  advantages = grpo.advantages_of(s, config(overlong=0), scored)
+  s = types.SimpleNamespace(loss=variants.Loss())
+  advantages = grpo.advantages_of(s, scored)
   assert (advantages[0] == 0).all() and (advantages[1] != 0).all()
 
 
@@ -567,7 +550,8 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
 
   monkeypatch.setattr(rollout_lib, "generate", generate)
   s = types.SimpleNamespace(
-    tokenizer=types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
+    tokenizer=types.SimpleNamespace(decode=lambda ids: texts[ids[0]]),
+    loss=variants.Loss(),
   )
   scored = rollout_lib.sample_and_score(
     s, config(), None, problems, 2, None, 1.0, {"accuracy": 1.0}
@@ -576,3 +560,39 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
   assert reasons == ["correct", "wrong", "cut", "bad_problem"]
   assert scored.reward.tolist() == [[1.0, 0.0], [0.0, 0.0]]
   assert scored.judged.tolist() == [True, False]
+
+
+def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
+  """The last 4 of 8 tokens cost reward: 3, 6 and 8 tokens lose 0, 0.5, 1."""
+  problems = [Problem("0", "exact", "a", "2", "en", {})] * 2
+  text = "<think> b </think> <answer> 2 </answer>"
+
+  def generate(s, c, params, problems, group, key, temperature, on_finished):
+    rollout = Rollout(
+      np.zeros((4, 8), int), np.zeros((4, 8)), np.array([3, 6, 8, 8]),
+      np.ones(4, bool),
+    )  # fmt: skip
+    on_finished(range(4), rollout)
+    return [np.zeros(1)] * 2, rollout
+
+  monkeypatch.setattr(rollout_lib, "generate", generate)
+  s = types.SimpleNamespace(
+    tokenizer=types.SimpleNamespace(decode=lambda ids: text),
+    loss=variants.Loss(advantage="centred", overlong=4),
+  )
+  scored = rollout_lib.sample_and_score(
+    s, config(max_new_tokens=8), None, problems, 2, None, 1.0, {"format": 2.0}
+  )
+  np.testing.assert_allclose(scored.reward, [[2, 1.5], [1, 1]])
+  assert scored.mean("overlong") == -0.625
+  np.testing.assert_allclose(
+    grpo.advantages_of(s, scored), [[0.25, -0.25], [0, 0]]
+  )
+  names = (
+    "trained", "loss", "grad_norm", "kl", "entropy", "clip_fraction",
+    "old_gap", "old_kl", "old_ratio",
+  )  # fmt: skip
+  updates = [dict.fromkeys(names, 1.0)]
+  seconds = {"sample": 1.0, "update": 1.0}
+  row = grpo.report(scored, grpo.advantages_of(s, scored), updates, seconds)
+  assert row["reward"] == 1.375 and row["overlong"] == -0.625

@@ -5,6 +5,7 @@ import pytest
 
 from r1jax import verifiers
 from r1jax.errors import UserError
+from r1jax.rewards import overlong
 from r1jax.rewards import score as rewards
 from r1jax.types import Problem
 
@@ -175,3 +176,21 @@ def test_weights_for_a_kind_that_no_problem_is_of():
   rewards.check(config)
   with pytest.raises(UserError, match='"pairity"; there are: math, parity'):
     rewards.check(config, {"parity", "math"})
+
+
+def test_the_overlong_penalty():
+  """DAPO's numbers: a limit of 20,480 with the last 4,096 punished."""
+  got = overlong.penalty([100, 16384, 18432, 20480, 30000], 20480, 4096)
+  np.testing.assert_allclose(got, [0, 0, -0.5, -1, -1])
+
+
+def test_a_penalty_is_added_to_the_reward_as_a_part_of_its_own():
+  p = problem()
+  verdicts = [verifiers.verify(p, GOOD)] * 2
+  rows = rewards.score([p] * 2, [GOOD] * 2, verdicts, WEIGHTS, [0.0, -0.5])
+  assert [row["reward"] for row in rows] == [1.75, 1.25]
+  assert [row["overlong"] for row in rows] == [0.0, -0.5]
+  assert "overlong" not in score(p, GOOD, WEIGHTS)
+  models = {"overlong": f"{__name__}:letters"}
+  with pytest.raises(UserError, match='"overlong" is taken'):
+    rewards.check({"overlong": 1.0, "models": models})

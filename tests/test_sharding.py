@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from test_model import random_params
 
-from r1jax import losses, meshes, sharding
+from r1jax import meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import grpo
@@ -63,9 +63,9 @@ def updated(mesh):
   )
   reference = jax.tree.map(lambda x: 1.1 * x, params)
   reference = learner.place_params(reference, mesh)
-  update = grpo.update_fn(MODEL, OPTIMIZER, mesh, losses.Variant())
+  update = grpo.update_fn(MODEL, OPTIMIZER, mesh)
   batch = learner.place(make_batch(), mesh)
-  return update(state, batch, 1e-3, reference, 0.2, 0.1, 1.0)
+  return update(state, batch, 1e-3, reference, variants.Loss(beta=0.1), 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from jax.sharding import PartitionSpec as P
 
 from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax.losses import Variant
 from r1jax.model import ModelConfig, attention
 from r1jax.phases import grpo
 from r1jax.sampling import cache, decode, ragged, sampler
@@ -28,6 +27,7 @@ from r1jax.sampling import pool as pool_lib
 from r1jax.training import learner
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch
+from r1jax.variants import Loss
 
 MODEL = ModelConfig(
   vocab_size=1024, d_model=256, n_layers=2, n_heads=4, n_kv_heads=2,
@@ -139,7 +139,7 @@ def test_the_ring_is_read_where_it_lies(mesh, dim):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_grpo_update(mesh, shared):
   optimizer = OptimizerConfig()
-  update = grpo.update_fn(MODEL, optimizer, mesh, Variant())
+  update = grpo.update_fn(MODEL, optimizer, mesh)
   state = by_rules(mesh, learner.state_shapes(MODEL, optimizer))
   rows = sharding.rows(mesh, axis=1)
   leaves = [np.int32] * 5 + [np.float32] * 3
@@ -153,7 +153,7 @@ def test_a_grpo_update(mesh, shared):
     batch = batch._replace(prefixes=None)
   scalar = whole(mesh, FLOAT)
   lowered = jax.jit(update).lower(
-    state, batch, scalar, state.params, scalar, scalar, scalar
+    state, batch, scalar, state.params, Loss(beta=0.1), scalar
   )
   # Splash knows segments, and not the prompt that several share.
   assert ("tpu_custom_call" in lowered.as_text()) != shared

@@ -1,6 +1,7 @@
 """The losses of TRL's trainer, on the same arrays. Wants `.[peers]`."""
 
 import collections
+import dataclasses
 import types
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import losses
-from r1jax.losses import Variant
+from r1jax import variants
+from r1jax.variants import Loss
 
 torch = pytest.importorskip("torch")
 grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer")
@@ -65,14 +66,14 @@ def trl_loss(loss_type, data, mask, beta, low, high, level="token", delta=None):
   return loss.item(), logprobs.grad.numpy()
 
 
-def our_loss(data, mask, beta, low, variant):
+def our_loss(data, mask, settings):
   logprobs, old, ref, advantages = map(jnp.asarray, data)
-  weights = losses.mean_weights(variant.mean, jnp.asarray(mask), T)
+  weights = variants.weights_of(settings, jnp.asarray(mask), T)
 
   def loss(x):
-    return losses.grpo_loss(
-      x, old, ref, jnp.broadcast_to(advantages[:, None], x.shape), weights,
-      low, beta, variant=variant, segments=jnp.ones(x.shape, jnp.int32),
+    return variants.policy_loss(
+      settings, x, old, ref, jnp.broadcast_to(advantages[:, None], x.shape),
+      weights, segments=jnp.ones(x.shape, jnp.int32),
     )[0]  # fmt: skip
 
   return jax.value_and_grad(loss)(logprobs)
@@ -82,17 +83,17 @@ def our_loss(data, mask, beta, low, variant):
 @pytest.mark.parametrize(
   "theirs, ours",
   [
-    (dict(loss_type="grpo"), Variant()),
-    (dict(loss_type="dr_grpo"), Variant(mean="constant")),
+    (dict(loss_type="grpo"), Loss()),
+    (dict(loss_type="dr_grpo"), Loss(mean="constant")),
     (
       dict(loss_type="dapo", high=0.28),
-      Variant(mean="token", epsilon_high=0.28),
+      Loss(mean="token", epsilon_high=0.28),
     ),
-    (dict(loss_type="grpo", level="sequence"), Variant(objective="gspo")),
+    (dict(loss_type="grpo", level="sequence"), Loss(objective="gspo")),
     # TRL's epsilon_high is the bound itself, and it has no lower one.
     (
       dict(loss_type="cispo", high=1.28, low=1.0),
-      Variant(objective="cispo", mean="token", epsilon_high=0.28),
+      Loss(objective="cispo", mean="token", epsilon_high=0.28),
     ),
   ],
   ids=["GRPO", "Dr. GRPO", "DAPO", "GSPO", "CISPO"],
@@ -102,7 +103,8 @@ def test_loss_and_gradient(theirs, ours, beta):
     data, mask = arrays(seed)
     options = dict(low=0.2, high=0.2, beta=beta) | theirs
     want, want_grad = trl_loss(data=data, mask=mask, **options)
-    got, got_grad = our_loss(data, mask, beta, options["low"], ours)
+    settings = dataclasses.replace(ours, epsilon=options["low"], beta=beta)
+    got, got_grad = our_loss(data, mask, settings)
     assert float(got) == pytest.approx(want, rel=1e-5, abs=1e-6)
     np.testing.assert_allclose(got_grad, want_grad, rtol=1e-4, atol=1e-6)
 
@@ -113,6 +115,6 @@ def test_two_sided_clipping_differs_by_design():
   data, mask = arrays(0)
   data[3] = -np.abs(data[3])
   want, want_grad = trl_loss("grpo", data, mask, 0.0, 0.2, 0.2, delta=1.5)
-  got, grad = our_loss(data, mask, 0.0, 0.2, Variant(dual_clip=1.5))
+  got, grad = our_loss(data, mask, Loss(dual_clip=1.5))
   assert float(got) == pytest.approx(want, rel=1e-5)
   np.testing.assert_allclose(grad, want_grad, rtol=1e-4, atol=1e-6)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import losses
+from r1jax import losses, variants
 from r1jax.errors import UserError
-from r1jax.losses import Variant
+from r1jax.variants import Loss
 
 
 def random_batch(seed=0, shape=(3, 12)):
@@ -58,12 +58,6 @@ def test_advantages_by_hand():
   )  # fmt: skip
 
 
-def test_the_overlong_penalty():
-  """DAPO's numbers: a limit of 20,480 with the last 4,096 punished."""
-  got = losses.overlong_penalty([100, 16384, 18432, 20480, 30000], 20480, 4096)
-  np.testing.assert_allclose(got, [0, 0, -0.5, -1, -1])
-
-
 def test_means():
   mask = jnp.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool)
   for kind, want in (
@@ -71,7 +65,9 @@ def test_means():
     ("token", [[1 / 3, 1 / 3, 0, 0], [1 / 3, 0, 0, 0]]),
     ("constant", [[1 / 8, 1 / 8, 0, 0], [1 / 8, 0, 0, 0]]),
   ):
-    np.testing.assert_allclose(losses.mean_weights(kind, mask, 4), want)
+    np.testing.assert_allclose(
+      variants.weights_of(Loss(mean=kind), mask, 4), want
+    )
 
 
 def gspo_by_sequence(logprobs, old, advantages, segments, real, epsilon):
@@ -105,9 +101,9 @@ def test_gspo_is_its_equation_in_packed_rows(seed):
     weights[row][own] = 1 / (own.sum() * len(sequences))
 
   def ours(x):
-    return losses.grpo_loss(
-      x, old, old, advantages, weights, 0.1, 0.0,
-      variant=Variant(objective="gspo"), segments=jnp.asarray(segments),
+    return variants.policy_loss(
+      Loss(objective="gspo", epsilon=0.1), x, old, old, advantages, weights,
+      segments=jnp.asarray(segments),
     )[0]  # fmt: skip
 
   def theirs(x):
@@ -142,9 +138,11 @@ def test_a_correction_weighs_the_objective_and_not_the_kl(kind):
   sampler = old + 0.5 * jnp.sin(jnp.arange(old.size)).reshape(old.shape)
 
   def loss(kind, a, beta):
-    variant = Variant(correction=kind, correction_range=(0.7, 1.3))
-    return losses.grpo_loss(
-      lp, old, ref, a, w, 0.2, beta, variant=variant, sampler_logprobs=sampler
+    settings = Loss(beta=beta)
+    if kind != "none":
+      settings = Loss(beta=beta, correction=kind, correction_range=(0.7, 1.3))
+    return variants.policy_loss(
+      settings, lp, old, ref, a, w, sampler_logprobs=sampler
     )[0]
 
   c = np.exp(np.asarray(old - sampler))
@@ -187,22 +185,22 @@ def test_the_gradient_that_each_kl_really_has():
 
   wants = (jnp.zeros(6), jax.grad(forward)(z), jax.grad(backward)(z))
   for name, want in zip(("k1", "k2", "k3"), wants):
-    got = categorical_gradient(losses.KL[name], z, ref)
+    got = categorical_gradient(variants.KL[name], z, ref)
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-  "variant",
+  "settings",
   [
-    Variant(),
-    Variant(epsilon_high=0.28),
-    Variant(dual_clip=1.5),
-    Variant(objective="gspo"),
-    Variant(kl="k2"),
+    Loss(beta=0.1),
+    Loss(beta=0.1, epsilon_high=0.28),
+    Loss(beta=0.1, dual_clip=1.5),
+    Loss(beta=0.1, objective="gspo"),
+    Loss(beta=0.1, kl="k2"),
   ],
-  ids=str,
+  ids=["grpo", "clip_higher", "dual_clip", "gspo", "k2"],
 )
-def test_gradients_by_finite_differences(variant):
+def test_gradients_by_finite_differences(settings):
   with jax.enable_x64():
     arrays, segments = random_batch(3)
     lp, old, ref, a, w = (jnp.asarray(x, jnp.float64) for x in arrays)
@@ -210,9 +208,9 @@ def test_gradients_by_finite_differences(variant):
     @jax.jit
     def loss(x):
       # GSPO-token has GSPO's gradient only with equal weights in a sequence.
-      weights = (w > 0) / 18.0 if variant.objective == "gspo" else w
-      return losses.grpo_loss(
-        x, old, ref, a, weights, 0.2, 0.1, variant=variant, segments=segments
+      weights = (w > 0) / 18.0 if settings.objective == "gspo" else w
+      return variants.policy_loss(
+        settings, x, old, ref, a, weights, segments=segments
       )[0]
 
     got = jax.grad(loss)(lp)
@@ -225,12 +223,12 @@ def test_gradients_by_finite_differences(variant):
 
 def test_padding_and_neighbours_change_nothing():
   (lp, old, ref, a, w), segments = random_batch()
-  variant = Variant(objective="gspo")
+  settings = Loss(objective="gspo", beta=0.1)
 
   def grad(lp, old):
     return jax.grad(
-      lambda x: losses.grpo_loss(
-        x, old, ref, a, w, 0.2, 0.1, variant=variant, segments=segments
+      lambda x: variants.policy_loss(
+        settings, x, old, ref, a, w, segments=segments
       )[0]
     )(lp)
 
@@ -247,16 +245,65 @@ def test_padding_and_neighbours_change_nothing():
 @pytest.mark.parametrize(
   "fields, message",
   [
-    (dict(objective="ppo"), 'objective="ppo" is unknown; known: clip, gspo'),
-    (dict(kl="k4"), "kl"),
-    (dict(mean="batch"), "mean"),
-    (dict(advantage="std"), "advantage"),
-    (dict(correction="is"), "correction"),
-    (dict(dual_clip=1.0), "dual_clip=1.0 must be above 1"),
-    (dict(epsilon_high=-0.1), "epsilon_high"),
-    (dict(correction_range=(1.5, 2.0)), "correction_range"),
+    (dict(objective="ppo"), "objective='ppo' is unknown; known: clip, gspo"),
+    (dict(kl="k4"), "kl='k4' is unknown; known: k1, k2, k3"),
+    (dict(mean="batch"), "mean='batch' is unknown"),
+    (dict(advantage=["std"]), r"advantage=\['std'\] is unknown"),
+    (dict(correction="is"), "correction='is' is unknown"),
+    (dict(epsilon=0.0), "epsilon=0.0 must be a number above 0"),
+    (dict(epsilon="0.2"), "epsilon='0.2' must be a number above 0"),
+    (dict(epsilon=None), "epsilon=None must be a number above 0"),
+    (dict(epsilon=float("nan")), "epsilon=nan must be a number above 0"),
+    (dict(beta=-0.1), "beta=-0.1 must be a number at least 0"),
+    (dict(beta=True), "beta=True must be a number at least 0"),
+    (dict(beta=float("inf")), "beta=inf must be a number at least 0"),
+    (dict(epsilon_high=-0.1), "epsilon_high=-0.1 must be a number at least 0"),
+    (dict(dual_clip=1.0), "dual_clip=1.0 must be a number above 1"),
+    (dict(objective="cispo", dual_clip=2.0), "dual_clip has no meaning"),
+    (dict(overlong=-1), "overlong=-1 must be a whole number"),
+    (dict(overlong=0.5), "overlong=0.5 must be a whole number"),
+    (dict(overlong=True), "overlong=True must be a whole number"),
+    (
+      dict(correction="mask", correction_range=(1.5, 2.0)),
+      r"correction_range=\(1.5, 2.0\) must be",
+    ),
+    (dict(correction="mask", correction_range="ab"), "correction_range='ab'"),
+    (dict(correction="mask", correction_range=0.5), "correction_range=0.5"),
+    (dict(correction_range=(0.7, 1.3)), "correction_range has no meaning"),
   ],
 )
-def test_an_unknown_variant_is_named(fields, message):
-  with pytest.raises(UserError, match=message):
-    Variant(**fields)
+def test_a_wrong_field_is_named(fields, message):
+  with pytest.raises(UserError, match=f"^loss.{message}"):
+    Loss(**fields)
+
+
+def test_epsilon_and_beta_are_traced_and_the_rest_is_static():
+  """Other values of these two need no other program; another name does."""
+  traces = []
+
+  @jax.jit
+  def width(loss):
+    traces.append(loss.objective)
+    return loss.epsilon + loss.beta
+
+  assert width(Loss(epsilon=0.25, beta=0.5)) == 0.75
+  assert width(Loss(epsilon=10.0)) == 10.0
+  assert traces == ["clip"]
+  width(Loss(objective="gspo"))
+  assert traces == ["clip", "gspo"]
+  # A config may give a list where a tuple is meant.
+  listed = Loss(correction="mask", correction_range=[0.7, 1.3])
+  assert listed == Loss(correction="mask", correction_range=(0.7, 1.3))
+  assert jax.tree.map(lambda x: 2 * x, Loss(beta=0.1)) == Loss(
+    epsilon=0.4, beta=0.2
+  )
+
+
+def test_the_defaults_are_grpo():
+  """Bit by bit what `losses.grpo_loss` says without any part replaced."""
+  arrays, segments = random_batch(7)
+  want = losses.grpo_loss(*arrays, 0.2, 0.1)
+  got = variants.policy_loss(Loss(beta=0.1), *arrays, segments=segments)
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+  higher = variants.policy_loss(Loss(beta=0.1, epsilon_high=0.5), *arrays)
+  assert higher[0] != want[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from r1jax import losses, meshes, verifiers
+from r1jax import meshes, variants, verifiers
 from r1jax.data import jsonl, sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
@@ -24,7 +24,7 @@ class Setup:
   optimizer: optim.OptimizerConfig
   mesh: jax.sharding.Mesh
   tokenizer: Any
-  variant: losses.Variant
+  loss: variants.Loss
   key: jax.Array
   seed: int
 
@@ -48,8 +48,8 @@ def setup(config):
     ),
     mesh=meshes.make_mesh(**config.get("mesh", {"data": -1})),
     tokenizer=tokenizer,
-    variant=_build(
-      losses.Variant, dict(config.get("loss", {})), f"{config.name}: loss"
+    loss=_build(
+      variants.Loss, dict(config.get("loss", {})), f"{config.name}: loss"
     ),
     key=jax.random.fold_in(
       jax.random.key(config.seed), zlib.crc32(config.name.encode())
@@ -126,12 +126,13 @@ def _check(config, earlier):
         f"{config.name}.group={config.group}: a group of one has nothing to"
         " be compared with; 2 is the least"
       )
-    margin = config.get("overlong", 0)
-    if not 0 <= margin <= config.max_new_tokens:
+    if s.loss.overlong > config.max_new_tokens:
       raise UserError(
-        f"{config.name}.overlong={margin} must be between 0 and"
+        f"{config.name}.loss.overlong={s.loss.overlong} must be at most"
         f" max_new_tokens={config.max_new_tokens}"
       )
+    if s.loss.beta:
+      _ = config.ref_every  # raises an AttributeError if it is missing
     if config.prompts * config.group % config.minibatches:
       raise UserError(
         f"{config.name}.minibatches={config.minibatches} does not divide the"

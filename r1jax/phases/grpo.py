@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import losses, meshes, sharding
+from r1jax import losses, meshes, sharding, variants
 from r1jax.data import sources
 from r1jax.model import lora
 from r1jax.phases import rollout as rollout_lib
@@ -22,13 +22,12 @@ def grpo(config, state, data, io):
 
   Args:
     config: steps (rollouts), prompts (N), group (G), minibatches (optimiser
-      steps a rollout), lr, schedule and warmup (in rollouts), epsilon, beta,
-      ref_every (rollouts between replacements of the reference, if beta is
-      not 0), temperature, rewards (name -> weight), slots, max_new_tokens,
+      steps a rollout), lr, schedule and warmup (in rollouts), ref_every
+      (rollouts between replacements of the reference, if loss.beta is not 0),
+      temperature, rewards (name -> weight), slots, max_new_tokens,
       row_length, rows, save_every; optionally share_prompts (whether the
       completions of a row share their prompt), loss (fields of
-      `losses.Variant`), overlong (tokens before the limit from which
-      `losses.overlong_penalty` counts), refill (how often groups without
+      `variants.Loss`), refill (how often groups without
       signal may be replaced in a rollout) and the sampler's
       `rollout.SAMPLER_OPTIONS`.
     state: `TrainState` whose parameters RL starts from.
@@ -40,27 +39,25 @@ def grpo(config, state, data, io):
   """
   s = setup(config)
   problems = sources.problems(config.task, io, s.tokenizer)["train"]
-  update = update_fn(s.model, s.optimizer, s.mesh, s.variant)
+  update = update_fn(s.model, s.optimizer, s.mesh)
   state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   # Without a KL term there is no second set of parameters to keep; with one,
   # it is of what is trained only.
   tree = {"state": state}
-  if config.beta:
+  if s.loss.beta:
     tree["reference"] = reference_of(s, state.params)
   first, tree = io.restore(tree) or (0, tree)
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     state = tree["state"]
-    if config.beta and step and step % config.ref_every == 0:
+    if s.loss.beta and step and step % config.ref_every == 0:
       tree["reference"] = reference_of(s, state.params)
     clock = Clock()
     drawn, scored = sample_with_signal(s, config, state.params, problems, step)
     clock("sample")
-    packed = pack_rollout(
-      s, config, scored, advantages_of(s, config, scored), step
-    )
+    packed = pack_rollout(s, config, scored, advantages_of(s, scored), step)
     reference = None
-    if config.beta:
+    if s.loss.beta:
       _, frozen = lora.split(state.params)
       reference = lora.join(tree["reference"], frozen)
     packed = [
@@ -79,14 +76,14 @@ def grpo(config, state, data, io):
     updates = []
     for minibatch in packed:
       state, metrics = update(
-        state, learner.place(minibatch, s.mesh), lr, reference, config.epsilon,
-        config.beta, config.temperature,
+        state, learner.place(minibatch, s.mesh), lr, reference, s.loss,
+        config.temperature,
       )  # fmt: skip
       updates.append(metrics)
     tree["state"] = state
     updates = jax.device_get(updates)
     clock("update")
-    advantages = advantages_of(s, config, drawn)
+    advantages = advantages_of(s, drawn)
     io.report(step, report(drawn, advantages, updates, clock.seconds))
     io.samples(step, rollout_lib.sample_rows(drawn, 4))
     if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
@@ -94,15 +91,9 @@ def grpo(config, state, data, io):
   return tree["state"], None
 
 
-def advantages_of(s, config, scored):
+def advantages_of(s, scored):
   """[N, G] of a rollout, by the config's estimator."""
-  reward = scored.reward
-  if margin := config.get("overlong", 0):
-    penalty = losses.overlong_penalty(
-      scored.rollout.lengths, config.max_new_tokens, margin
-    )
-    reward = reward + np.asarray(penalty).reshape(reward.shape)
-  advantages = np.asarray(losses.ADVANTAGES[s.variant.advantage](reward))
+  advantages = np.asarray(variants.advantages_of(s.loss, scored.reward))
   # No reward is known of a problem that cannot be judged: nothing is learned.
   return np.where(scored.judged[:, None], advantages, 0.0)
 
@@ -130,7 +121,7 @@ def sample_with_signal(s, config, params, problems, step):
     )  # fmt: skip
 
   def blank(scored):
-    return (advantages_of(s, config, scored) == 0).all(axis=1)
+    return (advantages_of(s, scored) == 0).all(axis=1)
 
   drawn = scored = draw(0)
   for turn in range(1, config.get("refill", 0) + 1):
@@ -170,7 +161,7 @@ def with_logprobs(s, config, params, reference, batch):
     params, reference: of the policy; of the reference, or None.
     batch: `Batch` of numpy arrays.
   """
-  if s.variant.correction != "none" and config.minibatches > 1:
+  if s.loss.correction != "none" and config.minibatches > 1:
     batch = batch._replace(
       learner_logprobs=logprobs_of(s, config, params, batch)
     )
@@ -241,7 +232,7 @@ def pack_rollout(s, config, scored, advantages, step):
       np.arange(rollout.tokens.shape[1]) < rollout.lengths[members, None]
     )
     weights = np.asarray(
-      losses.mean_weights(s.variant.mean, trained, config.max_new_tokens)
+      variants.weights_of(s.loss, trained, config.max_new_tokens)
     )
     sequences = [
       sequence(
@@ -252,7 +243,7 @@ def pack_rollout(s, config, scored, advantages, step):
         rollout.logprobs[i, : rollout.lengths[i]],
       )
       for i, w in zip(members, weights)
-      if config.beta or advantages[i // group, i % group]
+      if s.loss.beta or advantages[i // group, i % group]
     ]
     batches.append(
       packing.pack(
@@ -280,44 +271,43 @@ def sequence(prompt, completion, weights, advantage, old_logprobs):
 
 
 @functools.lru_cache
-def update_fn(model, optimizer, mesh, variant):
+def update_fn(model, optimizer, mesh):
   """The jitted step.
 
-  (state, batch, lr, reference, epsilon, beta, temperature) ->
-  (state, metrics).
+  (state, batch, lr, reference, loss, temperature) -> (state, metrics), where
+  `loss` is a `variants.Loss`.
   """
-  return learner.update_fn(loss_fn(model, variant), model, optimizer, mesh)
+  return learner.update_fn(loss_fn(model), model, optimizer, mesh)
 
 
-def loss_fn(model, variant):
-  """The loss of a micro-batch.
+def loss_fn(model):
+  """The loss of a micro-batch, as `learner.update_fn` takes it.
 
-  (params, micro-batch, reference, epsilon, beta, temperature) ->
-  (loss, metrics), as `learner.update_fn` takes it.
+  (params, micro-batch, reference, loss, temperature) -> (value, metrics),
+  where `loss` is a `variants.Loss`.
   """
 
-  def loss_of(params, batch, reference, epsilon, beta, temperature):
+  def loss_of(params, batch, reference, loss, temperature):
     logprobs, entropy = score_batch(model, params, batch, temperature)
     if batch.reference_logprobs is not None:
       ref_logprobs = batch.reference_logprobs
-    elif reference is None:  # beta is 0
+    elif reference is None:  # loss.beta is 0
       ref_logprobs = jax.lax.stop_gradient(logprobs)
     else:
       ref_logprobs, _ = jax.lax.stop_gradient(
         score_batch(model, reference, batch, temperature)
       )
     old = batch.old_logprobs
-    if variant.correction != "none":
+    if loss.correction != "none":
       old = batch.learner_logprobs
       old = jax.lax.stop_gradient(logprobs) if old is None else old
-    loss, metrics = losses.grpo_loss(
-      logprobs, old, ref_logprobs, batch.advantages, batch.weights, epsilon,
-      beta, variant=variant, segments=batch.segments,
-      sampler_logprobs=batch.old_logprobs,
+    value, metrics = variants.policy_loss(
+      loss, logprobs, old, ref_logprobs, batch.advantages, batch.weights,
+      segments=batch.segments, sampler_logprobs=batch.old_logprobs,
     )  # fmt: skip
     real = batch.weights > 0
     gap = jnp.where(real, logprobs - batch.old_logprobs, 0.0)
-    return loss, {
+    return value, {
       **metrics,
       "trained": batch.weights.sum(),
       "entropy": (batch.weights * entropy).sum(),

@@ -17,10 +17,8 @@ TRAINING = (
 KEYS = {
   "sft": ((*TRAINING, "batch", "log_every"), ()),
   "grpo": (
-    (*TRAINING, *SAMPLING, "prompts", "group", "minibatches", "epsilon",
-     "beta", "rewards"),
-    ("ref_every", "loss", "overlong", "refill", "share_prompts",
-     *SAMPLER_OPTIONS),
+    (*TRAINING, *SAMPLING, "prompts", "group", "minibatches", "rewards"),
+    ("ref_every", "loss", "refill", "share_prompts", *SAMPLER_OPTIONS),
   ),
   "rejection": (
     (*SAMPLING, "problems", "prompts", "group", "keep", "least"),
@@ -42,8 +40,6 @@ def check(config):
   """
   needed, allowed = KEYS[config.phase]
   _known(config, config.name, (*COMMON, *needed, *allowed))
-  if config.phase == "grpo" and config.beta:
-    needed += ("ref_every",)
   for key in needed:
     getattr(config, key)
   _known(config.get("mesh", {}), "mesh", MESH)

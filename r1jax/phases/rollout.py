@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.errors import BadProblem, UserError
-from r1jax.rewards import judges
+from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
 from r1jax.sampling.sampler import SamplerConfig, sample
 from r1jax.types import Rollout
@@ -167,11 +167,15 @@ def sample_and_score(
     s, config, params, problems, group, key, temperature, verify
   )
   begin = time.perf_counter()
+  penalty = None
+  if margin := s.loss.overlong:
+    penalty = overlong.penalty(rollout.lengths, config.max_new_tokens, margin)
   scores = rewards_lib.score(
     [p for p in problems for _ in range(group)],
     texts,
     [_verdict(future) for future in verdicts],
     weights,
+    penalty,
   )
   seconds += time.perf_counter() - begin
   return Scored(problems, prompts, rollout, texts, scores, seconds)

@@ -64,7 +64,9 @@ PARTS = {
   "format_graded": graded_form,
   "language": consistency,
 }
-_RESERVED = ("kinds", "gates", "models")
+_SETTINGS = ("kinds", "gates", "models")
+# Not a part that a config weighs: `loss.overlong` adds it as it is.
+OVERLONG = "overlong"
 
 
 def check(config, kinds=None):
@@ -74,7 +76,7 @@ def check(config, kinds=None):
     config: a phase's `rewards`.
     kinds: the kinds of problems that there are, or None where unknown.
   """
-  for name in _RESERVED:
+  for name in _SETTINGS:
     if not hasattr(config.get(name, {}), "items"):
       raise UserError(
         f"rewards.{name} must map names, not be {config[name]!r:.80}"
@@ -87,7 +89,7 @@ def check(config, kinds=None):
       )
   models = config.get("models", {})
   for name, function in models.items():
-    if name in PARTS or name in _RESERVED:
+    if name in (*PARTS, *_SETTINGS, OVERLONG):
       raise UserError(
         f'rewards.models: "{name}" is taken; give your part another name'
       )
@@ -104,7 +106,7 @@ def check(config, kinds=None):
     _check_weights(f"rewards.kinds.{kind}", weights)
   _check_weights("rewards", config)
   for name in named:
-    if name not in known and name not in _RESERVED:
+    if name not in known and name not in _SETTINGS:
       raise UserError(
         f'rewards: "{name}" is unknown; known: {", ".join(known)}'
       )
@@ -116,7 +118,7 @@ def check(config, kinds=None):
       )
 
 
-def score(problems, completions, verdicts, config):
+def score(problems, completions, verdicts, config, overlong=None):
   """The parts of completions' rewards and their weighted sums.
 
   Args:
@@ -124,6 +126,8 @@ def score(problems, completions, verdicts, config):
     verdicts: C; `CUT` for what did not end.
     config: part -> weight, see above; a part without a weight is reported,
       not rewarded.
+    overlong: C penalties of `overlong.penalty`, added to the rewards and
+      reported as the part "overlong"; None without.
 
   Returns:
     C dicts: "reward"; each of `PARTS` in [0, 1]; of a model's parts the score
@@ -157,12 +161,16 @@ def score(problems, completions, verdicts, config):
       if _is_open(name, row, config)
     )
     row["reason"] = verdict.reason
+  if overlong is not None:
+    for row, penalty in zip(rows, overlong):
+      row[OVERLONG] = float(penalty)
+      row["reward"] += row[OVERLONG]
   return rows
 
 
 def _check_weights(where, weights):
   for name, weight in weights.items():
-    if name not in _RESERVED and not (
+    if name not in _SETTINGS and not (
       isinstance(weight, numbers.Real) and math.isfinite(weight)
     ):
       raise UserError(f"{where}.{name} must be a number, not {weight!r:.80}")
@@ -170,7 +178,7 @@ def _check_weights(where, weights):
 
 def _weights(problem, config):
   weights = config.get("kinds", {}).get(problem.kind, config)
-  return {k: v for k, v in weights.items() if k not in _RESERVED}
+  return {k: v for k, v in weights.items() if k not in _SETTINGS}
 
 
 def _is_open(name, row, config):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import losses, meshes
+from r1jax import meshes, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model.config import REMATS
@@ -212,8 +212,8 @@ def pack(w, prompts, completions, logprobs, rows, shared):
 
 
 def _constants(reference):
-  """Of the loss: the reference, epsilon, beta, temperature."""
-  return reference, 0.2, 0.0 if reference is None else 0.04, 1.0
+  """The constants of the loss: the reference, its `Loss`, temperature."""
+  return reference, variants.Loss(beta=0.04 if reference else 0.0), 1.0
 
 
 class Update:
@@ -227,7 +227,7 @@ class Update:
   def __init__(self, w, model, params):
     self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     optimizer = optim.OptimizerConfig()
-    self.step = grpo.update_fn(model, optimizer, self.mesh, losses.Variant())
+    self.step = grpo.update_fn(model, optimizer, self.mesh)
     self.state = learner.restart_fn(model, optimizer, self.mesh)(params)
     self.reference = params if w.reference else None
 
@@ -250,9 +250,8 @@ class Gradients:
   def __init__(self, w, model, params):
     self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     self.gradients = learner.gradients_fn(
-      grpo.loss_fn(model, losses.Variant()), model, optim.OptimizerConfig(),
-      self.mesh,
-    )  # fmt: skip
+      grpo.loss_fn(model), model, optim.OptimizerConfig(), self.mesh
+    )
     self.params = learner.place_params(params, self.mesh)
     self.reference = params if w.reference else None
 

@@ -1,0 +1,225 @@
+"""The `loss` block of a config: which equations of `losses` RL uses.
+
+To add a variant: write its equation in `losses`, name it in a table below, and
+test it against numbers worked out by hand in tests/test_variants.py.
+"""
+
+import dataclasses
+import math
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+from r1jax import losses
+from r1jax.errors import UserError
+
+# What a token contributes. GSPO clips as PPO does, with another ratio.
+OBJECTIVES = {
+  "clip": losses.clipped_surrogate,
+  "gspo": losses.clipped_surrogate,
+  "cispo": losses.cispo,
+}
+KL = {"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}
+MEANS = {
+  "sequence": lambda mask, length: losses.sequence_mean(mask),
+  "token": lambda mask, length: losses.token_mean(mask),
+  "constant": losses.constant_mean,
+}
+ADVANTAGES = {
+  "deviation": losses.group_advantages,
+  "centred": losses.centred_advantages,
+  "leave_one_out": losses.leave_one_out_advantages,
+}
+CORRECTIONS = ("none", "truncate", "mask")
+_NAMES = {
+  "objective": tuple(OBJECTIVES),
+  "kl": tuple(KL),
+  "mean": tuple(MEANS),
+  "advantage": tuple(ADVANTAGES),
+  "correction": CORRECTIONS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """Which policy-gradient loss RL minimizes; the defaults are GRPO's.
+
+  In JAX it is a pytree: `epsilon` and `beta` are traced, so that other values
+  need no other program; the other fields are static.
+  """
+
+  # "clip" (PPO, GRPO, DAPO), "gspo" or "cispo".
+  objective: str = "clip"
+  # Half-width of the clip of the ratio pi_theta / pi_old.
+  epsilon: float = 0.2
+  # Upper half-width of the clip (DAPO's clip-higher); None: epsilon.
+  epsilon_high: float | None = None
+  # Lower limit c A of the objective where A < 0, c > 1; None: no limit.
+  dual_clip: float | None = None
+  # Estimate of the KL divergence from the reference: "k1", "k2" or "k3".
+  kl: str = "k3"
+  # Coefficient of the KL term; 0: no KL term and no reference.
+  beta: float = 0.0
+  # What the loss averages over: "sequence" (GRPO), "token" (DAPO) or
+  # "constant" (Dr. GRPO).
+  mean: str = "sequence"
+  # "deviation" (GRPO), "centred" (Dr. GRPO) or "leave_one_out" (RLOO).
+  advantage: str = "deviation"
+  # Tokens before max_new_tokens at which DAPO's length penalty starts; 0: no
+  # penalty. The penalty is a part of the reward.
+  overlong: int = 0
+  # Correction of the difference between sampler and learner: "none",
+  # "truncate" (TIS) or "mask" (IcePop).
+  correction: str = "none"
+  # (low, high), the kept range of the corrected ratio; "truncate" uses high.
+  correction_range: tuple[float, float] = (0.5, 2.0)
+
+  def __post_init__(self):
+    for name, known in _NAMES.items():
+      if getattr(self, name) not in known:
+        raise UserError(
+          f"loss.{name}={getattr(self, name)!r} is unknown; known:"
+          f" {', '.join(known)}"
+        )
+    _require(self, "epsilon", "above 0", lambda x: x > 0)
+    _require(self, "beta", "at least 0", lambda x: x >= 0)
+    if self.epsilon_high is not None:
+      _require(self, "epsilon_high", "at least 0", lambda x: x >= 0)
+    if self.dual_clip is not None:
+      _require(self, "dual_clip", "above 1", lambda x: x > 1)
+      if self.objective == "cispo":
+        raise UserError(
+          'loss.dual_clip has no meaning with objective="cispo", whose weights'
+          " are clipped on both sides; remove it"
+        )
+    if type(self.overlong) is not int or self.overlong < 0:
+      raise UserError(
+        f"loss.overlong={self.overlong!r} must be a whole number of tokens, at"
+        " least 0"
+      )
+    self._check_correction_range()
+
+  def _check_correction_range(self):
+    given = self.correction_range
+    pair = tuple(given) if isinstance(given, list | tuple) else ()
+    good = len(pair) == 2 and all(map(_is_number, pair))
+    if not good or not 0 <= pair[0] < 1 < pair[1]:
+      raise UserError(
+        f"loss.correction_range={given!r} must be (low, high) with"
+        " 0 <= low < 1 < high"
+      )
+    if self.correction == "none" and pair != (0.5, 2.0):
+      raise UserError(
+        "loss.correction_range has no meaning without a correction; set"
+        ' loss.correction to "truncate" or "mask"'
+      )
+    # Static fields of a pytree must be hashable; a config may give a list.
+    object.__setattr__(self, "correction_range", pair)
+
+
+def _is_number(x):
+  real = isinstance(x, numbers.Real) and not isinstance(x, bool)
+  return real and math.isfinite(x)
+
+
+def _require(loss, name, words, good):
+  x = getattr(loss, name)
+  if not _is_number(x) or not good(x):
+    raise UserError(f"loss.{name}={x!r} must be a number {words}")
+
+
+_TRACED = ("epsilon", "beta")
+
+
+def _flatten(loss):
+  fields = {f.name: getattr(loss, f.name) for f in dataclasses.fields(loss)}
+  traced = tuple(fields.pop(name) for name in _TRACED)
+  return traced, tuple(fields.items())
+
+
+def _unflatten(static, traced):
+  # JAX puts tracers and placeholders into the traced fields, so nothing can be
+  # checked here.
+  loss = object.__new__(Loss)
+  for name, value in (*static, *zip(_TRACED, traced)):
+    object.__setattr__(loss, name, value)
+  return loss
+
+
+jax.tree_util.register_pytree_node(Loss, _flatten, _unflatten)
+
+
+def policy_loss(
+  loss, logprobs, old_logprobs, ref_logprobs, advantages, weights,
+  segments=None, sampler_logprobs=None,
+):  # fmt: skip
+  """`losses.grpo_loss` with the parts that a config's `loss` names.
+
+  Args:
+    loss: `Loss`.
+    logprobs: [B, T], log pi_theta of each token.
+    old_logprobs: [B, T], log pi_old.
+    ref_logprobs: [B, T], log pi_ref.
+    advantages: [B, T], the same for all tokens of a completion.
+    weights: [B, T]; 0 in prompts and padding.
+    segments: [B, T] int32, the number of a token's sequence in its row; only
+      the objective "gspo" needs it.
+    sampler_logprobs: [B, T], log pi_old as the sampler computed it; only a
+      correction needs it. `old_logprobs` must then be the learner's.
+
+  Returns:
+    [] loss; dict of weighted [] sums: "kl" in nats, "clip_fraction".
+  """
+
+  def surrogate(logprobs, old, advantages, epsilon):
+    real = weights > 0
+    log_ratio = logprobs, old
+    if loss.objective == "gspo":
+      ratio = losses.sequence_log_ratio(logprobs, old, real, segments)
+      log_ratio = ratio, jnp.zeros_like(ratio)
+    objective, clipped = OBJECTIVES[loss.objective](
+      *log_ratio, advantages, epsilon, loss.epsilon_high
+    )
+    if loss.dual_clip is not None:
+      objective = losses.dual_clip(objective, advantages, loss.dual_clip)
+    if loss.correction != "none":
+      objective *= losses.importance_correction(
+        old,
+        jnp.where(real, sampler_logprobs, 0.0),
+        loss.correction,
+        *loss.correction_range,
+      )
+    return objective, clipped
+
+  return losses.grpo_loss(
+    logprobs, old_logprobs, ref_logprobs, advantages, weights, loss.epsilon,
+    loss.beta, (surrogate, KL[loss.kl]),
+  )  # fmt: skip
+
+
+def weights_of(loss, mask, length):
+  """Token weights of a mini-batch, by `loss.mean`.
+
+  Args:
+    loss: `Loss`.
+    mask: [C, T] bool, True at trained tokens.
+    length: the most tokens that a completion may have.
+
+  Returns:
+    [C, T] float32.
+  """
+  return MEANS[loss.mean](mask, length)
+
+
+def advantages_of(loss, rewards):
+  """Advantages of completions within their groups, by `loss.advantage`.
+
+  Args:
+    loss: `Loss`.
+    rewards: [N, G] float32, one row per prompt.
+
+  Returns:
+    [N, G] float32.
+  """
+  return ADVANTAGES[loss.advantage](rewards)
