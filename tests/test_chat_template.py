@@ -4,7 +4,8 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.text import think_format
-from r1jax.text.chat_template import ChatTemplate, r1_zero, target
+from r1jax.text.chat_template import ChatTemplate, target
+from r1jax.text.prompts import r1_zero
 
 CHATML = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content']"

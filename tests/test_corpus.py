@@ -9,6 +9,7 @@ import pytest
 
 from r1jax.data import countdown
 from r1jax.rewards import score as rewards
+from r1jax.text.countdown_words import PHRASES, WORDS
 from r1jax.text.tokenizer import WordTokenizer
 from r1jax.types import Problem
 from r1jax.verifiers import countdown as verifier
@@ -122,10 +123,10 @@ def tries_of(problem, text):
     assert sorted(values) == sorted(numbers)
     (language,) = (
       k
-      for k, words in countdown.PHRASES.items()
+      for k, words in PHRASES.items()
       if say == words["again" if found else "try"]
     )
-    words = countdown.PHRASES[language]
+    words = PHRASES[language]
     distance = int(result) - target
     key = "right" if distance == 0 else "low" if distance < 0 else "high"
     assert verdict == words[key]
@@ -151,7 +152,7 @@ def documents(problems, make, count, **kwargs):
 
 
 def test_traces(problems):
-  tokenizer = WordTokenizer(countdown.WORDS)
+  tokenizer = WordTokenizer(WORDS)
   lengths, untagged, right = [], 0, 0
   for problem, text in documents(problems, countdown.trace, 3000):
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -166,7 +167,7 @@ def test_traces(problems):
       right += correct
     assert len(tags) >= 3
     if tries[-1][2] != problem.data["target"]:
-      assert f" {countdown.PHRASES[tries[-1][0]]['quit']} " in text
+      assert f" {PHRASES[tries[-1][0]]['quit']} " in text
   share = sum(n > 2 for n in lengths) / len(lengths)
   assert 0.03 < share < 0.07  # 6 % have the patience, some hit before
   assert max(lengths) > 8

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from r1jax.text import think_format
+
 ROOT = Path(__file__).parents[1]
 
 # From the bottom up. A module may import what is below it, and what shares
@@ -116,11 +118,19 @@ def test_configs_import_nothing_of_the_project():
       assert not project, f"{name} imports {project}"
 
 
-def test_verifiers_are_plain_python():
+def test_text_verifiers_and_rewards_are_plain_python():
   for name, path in MODULES.items():
-    if name.startswith(("r1jax.verifiers", "r1jax.rewards")):
+    if name.startswith(("r1jax.text", "r1jax.verifiers", "r1jax.rewards")):
       tops = {m.split(".")[0] for m in imports(path)}
       assert not tops & {"jax", "flax", "optax", "tensorflow"}, name
+
+
+def test_only_text_spells_the_tags():
+  for name, path in MODULES.items():
+    if not name.startswith("r1jax.text"):
+      text = path.read_text()
+      said = [tag for tag in think_format.TAGS if tag in text]
+      assert not said, f"{name} spells {said}; ask r1jax.text.think_format"
 
 
 def test_losses_see_no_model_config_or_mesh():

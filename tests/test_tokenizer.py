@@ -1,10 +1,16 @@
 """Tokenizers: exact ids, round trips, faults named."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from r1jax.data import countdown
 from r1jax.errors import UserError
-from r1jax.text.tokenizer import SentencePieceTokenizer, WordTokenizer
+from r1jax.text.countdown_words import LANGUAGES, WORDS
+from r1jax.text.tokenizer import (
+  SentencePieceTokenizer,
+  WordTokenizer,
+  from_config,
+)
 
 
 def test_word_ids():
@@ -32,14 +38,10 @@ def test_words_are_distinct():
 
 
 def test_embedded_vocabulary():
-  t = WordTokenizer(countdown.WORDS)
-  assert t.decode(t.encode(" ".join(countdown.WORDS))).split() == list(
-    countdown.WORDS
-  )
+  t = from_config(ConfigDict(dict(kind="countdown")))
+  assert t.decode(t.encode(" ".join(WORDS))).split() == list(WORDS)
   # One token a number, and no language pays more for its question.
-  en, zh = (
-    t.encode(countdown.prompt((3, 7, 13), 56, x)) for x in countdown.LANGUAGES
-  )
+  en, zh = (t.encode(countdown.prompt((3, 7, 13), 56, x)) for x in LANGUAGES)
   assert len(en) == len(zh) == 11
   assert len(t.encode("56 100 0")) == 3
 

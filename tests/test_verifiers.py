@@ -356,7 +356,7 @@ def test_open_brackets_take_no_time(piece):
   ],
 )
 def test_graded_form(text, share):
-  assert think_format.graded(text) == share
+  assert think_format.share_of_tags(text) == share
 
 
 def test_unknown_language_is_named():

@@ -15,9 +15,9 @@ import jax
 from r1jax import cli
 from r1jax.errors import UserError
 from r1jax.sampling.stream import stream
+from r1jax.text import think_format
 from tools import models
 
-OPEN, CLOSE = "<think>", "</think>"
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -49,7 +49,7 @@ def parse(argv):
   add("--temperature", type=float, default=0.6, help="0 is greedy; 0.6")
   add("--top_p", type=float, default=0.95, help="0.95")
   add("--max_new_tokens", type=int, default=1024, help="of an answer; 1024")
-  add("--think", action="store_true", help="begin each answer with <think>")
+  add("--think", action="store_true", help="prefill the opening tag")
   add(
     "--think_budget",
     type=int,
@@ -76,7 +76,7 @@ class Chat:
     self._template = tokenizer.template()
     self._key = jax.random.key(args.seed)
     self._turn = 0
-    self._close = tokenizer.encode(f"\n{CLOSE}\n\n")
+    self._close = tokenizer.encode(f"\n{think_format.END_THINK}\n\n")
     self._new()
 
   def run(self):
@@ -108,7 +108,7 @@ class Chat:
     """
     messages = [*self._messages, {"role": "user", "content": line}]
     text = self._template.render(messages, think=self._args.think)
-    thinking = text.rstrip().endswith(OPEN)
+    thinking = think_format.is_prefilled(text)
     self._turn += 1
     view = View(self._out, thinking)
     tokens = stream(
@@ -121,7 +121,7 @@ class Chat:
       top_p=self._args.top_p,
     )
     answer = self._follow(tokens, view)
-    kept = answer.rsplit(CLOSE, 1)[-1].strip()
+    kept = think_format.after_thinking(answer).strip()
     self._messages = [*messages, {"role": "assistant", "content": kept}]
     return answer
 
@@ -171,8 +171,8 @@ class View:
     text = text.rstrip("\ufffd")
     new, self._shown = text[self._shown :], max(self._shown, len(text))
     was = self.thinking
-    opened = self._prefilled or OPEN in text
-    self.thinking = opened and CLOSE not in text
+    opened = self._prefilled or think_format.THINK in text
+    self.thinking = opened and think_format.END_THINK not in text
     if self.thinking and not was:
       self._write(DIM)
     self._out.write(new)

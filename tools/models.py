@@ -11,13 +11,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from r1jax import hf
-from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
 from r1jax.hf import hub
 from r1jax.model import Decoder, ModelConfig
 from r1jax.run import checkpoint
-from r1jax.text.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer, from_config
 
 MODEL = "model.json"
 PARAMS = "params"
@@ -96,7 +95,7 @@ def _tokenizer(directory):
       f"{directory} has no tokenizer.json, and stands in no run whose config"
       " names a tokenizer"
     )
-  return sources.tokenizer(ConfigDict(tokenizer))
+  return from_config(ConfigDict(tokenizer))
 
 
 def _run_config(directory):

@@ -12,47 +12,12 @@ import itertools
 import math
 import random
 
+from r1jax.text import think_format
+from r1jax.text.countdown_words import LANGUAGES, LIMIT, PHRASES
 from r1jax.types import Example, Problem
 
-LIMIT = 100  # no chain of a trace passes a larger number
 NUMBERS = (1, 10)  # of a problem
 TARGETS = (11, 99)
-LANGUAGES = ("en", "zh")
-
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-SYMBOLS = ("+", "-", "*", "/", "=", "?", "(", ")", ":", ".", "：", "。")
-PHRASES = {
-  "en": {
-    "prompt": "User : make {target} from {numbers} . Assistant :",
-    "try": "try",
-    "low": "low",
-    "high": "high",
-    "right": "yes",
-    "again": "wait",
-    "quit": "so",
-  },
-  "zh": {
-    "prompt": "用户 ： 得到 {target} 用 {numbers} 。 助手 ：",
-    "try": "试",
-    "low": "小",
-    "high": "大",
-    "right": "对",
-    "again": "等等",
-    "quit": "所以",
-  },
-}
-
-
-def _words():
-  words = [*TAGS, *SYMBOLS]
-  for phrases in PHRASES.values():
-    text = " ".join(phrases.values())
-    words += [w for w in text.split() if "{" not in w]
-  words += map(str, range(LIMIT + 1))
-  return tuple(dict.fromkeys(words))
-
-
-WORDS = _words()
 
 
 def _apply(x, op, y):
@@ -196,7 +161,7 @@ def trace(
   odds = mixing if patient else 0.02
   languages = [other if rng.random() < odds else own for _ in tries]
   think = _think(tries, target, languages)
-  tags = list(TAGS)
+  tags = list(think_format.TAGS)
   if rng.random() < unformatted:
     tags[rng.randrange(len(tags))] = ""
   parts = (tags[0], think, tags[1], tags[2], expression(tries[-1][0]), tags[3])
@@ -212,9 +177,7 @@ def cold_start(problem, rng, *, skill=2.0, longest=8):
       break
   think = _think(tries, target, [problem.language] * len(tries))
   answer = expression(tries[-1][0])
-  return Example(
-    problem.prompt, f"<think> {think} </think> <answer> {answer} </answer>"
-  )
+  return Example(problem.prompt, think_format.compose(think, answer))
 
 
 def make_problems(seed, train, test):

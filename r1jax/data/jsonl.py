@@ -8,6 +8,7 @@ import pathlib
 from r1jax import verifiers
 from r1jax.errors import UserError
 from r1jax.rewards import judges
+from r1jax.text import think_format
 from r1jax.types import Example, Problem
 from r1jax.verifiers import language
 
@@ -169,7 +170,7 @@ def _check(where, problem):
     verifiers.check(problem)
     if not problem.answer or verifiers.name_of(problem) == "open":
       return  # to be judged by tests, or by none
-    completion = f"<think> </think> <answer> {problem.answer} </answer>"
+    completion = think_format.compose("", problem.answer)
     if problem.verifier:
       # It may do anything, as in training: it does so elsewhere.
       verdict = judges.shared().submit(problem, completion).result()
@@ -187,6 +188,7 @@ def _check(where, problem):
     raise UserError(
       f'{where}: the verifier of "{problem.kind}" finds the answer'
       f' "{problem.answer}" {verdict.reason}, when a completion ends in'
-      f' "<answer> {problem.answer} </answer>"; mend the answer, the data or'
-      " the verifier, or leave the answer empty and it is not tried"
+      f' "{think_format.ANSWER} {problem.answer} {think_format.END_ANSWER}";'
+      " mend the answer, the data or the verifier, or leave the answer empty"
+      " and it is not tried"
     )

@@ -12,12 +12,7 @@ import zlib
 from r1jax.data import countdown, gym, jsonl, store
 from r1jax.data.order import ProblemList, order
 from r1jax.errors import UserError
-from r1jax.text import chat_template
-from r1jax.text.tokenizer import (
-  HFTokenizer,
-  SentencePieceTokenizer,
-  WordTokenizer,
-)
+from r1jax.text import chat_template, prompts
 from r1jax.types import Example
 
 # Kind of task -> its keys.
@@ -28,32 +23,8 @@ KEYS = {
   ),
   "files": ("kind", "train", "test", "template", "kinds"),
 }  # fmt: skip
-# How the question of a problem becomes a prompt: as it is; by the paper's
-# template for base models; by the tokenizer's chat template; by that with
-# `<think>` prefilled.
-TEMPLATES = ("none", "r1_zero", "chat", "chat_think")
 # Synthetic examples of countdown.
 MAKERS = {"corpus": countdown.trace, "cold_start": countdown.cold_start}
-
-
-def tokenizer(config):
-  """The tokenizer of a config.
-
-  Args:
-    config: mapping with `kind`: "countdown", the embedded vocabulary;
-      "sentencepiece", the model file at `path`; or "hf", the Hugging Face
-      directory at `path`.
-  """
-  if config.kind == "countdown":
-    return WordTokenizer(countdown.WORDS)
-  if config.kind == "sentencepiece":
-    return SentencePieceTokenizer(config.path)
-  if config.kind == "hf":
-    return HFTokenizer(config.path)
-  raise UserError(
-    f'tokenizer.kind "{config.kind}" is unknown; known: countdown,'
-    " sentencepiece, hf"
-  )
 
 
 def check(task):
@@ -62,14 +33,7 @@ def check(task):
     raise UserError(
       f'task.kind "{task.kind}" is unknown; known: {", ".join(KEYS)}'
     )
-  _check_template(task.get("template", "none"))
-
-
-def _check_template(name):
-  if name not in TEMPLATES:
-    raise UserError(
-      f'task.template "{name}" is unknown; known: {", ".join(TEMPLATES)}'
-    )
+  prompts.check_template(task.get("template", "none"))
 
 
 def check_data(task, data, phase):
@@ -94,10 +58,10 @@ def problems(task, io, tokenizer):
     task: mapping with `kind`: "countdown"; "reasoning_gym", with `datasets`
       as in `gym.make_problems`; or "files", with `train` and `test` the paths
       of JSONL files and optionally `kinds`, which names verifiers of one's
-      own, as in `jsonl.read_problems`. For the latter two optionally
-      `template`, one of `TEMPLATES`, which makes prompts of questions; for
-      reasoning_gym also `shots`, how many solved questions of the same data
-      set go before.
+      own, as in `jsonl.read_problems`. The latter two may have `template`, one
+      of `prompts.TEMPLATES`, which makes prompts of questions. reasoning_gym
+      may have `shots`: each prompt starts with that many solved questions of
+      the same data set.
     io: the phase's `PhaseIO`.
     tokenizer: whose chat template is meant.
 
@@ -110,32 +74,33 @@ def problems(task, io, tokenizer):
       io, task.kind, ("train", "test"),
       lambda: countdown.make_problems(task.seed, task.train, task.test),
     )  # fmt: skip
-  render = _template(task.get("template", "none"), tokenizer)
+  render = prompts.renderer(task.get("template", "none"), tokenizer)
   if task.kind == "files":
-    solved = []
+    shots = []
     sets = {
       split: jsonl.read_problems(task[split], task.get("kinds"))
       for split in ("train", "test")
     }
   else:
-    shots = task.get("shots", 0)
+    count = task.get("shots", 0)
     datasets = {k: dict(v) for k, v in task.datasets.items()}
-    asked = (datasets, task.seed, task.train, task.test, shots)
+    asked = (datasets, task.seed, task.train, task.test, count)
     # A run may have several such tasks: the name tells them apart.
     tag = zlib.crc32(json.dumps(asked, default=str).encode())
     name = f"{task.kind}_{tag:08x}"
     sets = _written(
-      io, name, ("train", "test", "shots")[: 3 if shots else 2],
+      io, name, ("train", "test", "shots")[: 3 if count else 2],
       lambda: gym.make_problems(*asked),
     )  # fmt: skip
-    solved = sets.pop("shots", [])[:]
+    shots = sets.pop("shots", [])[:]
+
+  def rendered(problem):
+    shown = [s for s in shots if s.data["dataset"] == problem.data["dataset"]]
+    text = render(problem.prompt, prompts.solved_turns(shown))
+    return dataclasses.replace(problem, prompt=text)
+
   return {
-    split: ProblemList(
-      [
-        dataclasses.replace(p, prompt=render(p.prompt, _solved(solved, p)))
-        for p in found
-      ]
-    )
+    split: ProblemList([rendered(p) for p in found])
     for split, found in sets.items()
   }
 
@@ -148,44 +113,6 @@ def _written(io, name, splits, make):
   return {
     split: store.load_problems(directory, name, split) for split in splits
   }
-
-
-def _solved(solved, problem):
-  """The turns that show how a problem of its kind is answered."""
-  turns = []
-  for shot in solved:
-    if shot.data["dataset"] == problem.data["dataset"]:
-      reply = (
-        f"<think> The answer is {shot.answer}. </think>"
-        f" <answer> {shot.answer} </answer>"
-      )
-      turns.append({"role": "user", "content": shot.prompt})
-      turns.append({"role": "assistant", "content": reply})
-  return turns
-
-
-def _template(name, tokenizer):
-  """The function from a question and the turns before it to a prompt."""
-  _check_template(name)
-  if name.startswith("chat"):
-    if not hasattr(tokenizer, "template"):
-      raise UserError(
-        f'task.template "{name}" needs a tokenizer with a chat template;'
-        ' c.tokenizer = dict(kind="hf", path=DIR) brings one'
-      )
-    template = tokenizer.template()
-    return lambda question, before=(): template.render(
-      [*before, {"role": "user", "content": question}],
-      think=name == "chat_think",
-    )
-  single = chat_template.r1_zero if name == "r1_zero" else str
-
-  def render(question, before=()):
-    if before:
-      raise UserError('task.shots needs task.template "chat" or "chat_think"')
-    return single(question)
-
-  return render
 
 
 def examples(task, data, seed, phase, io, tokenizer):
@@ -203,11 +130,11 @@ def examples(task, data, seed, phase, io, tokenizer):
     tokenizer: whose chat template is meant.
   """
   if isinstance(data, str) and data.endswith(".jsonl"):
-    render = _template(task.get("template", "none"), tokenizer)
-    prompts = [(render(e.prompt), e) for e in jsonl.read_examples(data)]
+    render = prompts.renderer(task.get("template", "none"), tokenizer)
+    pairs = [(render(e.prompt), e) for e in jsonl.read_examples(data)]
     data = [
       Example(prompt, chat_template.target(prompt, e.completion))
-      for prompt, e in prompts
+      for prompt, e in pairs
     ]
   if not isinstance(data, str):
     if not data:

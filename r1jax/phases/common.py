@@ -13,6 +13,7 @@ from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import keys, rollout
 from r1jax.rewards import score as rewards
+from r1jax.text.tokenizer import from_config
 from r1jax.training import optimizer as optim
 
 
@@ -36,7 +37,7 @@ def setup(config):
     config: ConfigDict with `name`, `seed`, `model`, `tokenizer`, and optionally
       `mesh`, `optimizer` and `loss`.
   """
-  tokenizer = sources.tokenizer(config.tokenizer)
+  tokenizer = from_config(config.tokenizer)
   model = dict(config.model)
   model.setdefault("vocab_size", tokenizer.vocab_size)
   return Setup(

@@ -37,24 +37,21 @@ def accuracy(problem, completion, verdict):
 
 def form(problem, completion, verdict):
   """1.0 where thinking and answer stand in their tags (R1 v2, 2.2, Eq. 4)."""
-  good = think_format.well_formed(completion, _prefilled(problem))
+  prefilled = think_format.is_prefilled(problem.prompt)
+  good = think_format.well_formed(completion, prefilled)
   return float(verdict is not CUT and good)
 
 
 def graded_form(problem, completion, verdict):
   """The share of the tags that stand once and in order."""
-  return think_format.graded(completion, _prefilled(problem))
+  prefilled = think_format.is_prefilled(problem.prompt)
+  return think_format.share_of_tags(completion, prefilled)
 
 
 def consistency(problem, completion, verdict):
   """Words of the thinking in the question's language (R1 v2, 3.2.1, Eq. 7)."""
   thinking = think_format.thinking(completion)
   return language.consistency(thinking, problem.language)
-
-
-def _prefilled(problem):
-  # The template may end with an opening tag, which the policy then omits.
-  return problem.prompt.rstrip().endswith("<think>")
 
 
 # To add a part: a function (problem, completion, verdict) -> float in [0, 1].
@@ -200,7 +197,7 @@ def _model_scores(function, problems, completions):
   """What a reward model says of summaries; it never sees the thinking."""
   if not problems:
     return np.zeros(0)
-  summaries = [text.rsplit("</think>", 1)[-1] for text in completions]
+  summaries = [think_format.after_thinking(text) for text in completions]
   scores = _import(function)(problems, summaries)
   try:
     scores = np.asarray(scores, float)

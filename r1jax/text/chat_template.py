@@ -12,20 +12,10 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from r1jax.errors import UserError
+from r1jax.text import think_format
 
-# DeepSeek-R1 v2, table 1: the template of R1-Zero, for base models.
-R1_ZERO = (
-  "A conversation between User and Assistant. The user asks a question, and"
-  " the Assistant solves it. The assistant first thinks about the reasoning"
-  " process in the mind and then provides the user with the answer. The"
-  " reasoning process and answer are enclosed within <think>...</think> and"
-  " <answer>...</answer> tags, respectively, i.e., <think> reasoning process"
-  " here </think> <answer> answer here </answer>. User: {question}."
-  " Assistant:"
-)
-
-# What R1's own template ends with, so that no reply leaves the thinking out.
-THINK = "<think>\n"
+# R1's own template ends with this, so that no reply leaves the thinking out.
+PREFILL = f"{think_format.THINK}\n"
 
 
 class ChatTemplate:
@@ -71,8 +61,8 @@ class ChatTemplate:
       )
     except Exception as e:  # a template can raise whatever Python can
       raise UserError(f"chat template: {type(e).__name__}: {e}") from None
-    if think and not text.rstrip().endswith("<think>"):
-      text += THINK
+    if think and not think_format.is_prefilled(text):
+      text += PREFILL
     return text
 
 
@@ -88,14 +78,9 @@ def target(prompt, reply):
   Returns:
     str; prompt + target ends with the reply.
   """
-  if prompt.endswith(THINK) and reply.startswith(THINK):
-    return reply[len(THINK) :]
+  if prompt.endswith(PREFILL) and reply.startswith(PREFILL):
+    return reply[len(PREFILL) :]
   return reply
-
-
-def r1_zero(question):
-  """The prompt of a base model (DeepSeek-R1 v2, table 1)."""
-  return R1_ZERO.format(question=question)
 
 
 def _environment():

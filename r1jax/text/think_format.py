@@ -1,70 +1,116 @@
-"""The form of an answer: thinking first, then the answer, each in its tags."""
+"""The tags of a completion: thinking first, then the answer.
+
+    <think> ... </think> <answer> ... </answer>
+
+Only the package `text` spells these tags. Everyone else asks this module.
+"""
 
 import re
 
-_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+THINK, END_THINK = "<think>", "</think>"
+ANSWER, END_ANSWER = "<answer>", "</answer>"
+TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
 _FORM = re.compile(
-  r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL
+  rf"\s*{THINK}(.*?){END_THINK}\s*{ANSWER}(.*?){END_ANSWER}\s*", re.DOTALL
 )
 
 
-def well_formed(completion, prefilled=False):
-  """Whether a completion has exactly one ordered pair of each tag.
+def compose(thinking, answer):
+  """A completion with its tags; spaces separate tags and texts.
 
-  Nothing but white space may stand outside of the tags, nor may a part be
-  empty. R1 v2, 2.2; that the answer's tags count too is our reading, since
-  the template asks for both.
+  Args:
+    thinking: the text between the think tags; may be empty.
+    answer: the text between the answer tags.
+  """
+  parts = (THINK, thinking, END_THINK, ANSWER, answer, END_ANSWER)
+  return " ".join(part for part in parts if part)
+
+
+def is_prefilled(prompt):
+  """Whether a prompt ends with the opening think tag.
+
+  The policy then writes the thinking without that tag.
+
+  Args:
+    prompt: the text before a completion.
+  """
+  return prompt.rstrip().endswith(THINK)
+
+
+def well_formed(completion, prefilled=False):
+  """Whether a completion has each tag exactly once and in order.
+
+  Only white space may stand outside of the two pairs, and neither pair may be
+  empty (R1 v2, 2.2). The paper asks for the think tags; that the answer's tags
+  count too is our reading, since the paper's template asks for both.
 
   Args:
     completion: the text that the policy wrote.
-    prefilled: the prompt already ended with `<think>`.
+    prefilled: whether the prompt already ended with the opening think tag.
   """
-  text = ("<think>" if prefilled else "") + completion
-  if any(text.count(tag) != 1 for tag in _TAGS):
+  text = (THINK if prefilled else "") + completion
+  if any(text.count(tag) != 1 for tag in TAGS):
     return False
   match = _FORM.fullmatch(text)
   return bool(match and match[1].strip() and match[2].strip())
 
 
-def graded(completion, prefilled=False):
-  """The share of the four tags that stand once and after those before.
+def share_of_tags(completion, prefilled=False):
+  """The share of the four tags that occur once, after the tags before them.
 
-  What a policy that has never seen the form can climb by; `well_formed` is
-  what it is to reach, and 1.0 here is not yet that.
+  A policy that has never seen the format can improve this share step by step.
+  A share of 1.0 does not imply `well_formed`.
 
   Args:
     completion: the text that the policy wrote.
-    prefilled: the prompt already ended with `<think>`.
+    prefilled: whether the prompt already ended with the opening think tag.
 
   Returns:
     0.0, 0.25, 0.5, 0.75 or 1.0.
   """
-  text = ("<think>" if prefilled else "") + completion
+  text = (THINK if prefilled else "") + completion
   good, after = 0, 0
-  for tag in _TAGS:
+  for tag in TAGS:
     at = text.find(tag, after)
     if at >= 0 and text.count(tag) == 1:
       good += 1
       after = at + len(tag)
-  return good / len(_TAGS)
+  return good / len(TAGS)
 
 
 def thinking(completion):
-  """What was thought: between the think tags, or up to what there is."""
-  text = completion.split("<think>", 1)[-1]
-  return re.split(r"</think>|<answer>", text, maxsplit=1)[0]
+  """The text between the think tags.
+
+  Without an opening tag it starts at the start of the completion. Without a
+  closing tag it ends at the answer or at the end of the completion.
+
+  Args:
+    completion: the text that the policy wrote.
+  """
+  text = completion.split(THINK, 1)[-1]
+  return re.split(f"{END_THINK}|{ANSWER}", text, maxsplit=1)[0]
+
+
+def after_thinking(completion):
+  """The text after the last closing think tag; all of it without that tag.
+
+  Args:
+    completion: the text that the policy wrote.
+  """
+  return completion.rsplit(END_THINK, 1)[-1]
 
 
 def answer(completion):
-  """The body of the last pair of answer tags, or None.
+  """The text in the last pair of answer tags after the thinking.
 
-  What stands before the end of the thinking is no answer.
+  Args:
+    completion: the text that the policy wrote.
+
+  Returns:
+    str without white space around it; None if there is no such pair.
   """
-  text = completion.rsplit("</think>", 1)[-1]
-  if "</answer>" not in text or "<answer>" not in text:
+  head, end, _ = after_thinking(completion).rpartition(END_ANSWER)
+  _, begin, body = head.rpartition(ANSWER)
+  if not end or not begin:
     return None
-  head = text.rsplit("</answer>", 1)[0]
-  if "<answer>" not in head:
-    return None
-  body = head.rsplit("<answer>", 1)[1]
-  return body.split("</answer>", 1)[0].strip()
+  return body.split(END_ANSWER, 1)[0].strip()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from r1jax.errors import UserError
 from r1jax.text.chat_template import ChatTemplate
+from r1jax.text.countdown_words import WORDS
 
 
 class Tokenizer(Protocol):
@@ -24,6 +25,29 @@ class Tokenizer(Protocol):
 
   def decode(self, ids: list[int]) -> str:
     """The text of tokens, padding and end-of-sequence left out."""
+
+
+def from_config(config):
+  """The tokenizer that a config describes.
+
+  Args:
+    config: mapping with `kind`: "countdown", the vocabulary of
+      `countdown_words`; "sentencepiece", the model file at `path`; or "hf",
+      the Hugging Face directory at `path`.
+
+  Raises:
+    UserError: the kind is unknown, or the files are.
+  """
+  if config.kind == "countdown":
+    return WordTokenizer(WORDS)
+  if config.kind == "sentencepiece":
+    return SentencePieceTokenizer(config.path)
+  if config.kind == "hf":
+    return HFTokenizer(config.path)
+  raise UserError(
+    f'tokenizer.kind "{config.kind}" is unknown; known: countdown,'
+    " sentencepiece, hf"
+  )
 
 
 class WordTokenizer:

@@ -68,7 +68,7 @@ def final_answer(problem, completion):
   text = think_format.answer(completion)
   tagged = text is not None
   if not tagged:
-    text = completion.rsplit("</think>", 1)[-1]
+    text = think_format.after_thinking(completion)
   boxes = _BOX.findall(text)
   if boxes:
     return _letter(boxes[-1], options)

@@ -10,6 +10,7 @@ import statistics
 import time
 
 from r1jax.rewards import judges
+from r1jax.text.think_format import END_THINK, THINK
 from r1jax.types import Problem
 from tools.bench import machine
 
@@ -90,7 +91,7 @@ def symbolic(rng, i):
 def math_sample(i, gold, text):
   """A problem and a completion that ends in a box."""
   problem = Problem(str(i), "math", "?", gold, "en", {})
-  return problem, f"<think> hm </think> So it is \\boxed{{{text}}}."
+  return problem, f"{THINK} hm {END_THINK} So it is \\boxed{{{text}}}."
 
 
 def code(rng, i):
@@ -99,4 +100,4 @@ def code(rng, i):
   tests = [{"input": f"{i}\n", "output": f"{i * factor + i % 2}\n"}]
   problem = Problem(str(i), "code", "?", "", "en", {"tests": tests})
   program = f"```python\nprint(int(input()) * {factor})\n```"
-  return problem, f"<think> hm </think>\n{program}"
+  return problem, f"{THINK} hm {END_THINK}\n{program}"

@@ -178,10 +178,10 @@ def last_block(completion, language):
 
   It must be marked as of the language, or not be marked at all.
   """
-  text = completion.rsplit("</think>", 1)[-1]
+  text = think_format.after_thinking(completion)
   # The answer's tags often stand on the lines of the fences.
-  text = re.sub(r"<answer>[ \t]*(?=```)", "\n", text)
-  text = re.sub(r"(?<=```)[ \t]*</answer>", "\n", text)
+  text = re.sub(rf"{think_format.ANSWER}[ \t]*(?=```)", "\n", text)
+  text = re.sub(rf"(?<=```)[ \t]*{think_format.END_ANSWER}", "\n", text)
   block, inside, mark = None, None, ""
   for line in text.split("\n"):
     if inside is None:

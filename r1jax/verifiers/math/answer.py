@@ -215,7 +215,7 @@ def answer_of(completion):
   tagged = think_format.answer(completion)
   if tagged is not None:
     return tagged
-  text = completion.rsplit("</think>", 1)[-1]
+  text = think_format.after_thinking(completion)
   boxes = list(_BOX.finditer(text))
   return braced(text, boxes[-1].end() - 1) if boxes else None
 
