@@ -20,7 +20,6 @@ resumed run cannot differ from one that was left alone.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import time
@@ -28,11 +27,10 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments import plan
-from r1jax import cli, hf, meshes
+from r1jax import cli, hf, hosts, meshes
 from r1jax.data import jsonl
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
@@ -91,7 +89,7 @@ def run(config, workdir, phases=None):
       else:
         record = _run_phase(block, phases[block.phase], workdir, records)
         records[block.name] = record
-      multihost_utils.sync_global_devices(f"r1jax.launch.{block.name}")
+      hosts.barrier(f"launch.{block.name}")
     return _finish(config, workdir, records)
 
 
@@ -118,14 +116,14 @@ def _run_phase(block, phase, workdir, records):
   else:
     origin = block.name
     checkpoint.save(io.dir / "params", new_state.params)
-    if jax.process_index() == 0:
+    if hosts.is_first():
       # What a tool needs to know about them.
       model = json.dumps(block.model.to_dict(), indent=1) + "\n"
       write_atomically(io.dir / "model.json", model)
   row = new_data if isinstance(new_data, dict) else None
   has_data = new_data is not None and row is None
   if has_data:
-    io.write("data", map(dataclasses.asdict, new_data))
+    io.write("data", new_data)
   record = {
     "phase": block.phase,
     "state": origin,
@@ -136,7 +134,7 @@ def _run_phase(block, phase, workdir, records):
     "jax": jax.__version__,
     "device": jax.devices()[0].device_kind,
   }
-  if jax.process_index() == 0:
+  if hosts.is_first():
     write_atomically(io.dir / "done.json", json.dumps(record, indent=1) + "\n")
   return record
 
@@ -202,9 +200,9 @@ def _claim(workdir, config, blocks):
       f"workdir {workdir} holds phases but no config.json; use another"
       " --workdir"
     )
-  multihost_utils.sync_global_devices("r1jax.launch.claim")
+  hosts.barrier("launch.claim")
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
+    if hosts.is_first():
       try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context(open(workdir / ".lock", "w"))
@@ -227,7 +225,7 @@ def _claim(workdir, config, blocks):
 def _finish(config, workdir, records):
   """Prints the table and writes it, with the plot, next to the phases."""
   rows = [r["row"] for r in records.values() if r["row"]]
-  if jax.process_index() != 0:
+  if not hosts.is_first():
     return rows
   report.write_results(workdir / "results.json", rows)
   default = [k for k, r in records.items() if r["phase"] == "grpo"]
@@ -244,7 +242,7 @@ def _finish(config, workdir, records):
 
 
 def _say(text):
-  if jax.process_index() == 0:
+  if hosts.is_first():
     print(text, flush=True)
 
 

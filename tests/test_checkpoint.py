@@ -82,8 +82,8 @@ def test_the_newest_two_stay(tmp_path):
 
 def test_leftovers_of_a_killed_save_are_unseen_and_removed(tmp_path):
   checkpoint.save_step(tmp_path, 1, {"x": jnp.ones(2)})
-  for name in ("2.tmp", "2.tmp.orbax-checkpoint-tmp", "0.tmp-removed"):
-    (tmp_path / name).mkdir()
+  for name in (".2.tmp-a1/2.orbax-checkpoint-tmp", ".0.tmp-b2/0"):
+    (tmp_path / name).mkdir(parents=True)
     (tmp_path / name / "part").write_text("?")
   assert checkpoint.steps(tmp_path) == [1]
   checkpoint.save_step(tmp_path, 2, {"x": jnp.ones(2)})

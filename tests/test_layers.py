@@ -15,6 +15,7 @@ LAYERS = (
   ("r1jax.errors", "r1jax.types"),
   (
     "r1jax.files",
+    "r1jax.hosts",
     "r1jax.losses",
     "r1jax.meshes",
     "r1jax.scores",
@@ -138,6 +139,14 @@ def test_losses_see_no_model_config_or_mesh():
   assert ours(MODULES["r1jax.variants"]) == {"r1jax.errors", "r1jax.losses"}
   for name in ("r1jax.losses", "r1jax.variants"):
     assert "ml_collections" not in imports(MODULES[name])
+
+
+def test_only_hosts_asks_which_process_this_is():
+  words = ("process_index", "process_count", "multihost_utils")
+  for name, path in MODULES.items():
+    if name != "r1jax.hosts":
+      text = path.read_text()
+      assert not [w for w in words if w in text], f"{name}: use r1jax.hosts"
 
 
 def test_there_is_no_drawer_for_odds_and_ends():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from r1jax import verifiers
+from r1jax import files, verifiers
 from r1jax.data import jsonl
 from r1jax.data import store as lib
 from r1jax.data.order import order
@@ -170,14 +170,14 @@ def test_a_missing_library_is_no_damage(directory, monkeypatch):
 
 
 def test_jsonl_round_trip(tmp_path):
-  path = tmp_path / "new" / "x.jsonl"
+  path = tmp_path / "x.jsonl"
   rows = [{"a": "试\u2028\n"}, {"b": [1, 2.5, None]}]
-  jsonl.write_jsonl(path, rows)
+  files.write_rows(path, rows)
   assert jsonl.read_jsonl(path) == rows
   examples = [Example("q 试", "a\n"), Example("", "b")]
-  jsonl.write_jsonl(path, examples)
+  files.write_rows(path, examples)
   assert jsonl.read_examples(path) == examples
-  jsonl.write_jsonl(path, make(3))
+  files.write_rows(path, make(3))
   assert jsonl.read_problems(path) == make(3)
   path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
   assert jsonl.read_jsonl(path) == [{"a": 1}, {"a": 2}]
@@ -185,14 +185,14 @@ def test_jsonl_round_trip(tmp_path):
 
 def test_jsonl_is_written_whole_or_not(tmp_path):
   path = tmp_path / "x.jsonl"
-  jsonl.write_jsonl(path, [{"a": 1}])
+  files.write_rows(path, [{"a": 1}])
 
   def torn():
     yield {"a": 2}
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    jsonl.write_jsonl(path, torn())
+    files.write_rows(path, torn())
   assert jsonl.read_jsonl(path) == [{"a": 1}]
   assert os.listdir(tmp_path) == ["x.jsonl"]
 
@@ -239,14 +239,14 @@ def test_own_problems_are_checked(tmp_path, change, message):
   rows = [vars(p) for p in make(3)]
   rows[1] = rows[1] | change
   path = tmp_path / "x.jsonl"
-  jsonl.write_jsonl(path, rows)
+  files.write_rows(path, rows)
   with pytest.raises(UserError, match=message):
     jsonl.read_problems(path)
 
 
 def test_a_problem_without_id_gets_its_line(tmp_path):
   rows = [{k: v for k, v in vars(p).items() if k != "id"} for p in make(2)]
-  jsonl.write_jsonl(tmp_path / "x.jsonl", rows)
+  files.write_rows(tmp_path / "x.jsonl", rows)
   ids = [p.id for p in jsonl.read_problems(tmp_path / "x.jsonl")]
   assert ids == ["x.jsonl:1", "x.jsonl:2"]
 
@@ -260,7 +260,7 @@ def test_kinds_of_ones_own(tmp_path):
   row = dict(
     kind="polite", prompt="?", answer="yes", language="en", data={}
   )  # fmt: skip
-  jsonl.write_jsonl(tmp_path / "x.jsonl", [row])
+  files.write_rows(tmp_path / "x.jsonl", [row])
   kinds = {"polite": f"{__name__}:right"}
   (problem,) = jsonl.read_problems(tmp_path / "x.jsonl", kinds)
   assert verifiers.verify(problem, "oh yes").correct
@@ -274,7 +274,7 @@ def test_kinds_of_ones_own(tmp_path):
 
 def test_an_open_question_may_have_an_answer_for_its_reward_model(tmp_path):
   row = dict(kind="open", prompt="?", answer="so", language="en", data={})
-  jsonl.write_jsonl(tmp_path / "x.jsonl", [row])
+  files.write_rows(tmp_path / "x.jsonl", [row])
   [problem] = jsonl.read_problems(tmp_path / "x.jsonl")
   assert problem.answer == "so"
 
@@ -305,6 +305,6 @@ def test_an_open_question_may_have_an_answer_for_its_reward_model(tmp_path):
 )
 def test_gold_that_cannot_be_judged_is_told_beforehand(tmp_path, row, message):
   whole = dict(prompt="?", language="en", data={}) | row
-  jsonl.write_jsonl(tmp_path / "x.jsonl", [whole])
+  files.write_rows(tmp_path / "x.jsonl", [whole])
   with pytest.raises(UserError, match=message):
     jsonl.read_problems(tmp_path / "x.jsonl")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 
 from r1jax import verifiers
@@ -60,31 +59,6 @@ def _numbered(path):
         f" {type(row).__name__}"
       )
     yield where, row
-
-
-def write_jsonl(path, rows):
-  """Writes a file whole or not at all.
-
-  Args:
-    path: of the file; its directory is made where absent.
-    rows: an iterable of mappings, or of dataclasses such as `Example`.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  # A name of our own, in the same directory: a rename is atomic only within
-  # a file system, and two processes must not share the unfinished file.
-  unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    with open(unfinished, "w", encoding="utf-8") as f:
-      for row in rows:
-        if dataclasses.is_dataclass(row):
-          row = dataclasses.asdict(row)
-        f.write(json.dumps(row, ensure_ascii=False) + "\n")
-      f.flush()
-      os.fsync(f.fileno())
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
 
 
 def read_examples(path):

@@ -8,12 +8,10 @@ import contextlib
 import functools
 import io
 import json
-import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 
+from r1jax import files
 from r1jax.data.order import order
 from r1jax.errors import UserError
 from r1jax.types import Problem
@@ -103,25 +101,19 @@ def write_problems(directory, name, splits):
   directory = pathlib.Path(directory)
   if exists(directory, name):
     return
-  directory.mkdir(parents=True, exist_ok=True)
-  unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=directory))
+  splits = {split: list(problems) for split, problems in splits.items()}
   try:
-    builder = _builder_class(name)(
-      {split: list(problems) for split, problems in splits.items()},
-      data_dir=unfinished,
-      file_format="array_record",
-    )
-    # It congratulates itself at length.
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare()
-    try:
-      os.rename(unfinished / name, directory / name)
-    except OSError:
-      if not exists(directory, name):
-        raise
-      # Another process was faster; it wrote the same.
-  finally:
-    shutil.rmtree(unfinished, ignore_errors=True)
+    with files.whole_directory(directory / name) as unfinished:
+      builder = _builder_class(name)(
+        splits, data_dir=unfinished.parent, file_format="array_record"
+      )
+      # It congratulates itself at length.
+      with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+  except (OSError, UserError):
+    if not exists(directory, name):
+      raise
+    # Another process was faster; it wrote the same.
 
 
 def load_problems(directory, name, split):

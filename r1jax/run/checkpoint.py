@@ -1,55 +1,43 @@
-"""Trees of arrays on disk, whole or not at all, by Orbax.
+"""Checkpoints: trees of arrays on disk, whole or not at all, by Orbax.
 
-A checkpoint is a directory that appears under its name by one rename, when
-all of it is written: a process that dies in the middle leaves a directory
-whose name gives it away (`...tmp...`), which nobody reads and the next save
-removes. Every process of a multi-host run calls these functions together.
+Every process of a run on several hosts calls these functions together.
 """
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
+from r1jax import files, hosts
 from r1jax.errors import UserError
 
-# Part of the name of what is being written or removed.
-_TMP = "tmp"
-# The length of every file of a checkpoint, by which a truncated one is known.
+# A file in each checkpoint with the sizes of the other files. A truncated file
+# is found by its size.
 _SIZES = "sizes.json"
 
 
 def save(path, tree):
-  """Writes a tree of arrays; returns when it is complete on disk.
+  """Writes a tree of arrays; it is complete on disk when this returns.
 
   Args:
-    path: of the directory to make; one that is there is replaced.
+    path: of the directory to make. A directory that exists is replaced.
     tree: pytree of arrays (dicts, tuples, named tuples), sharded or not.
   """
   path = Path(path).absolute()
-  unfinished = path.with_name(f"{path.name}.{_TMP}")
-  first = jax.process_index() == 0
-  if first:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # By full name: other things may be half written in the same directory.
-    _sweep(path.parent, f"{path.name}.{_TMP}*")
-  multihost_utils.sync_global_devices("r1jax.run.checkpoint.begin")
-  with _checkpointer() as c:
-    c.save(unfinished, args=ocp.args.PyTreeSave(tree))
-  if first:
-    (unfinished / _SIZES).write_text(json.dumps(_sizes(unfinished)))
-    remove(path)
-    unfinished.rename(path)
-  multihost_utils.sync_global_devices("r1jax.run.checkpoint.end")
+  hosts.on_first(files.sweep, path.parent, path.name)
+  place = files.whole_directory(path, replace=True)
+  with hosts.entered_on_first(place) as unfinished:
+    with _checkpointer() as c:
+      c.save(unfinished, args=ocp.args.PyTreeSave(tree))
+    if hosts.is_first():
+      (unfinished / _SIZES).write_text(json.dumps(_sizes(unfinished)))
 
 
 def restore(path, target):
-  """Reads a checkpoint into the structure and shardings of a target.
+  """Reads a checkpoint into the structure and the shardings of a target.
 
   Args:
     path: of the directory.
@@ -59,7 +47,7 @@ def restore(path, target):
     a tree like `target`, with the values of the checkpoint.
 
   Raises:
-    UserError: the checkpoint is damaged, or another tree than `target`.
+    UserError: the checkpoint is damaged, or its tree differs from `target`.
   """
   path = Path(path).absolute()
   like = jax.tree.map(_abstract, target)
@@ -72,14 +60,15 @@ def restore(path, target):
 
 
 def load(path, remedy="it has to be made again"):
-  """Reads a checkpoint of nested dicts as it was saved.
+  """Reads a checkpoint of nested dicts, with the shardings that it has.
 
-  On the devices that saved it the arrays come back as they were sharded;
-  on any others, whole and on the host, for the caller to place.
+  On the devices that saved the checkpoint, the arrays have the shardings that
+  they had. On other devices they are numpy arrays, which the caller places.
 
   Args:
     path: of the directory.
-    remedy: what to do where it cannot be read; ends the message.
+    remedy: what the user can do if the checkpoint cannot be read; ends the
+      message.
 
   Returns:
     nested dicts of arrays.
@@ -99,39 +88,34 @@ def save_step(root, step, tree, keep=2):
   """Writes `root/STEP` and removes all but the newest `keep` checkpoints.
 
   Args:
-    root: a directory of nothing but checkpoints.
-    step: the name of the new one.
+    root: a directory that holds nothing but checkpoints.
+    step: the name of the new checkpoint, a number.
     tree: pytree of arrays.
-    keep: how many stay.
+    keep: number of checkpoints that stay.
   """
-  if jax.process_index() == 0 and Path(root).is_dir():
-    _sweep(Path(root), f"*.{_TMP}*")
+  hosts.on_first(files.sweep, root)
   save(Path(root) / str(step), tree)
-  if jax.process_index() == 0:
-    for old in steps(root)[:-keep]:
-      remove(Path(root) / str(old))
+  hosts.on_first(_remove_old, Path(root), keep)
 
 
 def steps(root):
-  """The steps of the complete checkpoints under a directory, ascending."""
+  """The steps of the complete checkpoints in a directory, ascending.
+
+  Args:
+    root: the directory; it may be absent.
+
+  Returns:
+    list of int.
+  """
   if not Path(root).is_dir():
     return []
   names = (p.name for p in Path(root).iterdir() if p.is_dir())
   return sorted(int(n) for n in names if n.isascii() and n.isdigit())
 
 
-def remove(path):
-  """Removes a checkpoint so that it is never seen in part."""
-  if path.exists():
-    doomed = path.with_name(f"{path.name}.{_TMP}-removed")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def _sweep(directory, pattern):
-  """Removes what processes that died left behind."""
-  for leftover in directory.glob(pattern):
-    shutil.rmtree(leftover)
+def _remove_old(root, keep):
+  for old in steps(root)[:-keep]:
+    files.remove_directory(root / str(old))
 
 
 def _checkpointer():
@@ -146,35 +130,36 @@ def _abstract(x):
 
 
 def _as_saved(leaf):
-  """How to restore a leaf, given its metadata."""
+  """How Orbax shall restore a leaf, given the leaf's metadata."""
   try:
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding.to_jax_sharding())
   except (AttributeError, KeyError, IndexError, ValueError):
-    # These devices are not the ones that saved it.
+    # Other devices saved it.
     return ocp.RestoreArgs(restore_type=np.ndarray)
 
 
 def _sizes(path):
-  files = (p for p in path.rglob("*") if p.is_file())
-  return {str(p.relative_to(path)): p.stat().st_size for p in files}
+  """Name -> size in bytes of every file below a directory."""
+  found = (p for p in path.rglob("*") if p.is_file())
+  return {str(p.relative_to(path)): p.stat().st_size for p in found}
 
 
-def _check(path):
-  """Compares the files with what was written.
+def _check_sizes(path):
+  """Raises ValueError where a file has not the size that was written.
 
   Orbax finds most damage too, but only after pages of warnings.
   """
-  there = _sizes(path)
+  present = _sizes(path)
   for name, size in json.loads((path / _SIZES).read_text()).items():
-    if there.get(name) != size:
-      raise ValueError(f"{name} has {there.get(name, 0)} of {size} bytes")
+    if present.get(name) != size:
+      raise ValueError(f"{name} has {present.get(name, 0)} of {size} bytes")
 
 
 @contextlib.contextmanager
 def _readable(path, remedy):
-  """Turns whatever a damaged checkpoint makes Orbax raise into one line."""
+  """Reports a damaged checkpoint in one line, whatever Orbax raises."""
   try:
-    _check(path)
+    _check_sizes(path)
     yield
   except Exception as e:
     reason = next(iter(str(e).splitlines()), "") or type(e).__name__

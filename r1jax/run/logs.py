@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: JSON lines and a progress bar."""
+"""What a run reports while it runs: JSON lines and a progress bar."""
 
 import os
 import sys
@@ -9,20 +9,23 @@ from r1jax.files import encode, read, write_atomically
 
 
 class StepLog:
-  """A file of JSON lines, each with its step, that a resumed run continues.
+  """A file of JSON lines that a resumed run continues; each has its step.
 
   Args:
-    path: of the file; its directory exists.
+    path: of the file, in a directory that exists.
   """
 
   def __init__(self, path):
     self._path = Path(path)
 
   def rewind(self, step):
-    """Drops the lines of `step` and later, and a torn last line.
+    """Removes the lines of `step` and later, and an incomplete last line.
 
-    They will be written again. The file is replaced by one rename, and only
-    if there is something to drop.
+    The resumed run will write them again. The file is replaced by one rename,
+    and only if there is something to remove.
+
+    Args:
+      step: the step that the resumed run begins with.
     """
     if not self._path.exists():
       return
@@ -32,9 +35,10 @@ class StepLog:
       write_atomically(self._path, text)
 
   def append(self, rows):
-    """Adds rows, with no buffer in between.
+    """Appends rows without a buffer, so that a kill afterwards loses nothing.
 
-    A process that is killed after this call has lost nothing.
+    Args:
+      rows: list of dicts, each with its "step".
     """
     text = "".join(map(encode, rows)).encode()
     file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -46,12 +50,12 @@ class StepLog:
 
 
 class Progress:
-  """One line on the terminal; elsewhere a line every tenth of the way.
+  """A progress bar on a terminal, ten printed lines elsewhere.
 
   Args:
     name: of the phase.
-    total: steps of the whole phase.
-    first: the step at which this process begins.
+    total: number of steps of the whole phase.
+    first: the step that this process begins with.
     show: names of the metrics to print.
   """
 
@@ -75,7 +79,12 @@ class Progress:
       )
 
   def update(self, done, metrics):
-    """Shows that `done` steps are done."""
+    """Shows the progress.
+
+    Args:
+      done: number of steps that are done.
+      metrics: name -> number; those in `show` are printed.
+    """
     shown = [f"{k} {_short(metrics[k])}" for k in self._show if k in metrics]
     if self._bar is not None:
       self._bar.set_postfix_str("  ".join(shown), refresh=False)
@@ -90,7 +99,7 @@ class Progress:
       print("  ".join([*line, f"{seconds:.0f} s"]), flush=True)
 
   def close(self):
-    """Leaves the last state of the bar on the screen."""
+    """Ends the bar; its last state stays on the screen."""
     if self._bar is not None:
       self._bar.close()
 

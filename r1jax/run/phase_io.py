@@ -1,21 +1,19 @@
-"""All that a phase may touch of the world: its own directory.
+"""The files of one phase: the only part of the world that a phase touches.
 
-  DIR/PHASE/checkpoints/STEP/   what `save` wrote, the newest two
-  DIR/PHASE/metrics.jsonl       what `report` wrote, one line a step
-  DIR/PHASE/samples.jsonl       what `samples` wrote: completions, to be read
-  DIR/PHASE/NAME.jsonl          what `write` wrote
+  DIR/PHASE/checkpoints/STEP/   written by `save`; the newest two stay
+  DIR/PHASE/metrics.jsonl       written by `report`, one line a step
+  DIR/PHASE/samples.jsonl       written by `samples`: completions to read
+  DIR/PHASE/NAME.jsonl          written by `write`
 
-A phase may be killed at any moment. When it is run again, `restore` gives
-the newest checkpoint, and the files are cut back to the steps before it, so
-that they end up as if nothing had happened.
+A phase may be killed at any moment. When the phase runs again, `restore`
+returns the newest checkpoint, and the lines of later steps are removed from
+the files. In the end the files are the same as without the kill.
 """
 
 import time
 from pathlib import Path
 
-import jax
-
-from r1jax.files import encode, write_atomically
+from r1jax import files, hosts
 from r1jax.run import checkpoint
 from r1jax.run.logs import Progress, StepLog
 
@@ -30,8 +28,8 @@ class PhaseIO:
   Attributes:
     dir: Path of DIR/PHASE.
     root: Path of DIR.
-    first: the step that was restored, else 0.
-    saved: the step of the newest checkpoint that is known, else 0.
+    first: the step that was restored; 0 if none was.
+    saved: the step of the newest checkpoint; 0 if there is none.
   """
 
   def __init__(self, root, name):
@@ -40,7 +38,7 @@ class PhaseIO:
     self.first = 0
     self.saved = 0
     self._name = name
-    self._writes = jax.process_index() == 0
+    self._writes = hosts.is_first()
     self._checkpoints = self.dir / "checkpoints"
     self._logs = {
       k: StepLog(self.dir / f"{k}.jsonl") for k in ("metrics", "samples")
@@ -51,14 +49,14 @@ class PhaseIO:
       self.dir.mkdir(parents=True, exist_ok=True)
 
   def restore(self, target):
-    """The newest checkpoint of this phase, if there is one.
+    """Reads the newest checkpoint of this phase.
 
     Args:
       target: pytree of arrays, or of `jax.ShapeDtypeStruct` with shardings:
-        the structure and the placement that the phase wants.
+        the structure and the shardings that the phase wants.
 
     Returns:
-      (step, tree like `target`), or None.
+      (step, tree like `target`), or None if there is no checkpoint.
 
     Raises:
       UserError: the checkpoint is damaged. Nothing on disk is changed.
@@ -74,11 +72,12 @@ class PhaseIO:
   def save(self, step, tree):
     """Writes a checkpoint; it is complete on disk when this returns.
 
-    Call it after the `report` and the `samples` of the step before.
+    Call it after the `report` and the `samples` of the previous step.
 
     Args:
-      step: steps done so far: where a resumed run goes on.
-      tree: pytree of arrays. It alone must determine the steps to come.
+      step: number of steps done, which is the step that a resumed run begins
+        with.
+      tree: pytree of arrays. The later steps must depend on nothing else.
     """
     self._rewind()
     checkpoint.save_step(self._checkpoints, step, tree)
@@ -92,8 +91,9 @@ class PhaseIO:
       metrics: name -> number.
 
     Raises:
-      RuntimeError: a checkpoint after this step is saved already. A process
-        killed in between would never write this line, so report first.
+      RuntimeError: a checkpoint after this step exists already. If the
+        process were killed between `save` and `report`, the resumed run would
+        never write this line. So call `report` first.
     """
     row = {"step": step, "time": round(time.time(), 3)}
     row |= {k: metrics[k] for k in sorted(metrics)}
@@ -109,28 +109,28 @@ class PhaseIO:
       rows: list of dicts.
 
     Raises:
-      RuntimeError: as `report`.
+      RuntimeError: a checkpoint after this step exists already, as for
+        `report`.
     """
     self._append("samples", step, [{"step": step, **row} for row in rows])
 
   def write(self, name, rows):
-    """Writes DIR/PHASE/NAME.jsonl, whole.
+    """Writes DIR/PHASE/NAME.jsonl, whole or not at all.
 
     Args:
       name: of the file, without ".jsonl".
-      rows: iterable of dicts.
+      rows: iterable of dicts or of dataclasses.
     """
     if self._writes:
-      text = "".join(map(encode, rows))
-      write_atomically(self.dir / f"{name}.jsonl", text)
+      files.write_rows(self.dir / f"{name}.jsonl", rows)
 
   def bar(self, total, first=0, show=("reward", "accuracy", "tokens")):
     """Begins the progress bar.
 
     Args:
-      total: steps of the phase.
+      total: number of steps of the phase.
       first: the step that comes next.
-      show: names of the metrics beside it.
+      show: names of the metrics to print beside the bar.
     """
     if self._writes:
       self._progress = Progress(self._name, total, first, show)
@@ -143,17 +143,17 @@ class PhaseIO:
   def _append(self, log, step, rows):
     if step < self.saved:
       raise RuntimeError(
-        f"{self._name}: step {step} is written to {log}.jsonl after it was"
-        " saved; io.save comes last, or a kill in between loses the lines"
+        f"{self._name}: step {step} is written to {log}.jsonl after its"
+        " checkpoint; io.save comes last, or a kill in between loses the lines"
       )
     if self._writes:
       self._rewind()
       self._logs[log].append(rows)
 
   def _rewind(self):
-    """Before the first thing is written, drops what will be written again.
+    """Removes lines that will be written again, before the first new one.
 
-    Not earlier: a start that fails must leave the disk as it was.
+    Not earlier: a start that fails must not change the disk.
     """
     if self._writes and not self._rewound:
       for log in self._logs.values():

@@ -1,10 +1,10 @@
-"""What a run ends with: a table, its file, a plot."""
+"""The end of a run: a table, its file, a plot."""
 
 import json
 
 from r1jax import files
 
-# Of results.json and of the table; k of cons@k is whatever was run.
+# Metric of RL -> title of its panel in the plot.
 _PANELS = (
   ("accuracy", "share of right answers"),
   ("tokens", "mean length of a completion, tokens"),
@@ -14,10 +14,10 @@ _PANELS = (
 
 
 def table(rows):
-  """Rows as a table of plain text.
+  """Formats rows as a table of plain text.
 
   Args:
-    rows: dicts of a "checkpoint" and of numbers; all have the same keys.
+    rows: list of dicts, each with a "checkpoint" and numbers.
   """
   columns = list(dict.fromkeys(key for row in rows for key in row))
   cells = [[_cell(row.get(c), c) for c in columns] for row in rows]
@@ -32,7 +32,7 @@ def table(rows):
 
 
 def seconds(spent):
-  """Seconds of each phase and their sum, as one paragraph.
+  """Formats the seconds of each phase and their sum, as one line.
 
   Args:
     spent: name -> seconds.
@@ -42,7 +42,12 @@ def seconds(spent):
 
 
 def write_results(path, rows):
-  """Writes the rows as a JSON list of objects, in one step."""
+  """Writes rows as a JSON list of objects, whole or not at all.
+
+  Args:
+    path: of the file.
+    rows: list of dicts.
+  """
   text = json.dumps([json.loads(files.encode(r)) for r in rows], indent=1)
   files.write_atomically(path, text + "\n")
 
@@ -54,11 +59,11 @@ def plot(workdir, phases, path):
 
   Args:
     workdir: directory of a run.
-    phases: names, each a line in every panel.
-    path: of the PNG.
+    phases: names of phases; each is a line in every panel.
+    path: of the PNG to write.
 
   Raises:
-    ImportError: matplotlib is not there; the message says what to install.
+    ImportError: matplotlib is not installed; the message says how to get it.
   """
   try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -99,7 +104,7 @@ def plot(workdir, phases, path):
 
 
 def _draw(axis, steps, values, name, colour):
-  """The values, faint, and their running mean."""
+  """Draws the values faintly and their running mean."""
   axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
   width = max(1, len(values) // 20)
   windows = [values[max(0, i - width) : i + 1] for i in range(len(values))]

@@ -1,0 +1,136 @@
+"""The processes of one run: which is the first, and how they share work.
+
+A run on several hosts, such as a TPU pod, has one process on each host. All
+of them run the same program and call the functions of this file together, in
+the same order. With one process these functions cost nothing. No other file
+asks which process it runs in.
+"""
+
+import contextlib
+import pickle
+import sys
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def is_first():
+  """Whether this is the process that writes files and prints."""
+  return jax.process_index() == 0
+
+
+def barrier(name):
+  """Returns when every process has called it.
+
+  Args:
+    name: of the place in the program; the same in every process.
+  """
+  multihost_utils.sync_global_devices(f"r1jax.{name}")
+
+
+def share(items):
+  """This process's share of a sequence: every n-th item of n processes.
+
+  Args:
+    items: a sequence, equal in every process. A share of a `range` is a
+      `range`.
+
+  Returns:
+    a sequence of the same kind; `gather` undoes the sharing.
+  """
+  return items[jax.process_index() :: jax.process_count()]
+
+
+def gather(own):
+  """Joins what the processes made of their shares.
+
+  Args:
+    own: a list with one picklable object for each item of this process's
+      `share`.
+
+  Returns:
+    the list for all items, in the order of the shared sequence; it is equal
+    in every process.
+  """
+  parts = _exchange(list(own))
+  count = len(parts)
+  total = sum(len(part) for part in parts)
+  return [parts[i % count][i // count] for i in range(total)]
+
+
+def broadcast(value):
+  """The first process's value, in every process.
+
+  Args:
+    value: a picklable object; only the first process's counts.
+  """
+  return _exchange(value if is_first() else None)[0]
+
+
+def on_first(function, *args):
+  """Calls a function in the first process only.
+
+  Args:
+    function: with a picklable result.
+    *args: its arguments.
+
+  Returns:
+    the result, in every process.
+
+  Raises:
+    Exception: in every process, the one that the function raised.
+  """
+  value = error = None
+  if is_first():
+    try:
+      value = function(*args)
+    except Exception as e:
+      error = e
+  value, error = broadcast((value, error))
+  if error is not None:
+    raise error
+  return value
+
+
+@contextlib.contextmanager
+def entered_on_first(context):
+  """Enters a context manager in the first process only.
+
+  Args:
+    context: a context manager with a picklable value.
+
+  Yields:
+    the context manager's value, in every process.
+
+  Raises:
+    Exception: in every process, the one that entering or leaving raised.
+  """
+  stack = contextlib.ExitStack()
+  value = on_first(stack.enter_context, context)
+  try:
+    yield value
+  except BaseException:
+    stack.__exit__(*sys.exc_info())
+    raise
+  on_first(stack.close)
+
+
+def whole(array):
+  """An array as numpy array in every process, however it is sharded."""
+  if getattr(array, "is_fully_addressable", True):
+    return np.asarray(array)
+  return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def _exchange(value):
+  """List of every process's value, in the order of the processes."""
+  if jax.process_count() == 1:
+    return [value]
+  data = np.frombuffer(pickle.dumps(value), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(len(data)))
+  # A power of two, so that few programs are compiled.
+  padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
+  padded[: len(data)] = data
+  rows = multihost_utils.process_allgather(padded)
+  return [pickle.loads(row[:n].tobytes()) for row, n in zip(rows, sizes)]

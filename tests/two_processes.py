@@ -1,0 +1,169 @@
+"""A program that two processes run together, and how a test starts them.
+
+Each process prints one JSON line with what it found.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+from r1jax.types import Verdict
+
+SECONDS = 300
+
+
+def start(directory):
+  """Runs this file in two processes; returns what each of them found."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+  }
+  running = [
+    subprocess.Popen(
+      [sys.executable, __file__, address, str(i), str(directory)],
+      env=environment, stdout=subprocess.PIPE, text=True,
+    )
+    for i in range(2)
+  ]  # fmt: skip
+  try:
+    outputs = [process.communicate(timeout=SECONDS)[0] for process in running]
+  finally:
+    for process in running:
+      process.kill()
+  assert [process.returncode for process in running] == [0, 0]
+  return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def main(address, index, directory):
+  """What one of the two processes does."""
+  from pathlib import Path
+
+  import jax
+
+  jax.distributed.initialize(address, 2, int(index))
+  directory = Path(directory)
+  found = {"process": jax.process_index(), "devices": jax.device_count()}
+  for part in (talk, fail, write, judge):
+    found[part.__name__] = part(directory)
+  print(json.dumps(found))
+
+
+def talk(directory):
+  """Shares, gathers and broadcasts."""
+  import jax
+
+  from r1jax import hosts
+
+  own = hosts.share(range(7))
+  me = jax.process_index()
+  return {
+    "first": hosts.is_first(),
+    "own": list(own),
+    "gathered": hosts.gather([f"{i} by {me}" for i in own]),
+    "of none": hosts.gather(hosts.share([])),
+    "of one": hosts.gather([me for _ in hosts.share([0])]),
+    "large": len(hosts.gather(["x" * 100_000 * (1 + me)])[1]),
+    "broadcast": hosts.broadcast({"by": me}),
+    "on first": hosts.on_first(lambda: me + 10),
+  }
+
+
+def fail(directory):
+  """An error of the first process is everybody's."""
+  from r1jax import files, hosts
+  from r1jax.errors import UserError
+
+  (directory / "full" / "file").mkdir(parents=True, exist_ok=True)
+  hosts.barrier("made")
+  errors = []
+  for context in (
+    files.whole_directory(directory / "full"),
+    files.whole_directory(directory / "absent"),
+  ):
+    try:
+      # The second one is entered; leaving it fails, since nothing was made.
+      with hosts.entered_on_first(context):
+        pass
+    except (UserError, OSError) as e:
+      errors.append(type(e).__name__)
+  return errors
+
+
+def write(directory):
+  """A sharded array, to disk and back."""
+  import jax
+  import numpy as np
+  from jax.sharding import AxisType, NamedSharding
+  from jax.sharding import PartitionSpec as P
+
+  from r1jax import hosts
+  from r1jax.run import checkpoint
+
+  mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+  values = np.arange(8, dtype=np.float32)
+  array = jax.make_array_from_callback(
+    (8,), NamedSharding(mesh, P("x")), lambda i: values[i]
+  )
+  checkpoint.save_step(directory / "steps", 3, {"a": array})
+  again = checkpoint.restore(directory / "steps" / "3", {"a": array})["a"]
+  return {
+    "whole": hosts.whole(again).tolist(),
+    "own": len(again.addressable_shards),
+    "left": sorted(path.name for path in (directory / "steps").iterdir()),
+  }
+
+
+def verdict_of_this_host(problem, completion):
+  """A verifier that says something else on each host."""
+  host = int(os.environ["HOST"])
+  return Verdict(False, (1 + host) / 4, f"by {host}")
+
+
+def judge(directory):
+  """Rewards of a rollout of two groups of three; the last one was cut."""
+  import types
+
+  import jax
+  import numpy as np
+
+  from r1jax import variants
+  from r1jax.phases import rollout
+  from r1jax.types import Problem, Rollout
+
+  os.environ["HOST"] = str(jax.process_index())  # for the workers
+  verifier = "two_processes:verdict_of_this_host"
+  problems = [
+    Problem(f"p{i}", "own", "?", "", "en", {}, verifier) for i in range(2)
+  ]
+
+  def generate(s, config, params, problems, group, key, temperature, finished):
+    made = Rollout(
+      np.zeros((6, 1), int), np.zeros((6, 1)), np.ones(6, int),
+      np.array([True] * 5 + [False]),
+    )  # fmt: skip
+    finished(np.arange(6), made)
+    return [np.zeros(1)] * 2, made
+
+  rollout.generate = generate
+  s = types.SimpleNamespace(
+    tokenizer=types.SimpleNamespace(decode=lambda ids: "text"),
+    loss=variants.Loss(),
+  )
+  scored = rollout.sample_and_score(
+    s, None, None, problems, 3, None, 1.0, {"accuracy": 1.0}
+  )
+  return {
+    "rewards": scored.reward.tolist(),
+    "reasons": [row["reason"] for row in scored.scores],
+  }
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
