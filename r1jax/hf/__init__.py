@@ -1,6 +1,13 @@
 """Hugging Face checkpoints, in and out."""
 
-from r1jax.hf.families import from_hf, to_hf
-from r1jax.hf.weights import COMPANIONS, load, read_config, save
+from r1jax.hf.reader import from_hf, load, read_config
+from r1jax.hf.writer import copy_companions, save, to_hf
 
-__all__ = ["COMPANIONS", "from_hf", "load", "read_config", "save", "to_hf"]
+__all__ = [
+  "copy_companions",
+  "from_hf",
+  "load",
+  "read_config",
+  "save",
+  "to_hf",
+]

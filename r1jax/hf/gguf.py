@@ -1,17 +1,17 @@
-"""GGUF files: weights dequantised, tokenizer and template rebuilt.
+"""GGUF files -> Hugging Face directories.
 
-Only the Llama architecture is known, which SmolLM2 has.
+Weights are dequantised; the tokenizer and its chat template are rebuilt. Only
+the Llama architecture is known, which SmolLM2 has.
 """
 
 import json
-import shutil
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
+from r1jax import files
 from r1jax.errors import UserError
-from r1jax.hf.weights import SINGLE, write_tensors
+from r1jax.hf import tensors
 
 # Key of a Llama GGUF -> key of config.json.
 CONFIG = {
@@ -43,7 +43,7 @@ LAYER = {
   "ffn_down.weight": "mlp.down_proj.weight",
 }
 
-# How llama.cpp's pre-tokenizers split a text, for those that are known.
+# Pre-tokenizer of llama.cpp -> the steps in which it splits a text.
 PRE_TOKENIZERS = {
   "smollm": ("digits", "bytes"),
   "default": ("bytes",),
@@ -52,18 +52,40 @@ PRE_TOKENIZERS = {
 
 
 def convert(path, directory, dtype="float32"):
-  """Writes a GGUF file as a Hugging Face directory.
+  """Writes a GGUF file as a Hugging Face directory, whole or not at all.
 
   Args:
-    path: of the file. directory: to be made, whole or not at all.
-    dtype: of the weights written.
+    path: of the file.
+    directory: to be made; it must be absent or empty.
+    dtype: name of the dtype of the weights to write.
 
   Raises:
-    UserError: the file is damaged, of another architecture, or holds a
-      tokenizer that is not known.
+    UserError: the file is damaged, has another architecture or an unknown
+      tokenizer, or the directory is not empty.
   """
   reader = _open(path)
   fields = {k: f.contents() for k, f in reader.fields.items()}
+  config = _config(path, reader, fields, dtype)
+  tokenizer, tokenizer_config = _tokenizer(path, fields)
+  weights = {
+    _name(path, t.name): _weight(t, config, dtype) for t in reader.tensors
+  }
+  with files.whole_directory(directory) as unfinished:
+    unfinished.mkdir()
+    tensors.write(unfinished / tensors.SINGLE, weights)
+    tokenizer.save(str(unfinished / "tokenizer.json"))
+    for name, content in (
+      ("config.json", config),
+      ("tokenizer_config.json", tokenizer_config),
+      ("generation_config.json", {
+        k: config[k] for k in ("bos_token_id", "eos_token_id")
+      }),
+    ):  # fmt: skip
+      (unfinished / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _config(path, reader, fields, dtype):
+  """The dict of config.json."""
   architecture = fields.get("general.architecture")
   if architecture != "llama":
     raise UserError(
@@ -85,33 +107,7 @@ def convert(path, directory, dtype="float32"):
   config["vocab_size"] = len(fields["tokenizer.ggml.tokens"])
   config["bos_token_id"] = fields.get("tokenizer.ggml.bos_token_id")
   config["eos_token_id"] = fields.get("tokenizer.ggml.eos_token_id")
-  tokenizer, tokenizer_config = _tokenizer(path, fields)
-  weights = {
-    _name(path, t.name): _weight(t, config, dtype) for t in reader.tensors
-  }
-
-  directory = Path(directory).absolute()
-  if directory.exists() and any(directory.iterdir()):
-    raise UserError(f"{directory} is not empty; name another directory")
-  unfinished = directory.with_name(f".{directory.name}.unfinished")
-  shutil.rmtree(unfinished, ignore_errors=True)
-  unfinished.mkdir(parents=True)
-  try:
-    write_tensors(unfinished / SINGLE, weights)
-    tokenizer.save(str(unfinished / "tokenizer.json"))
-    for name, content in (
-      ("config.json", config),
-      ("tokenizer_config.json", tokenizer_config),
-      ("generation_config.json", {
-        k: config[k] for k in ("bos_token_id", "eos_token_id")
-      }),
-    ):  # fmt: skip
-      (unfinished / name).write_text(json.dumps(content, indent=2) + "\n")
-    if directory.exists():
-      directory.rmdir()
-    unfinished.rename(directory)
-  finally:
-    shutil.rmtree(unfinished, ignore_errors=True)
+  return config
 
 
 def _open(path):
@@ -124,15 +120,17 @@ def _open(path):
 
 
 def _name(path, name):
+  """The name of a tensor in a Hugging Face checkpoint."""
   if name in TENSORS:
     return TENSORS[name]
-  block, _, rest = name.removeprefix("blk.").partition(".")
+  layer, _, rest = name.removeprefix("blk.").partition(".")
   if not name.startswith("blk.") or rest not in LAYER:
     raise UserError(f"{path}: the tensor {name} is left over: no parameter")
-  return f"model.layers.{block}.{LAYER[rest]}"
+  return f"model.layers.{layer}.{LAYER[rest]}"
 
 
 def _weight(tensor, config, dtype):
+  """A tensor as numpy array, as a Hugging Face checkpoint has it."""
   from gguf import quants
 
   w = quants.dequantize(tensor.data, tensor.tensor_type)
@@ -145,16 +143,17 @@ def _weight(tensor, config, dtype):
 
 
 def _unpermute(w, heads):
-  """Llama's GGUF rotates neighbours; we rotate the halves of a head."""
+  """Reorders the rows of a head for RoPE.
+
+  RoPE pairs neighbouring rows in Llama's GGUF, and in a Hugging Face
+  checkpoint a row of the first half with one of the second half.
+  """
   rows = w.shape[0] // heads
   return w.reshape(heads, rows // 2, 2, -1).swapaxes(1, 2).reshape(w.shape)
 
 
 def _tokenizer(path, fields):
-  """A `tokenizers.Tokenizer` and the tokenizer_config.json beside it."""
-  import tokenizers
-  from tokenizers import decoders, models, pre_tokenizers
-
+  """A `tokenizers.Tokenizer` and the dict of tokenizer_config.json."""
   if fields.get("tokenizer.ggml.model") != "gpt2":
     raise UserError(
       f"{path}: the tokenizer {fields.get('tokenizer.ggml.model')} is"
@@ -167,6 +166,29 @@ def _tokenizer(path, fields):
       f" {', '.join(PRE_TOKENIZERS)}"
     )
   tokens = fields["tokenizer.ggml.tokens"]
+  config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+  for name, key in (
+    ("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"),
+  ):  # fmt: skip
+    i = fields.get(f"tokenizer.ggml.{key}_token_id")
+    if i is not None:
+      config[f"{name}_token"] = tokens[i]
+  if "tokenizer.chat_template" in fields:
+    config["chat_template"] = fields["tokenizer.chat_template"]
+  return _byte_level(fields, tokens, PRE_TOKENIZERS[pre]), config
+
+
+def _byte_level(fields, tokens, splits):
+  """A byte-level BPE `tokenizers.Tokenizer`.
+
+  Args:
+    fields: of the GGUF file.
+    tokens: list of text, the vocabulary.
+    splits: of `PRE_TOKENIZERS`.
+  """
+  import tokenizers
+  from tokenizers import decoders, models, pre_tokenizers
+
   merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"]]
   tokenizer = tokenizers.Tokenizer(
     models.BPE({t: i for i, t in enumerate(tokens)}, merges)
@@ -175,11 +197,9 @@ def _tokenizer(path, fields):
     "digits": pre_tokenizers.Digits(individual_digits=True),
     "bytes": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
   }
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-    [steps[s] for s in PRE_TOKENIZERS[pre]]
-  )
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([steps[s] for s in splits])
   tokenizer.decoder = decoders.ByteLevel()
-  # 3 is "control", 4 "user-defined" in the format's table of token types.
+  # In the format's table of token types 3 is "control", 4 "user-defined".
   kinds = fields["tokenizer.ggml.token_type"]
   for kind, special in ((3, True), (4, False)):
     added = [t for t, k in zip(tokens, kinds) if k == kind]
@@ -189,12 +209,4 @@ def _tokenizer(path, fields):
         for t in added
       ]
     )
-  config = {"tokenizer_class": "PreTrainedTokenizerFast"}
-  for name in ("bos", "eos", "unk", "pad"):
-    key = "padding" if name == "pad" else "unknown" if name == "unk" else name
-    i = fields.get(f"tokenizer.ggml.{key}_token_id")
-    if i is not None:
-      config[f"{name}_token"] = tokens[i]
-  if "tokenizer.chat_template" in fields:
-    config["chat_template"] = fields["tokenizer.chat_template"]
-  return tokenizer, config
+  return tokenizer

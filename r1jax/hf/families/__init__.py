@@ -1,0 +1,62 @@
+"""The families of Hugging Face models, one a file; a new file is found here.
+
+Each file lists instances of `r1jax.hf.family.Family` in `FAMILIES`.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+
+from r1jax.errors import UserError
+from r1jax.model import ModelConfig
+
+FAMILIES = tuple(
+  family
+  for module in pkgutil.iter_modules(__path__, f"{__name__}.")
+  for family in importlib.import_module(module.name).FAMILIES
+)
+
+
+def of_config(raw, where):
+  """The family that a config.json names.
+
+  Args:
+    raw: the dict of config.json.
+    where: name of the file, for messages.
+
+  Raises:
+    UserError: the architecture is unknown.
+  """
+  names = raw.get("architectures") or [f'model_type "{raw.get("model_type")}"']
+  for family in FAMILIES:
+    if family.architecture in names or (
+      "architectures" not in raw and raw.get("model_type") == family.model_type
+    ):
+      return family
+  raise UserError(
+    f"{where}: the architecture {', '.join(names)} is unknown; known:"
+    f" {_known()}"
+  )
+
+
+def of_model(model):
+  """The family that has the features of a `ModelConfig`.
+
+  Args:
+    model: the `ModelConfig`.
+
+  Raises:
+    UserError: there is none.
+  """
+  names = dict.fromkeys(name for f in FAMILIES for name in f.features)
+  plain = {f.name: f.default for f in dataclasses.fields(ModelConfig)}
+  wanted = {name: getattr(model, name) for name in names}
+  for family in FAMILIES:
+    if wanted == {n: family.features.get(n, plain[n]) for n in names}:
+      return family
+  found = " with ".join(f"{name}={value}" for name, value in wanted.items())
+  raise UserError(f"no known architecture has {found}; known: {_known()}")
+
+
+def _known():
+  return ", ".join(family.architecture for family in FAMILIES)

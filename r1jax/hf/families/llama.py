@@ -1,0 +1,71 @@
+"""Llama: SmolLM2 and R1-Distill-Llama too."""
+
+from r1jax.hf import config
+from r1jax.hf.family import PLAIN, TRANSPOSED, Family, Part
+
+_LAYER = "model.layers.{}"
+
+# Parameter of ours -> tensor, with the number of the layer as "{}", and form.
+TENSORS = {
+  "embed/embedding": ("model.embed_tokens.weight", PLAIN),
+  "norm/scale": ("model.norm.weight", PLAIN),
+  "head/kernel": ("lm_head.weight", TRANSPOSED),
+  "layers/attention_norm/scale": (f"{_LAYER}.input_layernorm.weight", PLAIN),
+  "layers/mlp_norm/scale": (f"{_LAYER}.post_attention_layernorm.weight", PLAIN),
+  **{
+    f"layers/{x}/kernel": (f"{_LAYER}.self_attn.{x}_proj.weight", TRANSPOSED)
+    for x in "qkvo"
+  },
+  **{
+    f"layers/{x}/kernel": (f"{_LAYER}.mlp.{x}_proj.weight", TRANSPOSED)
+    for x in ("gate", "up", "down")
+  },
+}
+
+
+class Llama(Family):
+  """The decoder without biases and without norms of q and k.
+
+  Attributes:
+    fixed: entries of config.json that may have one value only.
+    tensors: parameter of ours -> name of the tensor and form.
+  """
+
+  architecture = "LlamaForCausalLM"
+  model_type = "llama"
+  fixed = config.FIXED | {"attention_bias": False}
+  tensors = TENSORS
+
+  def fields(self, raw, where):
+    """The fields of the `ModelConfig` for a config.json; see `Family`."""
+    return {**self.features, **config.read(raw, where, self.fixed)}
+
+  def raw(self, model):
+    """The dict of config.json for a `ModelConfig`; see `Family`."""
+    return {
+      "architectures": [self.architecture],
+      "model_type": self.model_type,
+      **config.write(model),
+    }
+
+  def parts(self, leaf, shape):
+    """The parts that a parameter is made of; see `Family`."""
+    if leaf not in self.tensors:
+      return []
+    name, form = self.tensors[leaf]
+    if not leaf.startswith("layers/"):
+      return [Part(leaf, (), (name,), form)]
+    return [Part(leaf, (i,), (name.format(i),), form) for i in range(shape[0])]
+
+  def ignores(self, tensor, model):
+    """Whether a checkpoint may hold this tensor though no parameter needs it.
+
+    A tied checkpoint may hold its head twice, and an old one its table of
+    frequencies.
+    """
+    return tensor.endswith("rotary_emb.inv_freq") or (
+      model.tied and tensor == "lm_head.weight"
+    )
+
+
+FAMILIES = (Llama(),)

@@ -1,0 +1,139 @@
+"""Tensors in safetensors files: which there are, and how to read and write."""
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from r1jax.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+# Name of a dtype in safetensors -> numpy dtype.
+DTYPES = {
+  "F64": np.dtype("float64"),
+  "F32": np.dtype("float32"),
+  "F16": np.dtype("float16"),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class Stored:
+  """A tensor in a file, of which any slice can be read.
+
+  Args:
+    path: of the file.
+    name: of the tensor.
+    shape: of the tensor, a tuple.
+    dtype: name of its dtype in safetensors.
+  """
+
+  def __init__(self, path, name, shape, dtype):
+    self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
+
+  def read(self, index):
+    """Reads a slice of the tensor.
+
+    Args:
+      index: tuple of slices.
+
+    Returns:
+      numpy array.
+    """
+    # Opened anew each time: pages of a mapped file count as used memory.
+    with safetensors.safe_open(self.path, "numpy") as f:
+      return f.get_slice(self.name)[index]
+
+
+def find(directory):
+  """Finds the tensors of a checkpoint; only the headers are read.
+
+  Args:
+    directory: Path with one safetensors file, or several with their index.
+
+  Returns:
+    dict of name -> `Stored`.
+
+  Raises:
+    UserError: a file is absent or truncated, or has an unknown dtype.
+  """
+  index = directory / INDEX
+  if index.exists():
+    weights = read_json(index).get("weight_map")
+    if not isinstance(weights, dict):
+      raise UserError(f'{index}: the key "weight_map" is missing')
+    names = sorted(set(weights.values()))
+  elif (directory / SINGLE).exists():
+    names = [SINGLE]
+  else:
+    raise UserError(
+      f"{directory} has neither {SINGLE} nor {INDEX}; a checkpoint in"
+      " PyTorch's own format has to be converted to safetensors first"
+    )
+  found = {}
+  for name in names:
+    path = directory / name
+    if not path.exists():
+      raise UserError(f"{index} names the file {name}, which is absent")
+    found |= _header(path)
+  return found
+
+
+def _header(path):
+  """The tensors of one file, name -> `Stored`."""
+  try:
+    with safetensors.safe_open(path, "numpy") as f:
+      slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
+      found = {
+        name: Stored(path, name, tuple(s.get_shape()), s.get_dtype())
+        for name, s in slices.items()
+      }
+  except (safetensors.SafetensorError, OSError) as e:
+    raise UserError(
+      f"{path} cannot be read ({e}); it is truncated or damaged, fetch it again"
+    ) from None
+  for name, tensor in found.items():
+    if tensor.dtype not in DTYPES:
+      raise UserError(
+        f"{path}: {name} has the dtype {tensor.dtype}; known:"
+        f" {', '.join(DTYPES)}"
+      )
+  return found
+
+
+def write(path, arrays):
+  """Writes one safetensors file, with the permissions of a usual file.
+
+  Args:
+    path: of the file.
+    arrays: name -> numpy array, contiguous.
+  """
+  safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
+  # The library makes the file readable to its owner only.
+  path.chmod(0o644)
+
+
+def read_json(path):
+  """Reads a JSON object from a file.
+
+  Args:
+    path: Path of the file.
+
+  Returns:
+    dict.
+
+  Raises:
+    UserError: the file is absent, or is not a JSON object.
+  """
+  try:
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+  except OSError as e:
+    raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+  except ValueError as e:
+    raise UserError(f"{path}: is damaged, not JSON: {e}") from None
+  if not isinstance(value, dict):
+    raise UserError(f"{path}: a JSON object was expected")
+  return value
