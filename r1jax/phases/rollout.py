@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax import hosts
 from r1jax.errors import BadProblem, UserError
 from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
@@ -142,7 +143,9 @@ def sample_and_score(
 ):
   """`generate`, verified: what is finished, while the rest is decoded.
 
-  What may take long is judged by other processes meanwhile (`judges`).
+  What may take long is judged by other processes meanwhile (`judges`). Every
+  host judges its share of the completions, and the first one alone asks
+  reward models, so that rewards are made once and are the same on every host.
 
   Args:
     weights: of the rewards, see `rewards.score`. The others: of `generate`.
@@ -152,6 +155,7 @@ def sample_and_score(
   """
   texts = [None] * (len(problems) * group)
   verdicts = [None] * len(texts)
+  own = hosts.share(range(len(texts)))
   seconds = 0.0
 
   def verify(ids, rows):
@@ -159,7 +163,7 @@ def sample_and_score(
     begin = time.perf_counter()
     for i, tokens, n, ended in zip(ids, rows.tokens, rows.lengths, rows.ended):
       texts[i] = s.tokenizer.decode(tokens[:n].tolist())
-      if ended:
+      if ended and int(i) in own:
         verdicts[i] = judges.shared().submit(problems[i // group], texts[i])
     seconds += time.perf_counter() - begin
 
@@ -170,10 +174,15 @@ def sample_and_score(
   penalty = None
   if margin := s.loss.overlong:
     penalty = overlong.penalty(rollout.lengths, config.max_new_tokens, margin)
-  scores = rewards_lib.score(
+  verdicts = hosts.gather([_verdict(verdicts[i]) for i in own])
+  for verdict in verdicts:
+    if isinstance(verdict, Exception):
+      raise verdict
+  scores = hosts.on_first(
+    rewards_lib.score,
     [p for p in problems for _ in range(group)],
     texts,
-    [_verdict(future) for future in verdicts],
+    [v or rewards_lib.CUT for v in verdicts],
     weights,
     penalty,
   )
@@ -182,12 +191,15 @@ def sample_and_score(
 
 
 def _verdict(future):
+  """A `Verdict`; None if nobody was asked; or the error, for every host."""
   if future is None:
-    return rewards_lib.CUT
+    return None
   try:
     return future.result()
   except BadProblem:
     return rewards_lib.SKIPPED
+  except Exception as e:
+    return e
 
 
 def sample_rows(scored, count):
