@@ -233,7 +233,7 @@ def _finish(config, workdir, records):
   if plotted:
     try:
       report.plot(workdir, plotted, workdir / "report.png")
-    except ImportError as e:
+    except UserError as e:
       print(f"no plot: {e}")
   print(report.seconds({k: r["seconds"] for k, r in records.items()}))
   if rows:

@@ -11,7 +11,6 @@ from r1jax.data import countdown
 from r1jax.rewards import score as rewards
 from r1jax.text.countdown_words import PHRASES, WORDS
 from r1jax.text.tokenizer import WordTokenizer
-from r1jax.types import Problem
 from r1jax.verifiers import countdown as verifier
 from r1jax.verifiers import verify
 
@@ -218,25 +217,32 @@ def test_a_document_is_a_function_of_the_generator(problems):
   assert draw("0/base/7") == draw("0/base/7") != draw("0/base/8")
 
 
-def test_answers_that_no_chain_reaches_are_left_out(problems, monkeypatch):
+def test_draws_are_those_of_reasoning_gym():
   import reasoning_gym
 
-  class Source:
-    def __getitem__(self, i):
-      numbers, target = (([12, 12, 9], 16), ([3, 7, 8 + i], 29 + i))[i > 0]
-      text = f"{numbers[0]}*{numbers[1]}"
-      return {
-        "metadata": {
-          "numbers": numbers,
-          "target": target,
-          "expression": f"{text}{'/9' if i == 0 else f' + {numbers[2]}'}",
-        }
-      }
+  source = reasoning_gym.create_dataset(
+    "countdown", seed=7, size=300, min_numbers=3, max_numbers=3, min_value=1,
+    max_value=10, min_target=11, max_target=99,
+  )  # fmt: skip
+  for i in range(300):
+    numbers, target, chain = countdown.draw(7 + i)
+    entry = source[i]["metadata"]
+    assert list(numbers) == entry["numbers"] and target == entry["target"]
+    a, first, b, second, c = chain
+    assert sorted((a, b, c)) == sorted(numbers)
+    assert OPS[second](OPS[first](Fraction(a), Fraction(b)), Fraction(c)) == (
+      target
+    )
 
-  monkeypatch.setattr(
-    reasoning_gym, "create_dataset", lambda *args, **kwargs: Source()
-  )
+
+def test_answers_that_no_chain_reaches_are_left_out(monkeypatch):
+  def draw(seed):
+    if seed == 0:
+      return (12, 12, 9), 16, (12, "*", 12, "/", 9)  # passes 144
+    return (3, 7, 8 + seed), 29 + seed, (3, "*", 7, "+", 8 + seed)
+
+  monkeypatch.setattr(countdown, "draw", draw)
   made = countdown.make_problems(0, 2, 1)
   targets = [p.data["target"] for p in made["test"] + made["train"]]
   assert targets == [30, 31, 32]
-  assert isinstance(made["train"][0], Problem)
+  assert made["train"][0].answer == "3 * 7 + 10"

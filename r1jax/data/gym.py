@@ -10,6 +10,7 @@ import itertools
 import json
 
 from r1jax.errors import UserError
+from r1jax.extras import need
 from r1jax.types import Problem
 
 # Data sets that have a scorer of their own, for other spellings of the one
@@ -109,21 +110,18 @@ def _problem(name, parameters, i, entry):
 @functools.cache
 def _unique():
   """The data sets whose answers are compared as text."""
-  from reasoning_gym.dataset import ProceduralDataset
-  from reasoning_gym.factory import DATASETS
-
-  default = ProceduralDataset.score_answer
+  default = need("reasoning_gym.dataset").ProceduralDataset.score_answer
+  known = need("reasoning_gym.factory").DATASETS
   return UNIQUE | {
-    name for name, (cls, _) in DATASETS.items() if cls.score_answer is default
+    name for name, (cls, _) in known.items() if cls.score_answer is default
   }
 
 
 def _dataset(name, parameters, seed):
   # Slow to import, and only the first run needs it.
-  import reasoning_gym
-  from reasoning_gym.factory import DATASETS
-
-  known = sorted(DATASETS.keys() - {"composite"})
+  reasoning_gym = need("reasoning_gym")
+  datasets = need("reasoning_gym.factory").DATASETS
+  known = sorted(datasets.keys() - {"composite"})
   if name not in known:
     raise UserError(
       f"task.datasets: {name} is unknown; known: {', '.join(known)}"

@@ -1,12 +1,11 @@
-"""Problem sets on disk: TFDS in array_record files, read by random access.
+"""Problem sets on disk: array_record files, read by random access.
 
-A set is written once. Which problems a step gets is a function of the step,
-so a phase that resumes needs no cursor but its step.
+A set is a directory with a file a split. It is written once, whole or not at
+all. Which problems a step gets is a function of the step (`data/order.py`), so
+a phase that resumes needs no cursor but its step.
 """
 
-import contextlib
-import functools
-import io
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -16,23 +15,38 @@ from r1jax.data.order import order
 from r1jax.errors import UserError
 from r1jax.types import Problem
 
-VERSION = "1.0.0"
-FIELDS = ("id", "kind", "prompt", "answer", "language", "data")
+SUFFIX = ".array_record"
+_FIELDS = [field.name for field in dataclasses.fields(Problem)]
 
 
 class ProblemSet(Sequence):
-  """Problems by number.
+  """The problems of one file, by number.
 
   Args:
-    source: a TFDS data source of `FIELDS`, its `data` as JSON.
-    where: its name in messages.
+    path: of the array_record file; a record is a `Problem` as JSON.
+
+  Raises:
+    UserError: the file is damaged.
   """
 
-  def __init__(self, source, where):
-    self._source, self._where = source, where
+  def __init__(self, path):
+    # Only here: a task of JSONL files does without this library.
+    from array_record.python import array_record_module
+
+    self._path = path
+    try:
+      self._reader = array_record_module.ArrayRecordReader(
+        str(path), "readahead_buffer_size:0"
+      )
+      self._length = self._reader.num_records()
+    except Exception as e:  # the library raises nothing narrower
+      raise self._damaged(e) from None
+    if not self._length:
+      # Of a file that was cut short the library finds no index.
+      raise self._damaged(ValueError("no records"))
 
   def __len__(self):
-    return len(self._source)
+    return self._length
 
   def __getitem__(self, i):
     if isinstance(i, slice):
@@ -40,19 +54,6 @@ class ProblemSet(Sequence):
     if not -len(self) <= i < len(self):
       raise IndexError(i)
     return self._read([i % len(self)])[0]
-
-  def _read(self, indices):
-    indices = list(indices)
-    try:
-      # array_record starts threads for a batch: for one item, a waste.
-      if len(indices) == 1:
-        rows = [self._source[indices[0]]]
-      else:
-        rows = self._source.__getitems__(indices)
-    except Exception as e:
-      # array_record and TFDS raise many things for a damaged file.
-      raise _damaged(self._where, e) from None
-    return [_problem(row) for row in rows]
 
   def take(self, step, n, seed):
     """The n problems of a step, a pure function of its arguments.
@@ -65,37 +66,35 @@ class ProblemSet(Sequence):
     """
     return self._read(order(len(self), step, n, seed))
 
+  def _read(self, indices):
+    indices = list(indices)
+    if not indices:
+      return []
+    try:
+      rows = self._reader.read(indices)
+      return [Problem(**json.loads(row)) for row in rows]
+    except Exception as e:
+      raise self._damaged(e) from None
 
-def _problem(row):
-  text = {name: value.decode() for name, value in row.items()}
-  return Problem(**text | {"data": json.loads(text["data"])})
-
-
-def _damaged(where, error):
-  reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-  return UserError(
-    f"{where}: the problem set is damaged ({reason[:80]}); delete this"
-    " directory and it will be written anew"
-  )
-
-
-def _place(directory, name):
-  return pathlib.Path(directory) / name / VERSION
+  def _damaged(self, error):
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+      f"{self._path}: the problem set is damaged ({reason[:80]}); delete"
+      f" {self._path.parent} and the next run writes it again"
+    )
 
 
 def exists(directory, name):
   """Whether a set was written; an interrupted write leaves none."""
-  return (_place(directory, name) / "dataset_info.json").exists()
+  return (pathlib.Path(directory) / name).is_dir()
 
 
 def write_problems(directory, name, splits):
-  """Writes a problem set as a TFDS data set, whole or not at all.
-
-  It lies in DIRECTORY/NAME/VERSION, where `tfds.load(NAME,
-  data_dir=DIRECTORY)` finds it too. A set that is there is left alone.
+  """Writes a problem set, whole or not at all; an existing one stays.
 
   Args:
-    directory: of data sets. name: of this one, in snake_case.
+    directory: of the problem sets of a run.
+    name: of this set, and of its directory.
     splits: mapping of a split's name to an iterable of `Problem`.
   """
   directory = pathlib.Path(directory)
@@ -104,16 +103,27 @@ def write_problems(directory, name, splits):
   splits = {split: list(problems) for split, problems in splits.items()}
   try:
     with files.whole_directory(directory / name) as unfinished:
-      builder = _builder_class(name)(
-        splits, data_dir=unfinished.parent, file_format="array_record"
-      )
-      # It congratulates itself at length.
-      with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
+      unfinished.mkdir()
+      for split, problems in splits.items():
+        _write(unfinished / f"{split}{SUFFIX}", problems)
   except (OSError, UserError):
     if not exists(directory, name):
       raise
     # Another process was faster; it wrote the same.
+
+
+def _write(path, problems):
+  from array_record.python import array_record_module
+
+  # Groups of one, so that reading a record decodes no other.
+  writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+  try:
+    for problem in problems:
+      row = {name: getattr(problem, name) for name in _FIELDS}
+      row["data"] = dict(problem.data)
+      writer.write(json.dumps(row, ensure_ascii=False).encode())
+  finally:
+    writer.close()
 
 
 def load_problems(directory, name, split):
@@ -126,68 +136,15 @@ def load_problems(directory, name, split):
     `ProblemSet`.
 
   Raises:
-    UserError: there is no such set or split, or its files are damaged.
+    UserError: there is no such set or split, or its file is damaged.
   """
+  place = pathlib.Path(directory) / name
   if not exists(directory, name):
     raise UserError(f"{directory}: there is no problem set {name} here")
-  where = _place(directory, name)
-  tfds = _tfds()
-  try:
-    builder = tfds.builder_from_directory(where)
-    splits = list(builder.info.splits)
-    if split in splits:
-      return ProblemSet(builder.as_data_source(split), where)
-  except ImportError:
-    raise
-  except Exception as e:
-    raise _damaged(where, e) from None
-  raise UserError(
-    f"{where}: there is no split {split}; splits: {', '.join(splits)}"
-  )
-
-
-def _tfds():
-  # Half a second to import; most of the project does without.
-  import tensorflow_datasets as tfds
-
-  tfds.disable_progress_bar()
-  return tfds
-
-
-@functools.cache
-def _builder_class(data_set):
-  tfds = _tfds()
-
-  # Not registered: the class is a way to write, not a public data set.
-  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Problems of r1jax, `data` as JSON text."""
-
-    name = data_set
-    VERSION = tfds.core.Version(VERSION)
-    pkg_dir_path = None  # there is no package with citations beside it
-
-    def __init__(self, splits, **kwargs):
-      self._problems = splits
-      super().__init__(**kwargs)
-
-    def _info(self):
-      text = {field: tfds.features.Text() for field in FIELDS}
-      return tfds.core.DatasetInfo(
-        builder=self,
-        features=tfds.features.FeaturesDict(text),
-        disable_shuffling=True,
-      )
-
-    def _split_generators(self, dl_manager):
-      return {
-        split: self._generate_examples(problems)
-        for split, problems in self._problems.items()
-      }
-
-    def _generate_examples(self, problems):
-      for i, p in enumerate(problems):
-        row = {field: getattr(p, field) for field in FIELDS[:-1]}
-        data = json.dumps(dict(p.data), ensure_ascii=False, sort_keys=True)
-        yield i, row | {"data": data}
-
-  return Builder
+  path = place / f"{split}{SUFFIX}"
+  if not path.exists():
+    splits = sorted(p.name.removesuffix(SUFFIX) for p in place.iterdir())
+    raise UserError(
+      f"{place}: there is no split {split}; splits: {', '.join(splits)}"
+    )
+  return ProblemSet(path)

@@ -11,6 +11,7 @@ import numpy as np
 
 from r1jax import files
 from r1jax.errors import UserError
+from r1jax.extras import need
 from r1jax.hf import tensors
 
 # Key of a Llama GGUF -> key of config.json.
@@ -111,10 +112,8 @@ def _config(path, reader, fields, dtype):
 
 
 def _open(path):
-  import gguf
-
   try:
-    return gguf.GGUFReader(path)
+    return need("gguf").GGUFReader(path)
   except (OSError, ValueError, IndexError, KeyError) as e:
     raise UserError(f"{path} cannot be read as GGUF ({e})") from None
 
@@ -131,9 +130,7 @@ def _name(path, name):
 
 def _weight(tensor, config, dtype):
   """A tensor as numpy array, as a Hugging Face checkpoint has it."""
-  from gguf import quants
-
-  w = quants.dequantize(tensor.data, tensor.tensor_type)
+  w = need("gguf.quants").dequantize(tensor.data, tensor.tensor_type)
   if tensor.name.endswith("attn_q.weight"):
     w = _unpermute(w, config["num_attention_heads"])
   elif tensor.name.endswith("attn_k.weight"):

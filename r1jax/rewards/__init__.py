@@ -1,0 +1,1 @@
+"""From verdicts to one reward; verifiers run in worker processes."""

@@ -3,6 +3,7 @@
 import json
 
 from r1jax import files
+from r1jax.extras import need
 
 # Metric of RL -> title of its panel in the plot.
 _PANELS = (
@@ -63,13 +64,10 @@ def plot(workdir, phases, path):
     path: of the PNG to write.
 
   Raises:
-    ImportError: matplotlib is not installed; the message says how to get it.
+    UserError: matplotlib is not installed.
   """
-  try:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-  except ImportError:
-    raise ImportError("the plot needs `pip install matplotlib`") from None
+  canvas = need("matplotlib.backends.backend_agg").FigureCanvasAgg
+  figure_class = need("matplotlib.figure").Figure
   runs = {p: files.read(f"{workdir}/{p}/metrics.jsonl") for p in phases}
   panels = [
     (key, title)
@@ -78,8 +76,8 @@ def plot(workdir, phases, path):
   ]
   if not panels:
     return
-  figure = Figure(figsize=(3.6 * len(panels), 2.8), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = figure_class(figsize=(3.6 * len(panels), 2.8), layout="constrained")
+  canvas(figure)
   axes = figure.subplots(1, len(panels), squeeze=False)[0]
   for axis, (key, title) in zip(axes, panels):
     for i, (name, rows) in enumerate(runs.items()):

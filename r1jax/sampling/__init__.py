@@ -1,0 +1,1 @@
+"""Decoding: prompts to completions, with the learner's parameters."""

@@ -1,0 +1,1 @@
+"""Text: tokenizers, chat templates, the tags of a completion."""

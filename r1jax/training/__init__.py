@@ -1,0 +1,1 @@
+"""Training: packed batches, log-probabilities, one optimizer step."""

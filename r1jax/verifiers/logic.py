@@ -10,6 +10,7 @@ import json
 import re
 
 from r1jax.errors import BadProblem
+from r1jax.extras import need
 from r1jax.text import think_format
 from r1jax.types import Verdict
 
@@ -94,20 +95,17 @@ def _scorer_of(problem):
   missing = [k for k in ("dataset", "parameters", "metadata") if k not in data]
   if missing:
     raise BadProblem(f'problem {problem.id}: data has no "{missing[0]}"')
+  # Outside of the `try`: without the package no problem is bad.
+  gym = need("reasoning_gym")
   try:
-    return _scorer(data["dataset"], json.dumps(data["parameters"]))
+    return _scorer(gym, data["dataset"], json.dumps(data["parameters"]))
   except (AssertionError, TypeError, ValueError) as e:
     raise BadProblem(f"problem {problem.id}: {e}") from None
 
 
 @functools.lru_cache(maxsize=256)
-def _scorer(dataset, parameters):
-  # Slow to import, for those who have such problems.
-  import reasoning_gym
-
-  return reasoning_gym.create_dataset(
-    dataset, seed=0, size=1, **json.loads(parameters)
-  )
+def _scorer(gym, dataset, parameters):
+  return gym.create_dataset(dataset, seed=0, size=1, **json.loads(parameters))
 
 
 def _as_tuples(value):

@@ -1,0 +1,1 @@
+"""Verifier of programs: tests that run in a sandbox."""

@@ -1,0 +1,1 @@
+"""Verifier of mathematics: reading an answer and comparing it."""
