@@ -287,6 +287,31 @@ def test_a_family_with_fused_split_and_scaled_tensors(tmp_path, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, params, again)
 
 
+MISTRAL = """
+from r1jax.hf.families.llama import Llama
+
+
+class Mistral(Llama):
+  architecture = "MistralForCausalLM"
+  model_type = "mistral"
+
+
+FAMILIES = (Mistral(),)
+"""
+
+
+def test_a_new_family_is_one_file(tmp_path, monkeypatch):
+  config = dataclasses.replace(CONFIG, qkv_bias=False)
+  raw = hf.to_hf(config) | {"architectures": ["MistralForCausalLM"]}
+  with pytest.raises(UserError, match="MistralForCausalLM is unknown"):
+    hf.from_hf(raw)
+  (tmp_path / "mistral.py").write_text(MISTRAL)
+  path = [*families.__path__, str(tmp_path)]
+  monkeypatch.setattr(families, "__path__", path)
+  monkeypatch.setattr(families, "FAMILIES", families.find())
+  assert ModelConfig(**hf.from_hf(raw)) == config
+
+
 def test_a_parameter_that_the_family_does_not_have(tmp_path):
   config = dataclasses.replace(CONFIG, qkv_bias=False)
   hf.save(tmp_path / "m", config, model_lib.init(config, jax.random.key(0)))

@@ -10,11 +10,17 @@ import pkgutil
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 
-FAMILIES = tuple(
-  family
-  for module in pkgutil.iter_modules(__path__, f"{__name__}.")
-  for family in importlib.import_module(module.name).FAMILIES
-)
+
+def find():
+  """Imports the files of this package; returns a tuple of their families."""
+  return tuple(
+    family
+    for module in pkgutil.iter_modules(__path__, f"{__name__}.")
+    for family in importlib.import_module(module.name).FAMILIES
+  )
+
+
+FAMILIES = find()
 
 
 def of_config(raw, where):
