@@ -1,4 +1,4 @@
-"""The exceptions that are the user's to mend."""
+"""Errors that the user can fix."""
 
 import difflib
 
@@ -6,15 +6,15 @@ import difflib
 class UserError(ValueError):
   """Bad input: one line that names the culprit and the way out.
 
-  The launcher prints it as `error: ...` and exits with status 2; a program
-  that imports r1jax may catch it like any ValueError.
+  The launcher prints `error: ...` and exits with status 2. A program that
+  imports r1jax may catch it like any ValueError.
   """
 
 
 class BadProblem(UserError):
-  """A problem that no answer can be held against: its own answer is unreadable.
+  """A problem that nobody can judge, since its own answer is unreadable.
 
-  An error where data are prepared; in training the sample is skipped.
+  It stops the preparation of data. Training skips the problem's group.
   """
 
 

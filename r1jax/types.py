@@ -25,17 +25,21 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A question whose answer can be checked.
+  """A question whose answer a verifier can judge.
+
+  This class is the only list of a problem's fields. Files of problems and the
+  protocol of the judges derive theirs from it.
 
   Attributes:
     id: unique within its data set.
-    kind: names the verifier, see `r1jax.verifiers.find`, and in `rewards`
-      the weights.
-    prompt: all the text that the policy sees, template applied.
+    kind: names the verifier, see `r1jax.verifiers.find`, and may select the
+      weights of `rewards.kinds`.
+    prompt: all the text that the policy sees, with the template applied.
     answer: one right answer, for people and for cold starts.
     language: ISO 639-1 code of the question, see `verifiers.language`.
-    data: what the verifier needs besides the text.
-    verifier: "package.module:function" where it is not the kind's own.
+    data: whatever else the verifier needs; plain JSON.
+    verifier: "package.module:function", a verifier other than the kind's own.
+      A config sets it; files do not hold it.
   """
 
   id: str
@@ -57,17 +61,22 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a verifier says of a completion.
+  """A verifier's judgement of a completion.
 
   Attributes:
     correct: whether the answer is right.
     score: in [0, 1]; 1.0 exactly where `correct`.
-    reason: "correct", "wrong", "no_answer", "unparsable", ...: logged by share.
+    reason: "correct", "wrong", "no_answer", "unparsable", ...; the share of
+      each is logged.
+    cut: whether the completion reached the length limit before its end.
+    judged: False if nobody can judge the problem; RL then ignores its group.
   """
 
   correct: bool
   score: float
   reason: str
+  cut: bool = False
+  judged: bool = True
 
 
 class TrainState(NamedTuple):

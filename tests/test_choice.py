@@ -133,7 +133,7 @@ def test_no_text_takes_long(piece):
 @pytest.mark.parametrize("answer", ["", "CD", "K", "18 m"])
 def test_gold_must_be_a_letter(answer):
   with pytest.raises(BadProblem, match="p7.*none of the letters"):
-    verifiers.check(problem(answer))
+    verifiers.check_problem(problem(answer))
   with pytest.raises(BadProblem, match="letters ABCD$"):
-    verifiers.check(problem("E", options=OPTIONS))
-  verifiers.check(problem("e"))
+    verifiers.check_problem(problem("E", options=OPTIONS))
+  verifiers.check_problem(problem("e"))

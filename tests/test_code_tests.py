@@ -259,16 +259,16 @@ def test_many_fences_are_read_in_one_pass():
   ],
 )
 def test_malformed_problems_are_refused(data, message):
-  code_tests.check(problem())
+  code_tests.check_problem(problem())
   with pytest.raises(UserError, match=message):
-    code_tests.check(problem(**data))
+    code_tests.check_problem(problem(**data))
 
 
 @needs_compiler
 def test_functions_of_cpp_are_refused():
   data = {"language": "cpp", "tests": [{"fn": "f", "args": [], "result": 1}]}
   with pytest.raises(UserError, match="functions of cpp cannot be called"):
-    code_tests.check(problem(**data))
+    code_tests.check_problem(problem(**data))
 
 
 @pytest.mark.parametrize(

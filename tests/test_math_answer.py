@@ -116,15 +116,15 @@ def test_golds_that_are_no_algebra():
     "x \\equiv 3 \\pmod 7", "\\text{3:30 p.m.}", "1:2:3",
     "\\begin{cases}x & x > 0 \\\\ 0 & x \\le 0\\end{cases}",
   ):  # fmt: skip
-    math_answer.check(Problem("p", "math", "?", gold, "en", {}))
+    math_answer.check_problem(Problem("p", "math", "?", gold, "en", {}))
     assert equivalent(gold, "17").reason in ("wrong", "unparsable")
 
 
 def test_gold_that_cannot_be_read_is_an_error():
   problem = Problem("p7", "math", "?", "\\frac{", "en", {})
   with pytest.raises(UserError, match="problem p7.*frac"):
-    math_answer.check(problem)
-  math_answer.check(Problem("p8", "math", "?", "\\frac12", "en", {}))
+    math_answer.check_problem(problem)
+  math_answer.check_problem(Problem("p8", "math", "?", "\\frac12", "en", {}))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_many_hostile_strings():
 def test_a_gold_that_cannot_be_read_names_its_problem():
   problem = Problem("seventh", "math", "?", "\\frac{", "en", {})
   for judge in (
-    lambda: math_answer.check(problem),
+    lambda: math_answer.check_problem(problem),
     lambda: math_answer.verify(problem, "\\boxed{x+1}"),
   ):
     with pytest.raises(BadProblem, match="problem seventh: the gold answer"):

@@ -22,7 +22,7 @@ from r1jax.sampling import sampler
 from r1jax.text.tokenizer import WordTokenizer
 from r1jax.training import learner, policy
 from r1jax.training.optimizer import OptimizerConfig
-from r1jax.types import Example, Problem, Rollout
+from r1jax.types import Example, Problem, Rollout, Verdict
 
 WORDS = tuple("abcdefgh")  # ids 2 to 9
 TOKENIZER = WordTokenizer(WORDS)
@@ -170,7 +170,7 @@ def scored(texts, parts, ended, problems):
   rollout = Rollout(
     np.zeros((c, 1), np.int32), np.zeros((c, 1)), np.ones(c), np.array(ended)
   )
-  return Scored(problems, [], rollout, texts, parts)
+  return Scored(problems, [], rollout, texts, [], parts)
 
 
 def test_rejection_keeps_the_good_ones():
@@ -260,7 +260,7 @@ def rollout():
   )  # fmt: skip
   r = jax.tree.map(np.asarray, r)
   assert r.ended.any() and not r.ended.all()
-  return params, Scored([None] * 3, prompts, r, [""] * 12, [])
+  return params, Scored([None] * 3, prompts, r, [""] * 12, [], [])
 
 
 def pack(rollout, minibatches, step=0, advantages=None, beta=0.0):
@@ -400,6 +400,7 @@ def rewarded(name, rewards):
   return Scored(
     [f"{name}{i}" for i in range(n)], [np.array([i]) for i in range(n)],
     rollout, [f"{name}{i}" for i in range(2 * n)],
+    [Verdict(False, 0.0, "wrong")] * 2 * n,
     [{"reward": r, "reason": "wrong"} for r in np.ravel(rewards)], 1.0,
   )  # fmt: skip
 
@@ -525,7 +526,7 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
 def test_a_problem_that_cannot_be_judged_trains_nothing():
   """Though its rewards differ: the form still pays, and the answer is lost."""
   scored = rewarded("a", [[1.0, 0.0], [1.0, 0.0]])
-  scored.scores[1]["reason"] = rewards.SKIPPED.reason
+  scored.verdicts[1] = rewards.SKIPPED
   s = types.SimpleNamespace(loss=variants.Loss())
   advantages = grpo.advantages_of(s, scored)
   assert (advantages[0] == 0).all() and (advantages[1] != 0).all()

@@ -133,6 +133,7 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
     ({"models": {"rm": f"{__name__}:words"}}, 'nothing weighs "rm"; add rm=1'),
     ({"accuracy": "1.0"}, "rewards.accuracy must be a number, not '1.0'"),
     ({"accuracy": float("nan")}, "rewards.accuracy must be a number"),
+    ({"accuracy": True}, "rewards.accuracy must be a number, not True"),
     ({"gates": "format"}, "rewards.gates must map names"),
     ({"kinds": {"math": 1.0}}, "rewards.kinds.math must map parts"),
     ({"kinds": {"math": {"format": None}}}, "kinds.math.format must be"),
@@ -173,9 +174,9 @@ def test_a_part_of_ones_own(monkeypatch):
 
 def test_weights_for_a_kind_that_no_problem_is_of():
   config = {"accuracy": 1.0, "kinds": {"pairity": {"accuracy": 5.0}}}
-  rewards.check(config)
+  rewards.check_weights(config)
   with pytest.raises(UserError, match='"pairity"; there are: math, parity'):
-    rewards.check(config, {"parity", "math"})
+    rewards.check_weights(config, {"parity", "math"})
 
 
 def test_the_overlong_penalty():
@@ -193,4 +194,4 @@ def test_a_penalty_is_added_to_the_reward_as_a_part_of_its_own():
   assert "overlong" not in score(p, GOOD, WEIGHTS)
   models = {"overlong": f"{__name__}:letters"}
   with pytest.raises(UserError, match='"overlong" is taken'):
-    rewards.check({"overlong": 1.0, "models": models})
+    rewards.check_weights({"overlong": 1.0, "models": models})

@@ -11,6 +11,13 @@ from r1jax.text import think_format
 from r1jax.types import Example, Problem
 from r1jax.verifiers import language
 
+# What a line of a file of problems holds. The verifier comes from the config.
+_TYPES = {
+  field.name: dict if field.name == "data" else str
+  for field in dataclasses.fields(Problem)
+  if field.name != "verifier"
+}
+
 
 def read_jsonl(path):
   """The objects of a file; blank lines are skipped.
@@ -83,8 +90,8 @@ def read_problems(path, kinds=None):
   """A file of problems of one's own, each checked by its verifier.
 
   Args:
-    path: of a file with the fields of `Problem`: `kind`, `prompt`, `answer`,
-      `language`, `data` and, optionally, `id`.
+    path: of a file with the fields of `Problem` but `verifier`. `id` is
+      optional; `data` is an object, the other fields are text.
     kinds: kind as written in the file -> what names its verifier, as
       "package.module:function"; see `verifiers.find`.
 
@@ -104,12 +111,7 @@ def read_problems(path, kinds=None):
   problems, seen = [], {}
   for where, row in _numbered(path):
     row.setdefault("id", where.rsplit("/", 1)[-1])
-    problem = Problem(
-      **_fields(
-        where, row, id=str, kind=str, prompt=str, answer=str, language=str,
-        data=dict,
-      )
-    )  # fmt: skip
+    problem = Problem(**_fields(where, row, **_TYPES))
     if problem.id in seen:
       raise UserError(
         f'{where}: the id "{problem.id}" is also at {seen[problem.id]}'
@@ -140,8 +142,8 @@ def _fields(where, row, **types):
 def _check(where, problem):
   """Lets the verifier judge the file's own answer, if any: it must pass."""
   try:
-    language.check(problem.language)
-    verifiers.check(problem)
+    language.check_language(problem.language)
+    verifiers.check_problem(problem)
     if not problem.answer or verifiers.name_of(problem) == "open":
       return  # to be judged by tests, or by none
     completion = think_format.compose("", problem.answer)

@@ -119,9 +119,9 @@ def _check(config, earlier):
   if config.phase == "sft" and config.data not in earlier:
     sources.check_data(config.task, config.data, config.name)
   if config.phase == "rejection":
-    rewards.check(config.least)
+    rewards.check_weights(config.least)
   if config.phase == "grpo":
-    rewards.check(config.rewards, kinds)
+    rewards.check_weights(config.rewards, kinds)
     if config.group < 2:
       raise UserError(
         f"{config.name}.group={config.group}: a group of one has nothing to"

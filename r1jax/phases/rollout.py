@@ -26,6 +26,7 @@ class Scored(NamedTuple):
     prompts: their tokens, N arrays of differing lengths.
     rollout: `Rollout` of numpy arrays.
     texts: C completions, decoded.
+    verdicts: C `Verdict`s.
     scores: C dicts of `rewards.score`.
     seconds: that the host spent on them, mostly while the device sampled.
   """
@@ -34,6 +35,7 @@ class Scored(NamedTuple):
   prompts: list
   rollout: Rollout
   texts: list
+  verdicts: list
   scores: list
   seconds: float = 0.0
 
@@ -45,11 +47,9 @@ class Scored(NamedTuple):
 
   @property
   def judged(self):
-    """[N] bool: False for groups of a problem that none can judge."""
-    bad = np.asarray(
-      [s["reason"] == rewards_lib.SKIPPED.reason for s in self.scores]
-    )
-    return ~bad.reshape(len(self.problems), -1).any(axis=1)
+    """[N] bool, False for the group of a problem that nobody can judge."""
+    judged = np.asarray([verdict.judged for verdict in self.verdicts])
+    return judged.reshape(len(self.problems), -1).all(axis=1)
 
   def replace(self, groups, other, others):
     """With `groups` of this rollout given up for `others` of `other`."""
@@ -72,6 +72,7 @@ class Scored(NamedTuple):
         lambda a, b: mixed(a, b, at, source), self.rollout, other.rollout
       ),
       mixed(self.texts, other.texts, at, source),
+      mixed(self.verdicts, other.verdicts, at, source),
       mixed(self.scores, other.scores, at, source),
       self.seconds + other.seconds,
     )
@@ -154,7 +155,7 @@ def sample_and_score(
     a `Scored`.
   """
   texts = [None] * (len(problems) * group)
-  verdicts = [None] * len(texts)
+  futures = [None] * len(texts)
   own = hosts.share(range(len(texts)))
   seconds = 0.0
 
@@ -164,7 +165,7 @@ def sample_and_score(
     for i, tokens, n, ended in zip(ids, rows.tokens, rows.lengths, rows.ended):
       texts[i] = s.tokenizer.decode(tokens[:n].tolist())
       if ended and int(i) in own:
-        verdicts[i] = judges.shared().submit(problems[i // group], texts[i])
+        futures[i] = judges.shared().submit(problems[i // group], texts[i])
     seconds += time.perf_counter() - begin
 
   prompts, rollout = generate(
@@ -174,7 +175,7 @@ def sample_and_score(
   penalty = None
   if margin := s.loss.overlong:
     penalty = overlong.penalty(rollout.lengths, config.max_new_tokens, margin)
-  verdicts = hosts.gather([_verdict(verdicts[i]) for i in own])
+  verdicts = hosts.gather([_verdict(futures[i]) for i in own])
   for verdict in verdicts:
     if isinstance(verdict, Exception):
       raise verdict
@@ -182,18 +183,18 @@ def sample_and_score(
     rewards_lib.score,
     [p for p in problems for _ in range(group)],
     texts,
-    [v or rewards_lib.CUT for v in verdicts],
+    verdicts,
     weights,
     penalty,
   )
   seconds += time.perf_counter() - begin
-  return Scored(problems, prompts, rollout, texts, scores, seconds)
+  return Scored(problems, prompts, rollout, texts, verdicts, scores, seconds)
 
 
 def _verdict(future):
-  """A `Verdict`; None if nobody was asked; or the error, for every host."""
+  """A `Verdict`, or the error that every host must raise."""
   if future is None:
-    return None
+    return rewards_lib.CUT
   try:
     return future.result()
   except BadProblem:

@@ -1,8 +1,8 @@
-"""Verifiers in processes of their own, so that none can hang or kill a run.
+"""Verifiers run in worker processes, so that none can hang or kill a run.
 
-Each worker serves one sample at a time. One that dies or lasts too long costs
-that sample its reward and is replaced; nothing else happens. What is quick
-and harmless (`verifiers.QUICK`) is judged at once, without them.
+A worker (`r1jax.rewards.worker`) judges one completion at a time. If it dies or
+takes too long, that completion earns nothing and a new worker replaces it.
+Verifiers that are quick and harmless (`verifiers.QUICK`) run in this process.
 """
 
 import atexit
@@ -25,20 +25,20 @@ from r1jax.types import Verdict
 
 TIMED_OUT = Verdict(False, 0.0, "timed_out")
 CRASHED = Verdict(False, 0.0, "verifier_died")
-# Samples after which a worker is replaced: parsers remember what they have
-# seen, and a process that has seen much collects its garbage slowly.
+# Completions after which a worker is replaced: parsers cache what they have
+# seen, and garbage collection is slow in a process with many objects.
 RECYCLE = 5000
-# To start a worker and to import a verifier on a busy machine.
+# Enough to start a worker and to import a verifier on a busy machine.
 START_SECONDS = 120.0
 
 
 class Judges:
-  """A pool of workers.
+  """A pool of worker processes.
 
   Args:
-    workers: processes; as many as cores by default.
-    seconds: of wall time that a sample may take.
-    memory: bytes of address space that a sample may add to its worker's.
+    workers: number of processes; by default the number of cores.
+    seconds: wall time that one completion may take.
+    memory: bytes of address space that one completion may add to a worker's.
   """
 
   def __init__(self, workers=None, seconds=60.0, memory=1 << 30):
@@ -55,16 +55,17 @@ class Judges:
       server.start()
 
   def submit(self, problem, completion):
-    """Has a completion judged.
+    """Starts to judge a completion.
 
     Args:
-      problem: a `Problem` whose data is JSON. completion: text.
+      problem: a `Problem` whose data is plain JSON.
+      completion: the text that the policy wrote.
 
     Returns:
-      a `concurrent.futures.Future` of the `Verdict`; reason "timed_out",
-      "out_of_memory" or "verifier_died" where the verifier's was. Its result
-      may raise a `BadProblem`, which concerns this sample only, or another
-      `UserError`.
+      a `concurrent.futures.Future` of the `Verdict`. The reason is "timed_out",
+      "out_of_memory", "verifier_died" or "verifier_failed" if the verifier was
+      stopped or failed. `result()` raises a `BadProblem` if nobody can judge
+      the problem, and another `UserError` if the run cannot go on.
     """
     future = concurrent.futures.Future()
     if verifiers.name_of(problem) in verifiers.QUICK:
@@ -77,7 +78,7 @@ class Judges:
     return future
 
   def close(self):
-    """Ends the workers at once; samples that wait are cancelled."""
+    """Kills the workers and cancels the completions that wait."""
     self._closed = True
     while not self._jobs.empty():
       self._jobs.get()[0].cancel()
@@ -109,13 +110,13 @@ class Judges:
         future.set_result(TIMED_OUT if timed_out else CRASHED)
         continue
       except BaseException as e:
-        # No process can be made: whoever waits shall know.
+        # No process can be made; the error must reach the caller.
         future.set_exception(e)
         continue
       if worker.asked >= RECYCLE:
         worker = self._stop(worker)
       if "verdict" in answer:
-        future.set_result(Verdict(*answer["verdict"]))
+        future.set_result(Verdict(**answer["verdict"]))
       elif "bad_problem" in answer:
         future.set_exception(BadProblem(answer["bad_problem"]))
       else:
@@ -126,7 +127,7 @@ class Judges:
   def _start(self):
     worker = _Worker(self.memory)
     self._running.add(worker)
-    if self._closed:  # meanwhile
+    if self._closed:  # while the process started
       worker.end()
     return worker
 
@@ -138,7 +139,7 @@ class Judges:
 
 @functools.cache
 def shared():
-  """The process's own pool, started on first use, ended with it."""
+  """The pool of this process; it starts on first use and ends at exit."""
   judges = Judges()
   atexit.register(judges.close)
   return judges
@@ -149,14 +150,15 @@ class _Dead(Exception):
 
 
 class _Worker:
-  """One process and the lines between it and us."""
+  """One worker process and the pipes to it."""
 
   def __init__(self, memory):
     self._process = subprocess.Popen(
       [sys.executable, "-m", "r1jax.rewards.worker", str(memory)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      # Its children are killed with it, and Ctrl-C is ours alone.
+      # A session of its own: its children can be killed with it, and Ctrl-C
+      # reaches this process only.
       start_new_session=True,
       env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
@@ -165,10 +167,7 @@ class _Worker:
 
   def ask(self, problem, completion, seconds):
     """The worker's answer; raises `_Dead` or TimeoutError."""
-    fields = [
-      problem.id, problem.kind, problem.prompt, problem.answer,
-      problem.language, dict(problem.data), problem.verifier,
-    ]  # fmt: skip
+    fields = vars(problem) | {"data": dict(problem.data)}
     self.asked += 1
     line = json.dumps([fields, completion]).encode() + b"\n"
     try:
@@ -195,13 +194,13 @@ class _Worker:
     return line
 
   def end(self):
-    """Ends the process and all that it started; any thread may."""
+    """Kills the process and its children; any thread may call this."""
     with contextlib.suppress(ProcessLookupError):
       os.killpg(self._process.pid, signal.SIGKILL)
 
   def close(self):
-    """Buries the process; whoever asks it does, nobody else."""
+    """Waits for the end of the process; only the thread that asks may."""
     self._process.wait()
-    with contextlib.suppress(OSError):  # what it has not read
+    with contextlib.suppress(OSError):  # it has not read everything
       self._process.stdin.close()
     self._process.stdout.close()

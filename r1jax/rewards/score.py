@@ -1,15 +1,18 @@
-"""Verdicts to named parts, parts to one reward.
+"""A reward is a weighted sum of named parts; this module computes the sum.
 
-A phase's `rewards` maps parts to weights. Three names in it are no parts:
+A phase's `rewards` maps parts to weights. Three of its names are no parts:
 
-  kinds   kind of problem -> weights that replace these for its problems
-  gates   part -> another part, without which (below 1.0) it pays nothing
-  models  part of your own -> "package.module:function", a reward model's
-          scores: (problems, summaries) -> C floats of any scale
+  kinds   kind of problem -> weights that replace the others for its problems
+  gates   part -> another part; the first pays only if the second is 1.0
+  models  a part of your own -> "package.module:function", a reward model:
+          (problems, summaries) -> C floats of any scale
 
     rewards=dict(accuracy=1.0, format=0.5, gates=dict(accuracy="format"),
                  kinds=dict(chat=dict(helpful=1.0, format=0.5)),
                  models=dict(helpful="my_models.helpful:score"))
+
+To add a part: write a function (problem, completion, verdict) -> float in
+[0, 1], and name it in `PARTS`.
 """
 
 import importlib
@@ -23,11 +26,12 @@ from r1jax.text import think_format
 from r1jax.types import Verdict
 from r1jax.verifiers import language
 
-# A cut completion is neither right nor well formed, whatever it says: the
-# paper is silent, and a policy must not profit from never coming to an end.
-CUT = Verdict(False, 0.0, "cut")
-# A problem whose own answer is unreadable: its group is not trained.
-SKIPPED = Verdict(False, 0.0, "bad_problem")
+# The verdict on a completion that reached the length limit, whatever it says.
+# The paper does not say what it gets. A policy must not profit from never
+# coming to an end, so it is neither right nor well formed.
+CUT = Verdict(False, 0.0, "cut", cut=True)
+# The verdict on all completions of a problem whose own answer is unreadable.
+SKIPPED = Verdict(False, 0.0, "bad_problem", judged=False)
 
 
 def accuracy(problem, completion, verdict):
@@ -35,43 +39,48 @@ def accuracy(problem, completion, verdict):
   return verdict.score
 
 
-def form(problem, completion, verdict):
-  """1.0 where thinking and answer stand in their tags (R1 v2, 2.2, Eq. 4)."""
+def well_formed(problem, completion, verdict):
+  """1.0 if thinking and answer are in their tags (R1 v2, 2.2, Eq. 4)."""
   prefilled = think_format.is_prefilled(problem.prompt)
   good = think_format.well_formed(completion, prefilled)
-  return float(verdict is not CUT and good)
+  return float(good and not verdict.cut)
 
 
-def graded_form(problem, completion, verdict):
-  """The share of the tags that stand once and in order."""
+def share_of_tags(problem, completion, verdict):
+  """The share of the four tags that occur once and in order."""
   prefilled = think_format.is_prefilled(problem.prompt)
   return think_format.share_of_tags(completion, prefilled)
 
 
 def consistency(problem, completion, verdict):
-  """Words of the thinking in the question's language (R1 v2, 3.2.1, Eq. 7)."""
+  """The share of the thinking's words that are in the question's language.
+
+  R1 v2, 3.2.1, Eq. 7.
+  """
   thinking = think_format.thinking(completion)
   return language.consistency(thinking, problem.language)
 
 
-# To add a part: a function (problem, completion, verdict) -> float in [0, 1].
 PARTS = {
   "accuracy": accuracy,
-  "format": form,
-  "format_graded": graded_form,
+  "format": well_formed,
+  "format_graded": share_of_tags,
   "language": consistency,
 }
-_SETTINGS = ("kinds", "gates", "models")
-# Not a part that a config weighs: `loss.overlong` adds it as it is.
+# A part without a weight: `loss.overlong` adds it to every reward.
 OVERLONG = "overlong"
+_SETTINGS = ("kinds", "gates", "models")
 
 
-def check(config, kinds=None):
-  """Raises a `UserError` for a name in `rewards` that means nothing.
+def check_weights(config, kinds=None):
+  """Checks the names and weights of a phase's `rewards`.
 
   Args:
     config: a phase's `rewards`.
-    kinds: the kinds of problems that there are, or None where unknown.
+    kinds: all kinds of problems that occur; None if they are unknown.
+
+  Raises:
+    UserError: a name means nothing, or a weight is not a finite number.
   """
   for name in _SETTINGS:
     if not hasattr(config.get(name, {}), "items"):
@@ -91,17 +100,8 @@ def check(config, kinds=None):
         f'rewards.models: "{name}" is taken; give your part another name'
       )
     _import(function)
+  named = _check_numbers(config)
   known = (*PARTS, *models)
-  named = [*config, *config.get("gates", {}), *config.get("gates", {}).values()]
-  for kind, weights in config.get("kinds", {}).items():
-    if not hasattr(weights, "items"):
-      raise UserError(
-        f"rewards.kinds.{kind} must map parts to weights, not be"
-        f" {weights!r:.80}"
-      )
-    named += weights
-    _check_weights(f"rewards.kinds.{kind}", weights)
-  _check_weights("rewards", config)
   for name in named:
     if name not in known and name not in _SETTINGS:
       raise UserError(
@@ -116,25 +116,31 @@ def check(config, kinds=None):
 
 
 def score(problems, completions, verdicts, config, overlong=None):
-  """The parts of completions' rewards and their weighted sums.
+  """The parts and the reward of each completion.
 
   Args:
-    problems: C of them, one for each completion. completions: C texts.
-    verdicts: C; `CUT` for what did not end.
-    config: part -> weight, see above; a part without a weight is reported,
-      not rewarded.
-    overlong: C penalties of `overlong.penalty`, added to the rewards and
-      reported as the part "overlong"; None without.
+    problems: C `Problem`s, one for each completion.
+    completions: C texts.
+    verdicts: C `Verdict`s.
+    config: a phase's `rewards`. A part without a weight is logged but not
+      rewarded.
+    overlong: C penalties from `overlong.penalty`, which are added to the
+      rewards; None without a penalty.
 
   Returns:
-    C dicts: "reward"; each of `PARTS` in [0, 1]; of a model's parts the score
-    itself, which is standardised over the completions that have a weight for
-    it before it is weighted (its scale means nothing); and "reason".
+    C dicts:
+      "reward": the weighted sum of the parts.
+      each name of `PARTS`: in [0, 1].
+      each name of `models`: the model's score, if its weight is not 0. Scores
+        have no common scale, so they are standardized over the completions
+        that have one before they are weighted.
+      "overlong": the penalty, if there is one.
+      "reason": the verdict's.
 
   Raises:
-    UserError: a name is unknown, or a model's scores are not C.
+    UserError: a name is unknown, or a model does not return C scores.
   """
-  check(config)
+  check_weights(config)
   rows = [
     {name: part(*each) for name, part in PARTS.items()}
     for each in zip(problems, completions, verdicts)
@@ -151,26 +157,42 @@ def score(problems, completions, verdicts, config, overlong=None):
       rows[i][name] = float(value)
       gap = value - scores.mean()
       paid[i][name] = float(gap / spread) if spread > 0 else 0.0
-  for row, values, w, verdict in zip(rows, paid, weights, verdicts):
+  for i, (row, verdict) in enumerate(zip(rows, verdicts)):
     row["reward"] = sum(
-      weight * values[name]
-      for name, weight in w.items()
+      weight * paid[i][name]
+      for name, weight in weights[i].items()
       if _is_open(name, row, config)
     )
-    row["reason"] = verdict.reason
-  if overlong is not None:
-    for row, penalty in zip(rows, overlong):
-      row[OVERLONG] = float(penalty)
+    if overlong is not None:
+      row[OVERLONG] = float(overlong[i])
       row["reward"] += row[OVERLONG]
+    row["reason"] = verdict.reason
   return rows
 
 
-def _check_weights(where, weights):
-  for name, weight in weights.items():
-    if name not in _SETTINGS and not (
-      isinstance(weight, numbers.Real) and math.isfinite(weight)
-    ):
-      raise UserError(f"{where}.{name} must be a number, not {weight!r:.80}")
+def _check_numbers(config):
+  """Raises `UserError` for a weight that is no number; returns all names."""
+  gates = config.get("gates", {})
+  named = [*config, *gates, *gates.values()]
+  groups = {"rewards": config}
+  for kind, weights in config.get("kinds", {}).items():
+    where = f"rewards.kinds.{kind}"
+    if not hasattr(weights, "items"):
+      raise UserError(
+        f"{where} must map parts to weights, not be {weights!r:.80}"
+      )
+    named += weights
+    groups[where] = weights
+  for where, weights in groups.items():
+    for name, weight in weights.items():
+      if name not in _SETTINGS and not _is_finite(weight):
+        raise UserError(f"{where}.{name} must be a number, not {weight!r:.80}")
+  return named
+
+
+def _is_finite(x):
+  number = isinstance(x, numbers.Real) and not isinstance(x, bool)
+  return number and math.isfinite(x)
 
 
 def _weights(problem, config):
@@ -194,7 +216,7 @@ def _import(function):
 
 
 def _model_scores(function, problems, completions):
-  """What a reward model says of summaries; it never sees the thinking."""
+  """A reward model's scores; it sees only the text after the thinking."""
   if not problems:
     return np.zeros(0)
   summaries = [think_format.after_thinking(text) for text in completions]
@@ -208,6 +230,6 @@ def _model_scores(function, problems, completions):
   if scores.shape != (len(problems),) or not np.isfinite(scores).all():
     raise UserError(
       f'rewards.models: "{function}" returned {scores.shape} for'
-      f" {len(problems)} completions, or what is not finite"
+      f" {len(problems)} completions, or a score that is not finite"
     )
   return scores

@@ -1,10 +1,14 @@
-"""A process that judges what it is sent, and may be killed at any time.
+"""A process that judges completions; it may be killed at any time.
 
   python -m r1jax.rewards.worker MEMORY_BYTES
 
-Reads one JSON list [problem, completion] a line, the problem as a list of its
-fields. Answers each with two lines: "begun" when the verifier is imported,
-then {"verdict": [...]}, {"bad_problem": text} or {"error": text}.
+It reads lines of JSON, [problem, completion], where the problem is an object
+with the fields of `Problem`. It answers each with two lines. The first is
+"begun", when the verifier is imported. The second is one of
+
+  {"verdict": object with the fields of `Verdict`}
+  {"bad_problem": text}
+  {"error": text}
 """
 
 import ctypes
@@ -17,50 +21,56 @@ import traceback
 
 from r1jax import verifiers
 from r1jax.errors import BadProblem, UserError
-from r1jax.types import Problem
+from r1jax.types import Problem, Verdict
 
+OUT_OF_MEMORY = Verdict(False, 0.0, "out_of_memory")
+FAILED = Verdict(False, 0.0, "verifier_failed")
 _PR_SET_PDEATHSIG = 1
 
 
 def main(memory):
-  """Serves until its input ends."""
-  # Whatever a verifier prints must not get between the answers.
+  """Answers until the input ends.
+
+  Args:
+    memory: bytes of address space that a verifier may add to the process.
+  """
+  # What a verifier prints must not mix with the answers.
   answers = os.fdopen(os.dup(1), "w", buffering=1)
   os.dup2(2, 1)
-  # Nor may one that reads take the next sample.
+  # A verifier that reads its input must not take the next sample.
   samples = os.fdopen(os.dup(0))
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
   for line in samples:
     fields, completion = json.loads(line)
-    problem = Problem(*fields)
+    problem = Problem(**fields)
     try:
       verifiers.find(verifiers.name_of(problem))
-      # Only now: what is imported is not the sample's.
+      # Set after the import, whose memory is not the sample's.
       limit = _used() + memory
       resource.setrlimit(
         resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1])
       )
       answers.write("begun\n")
       verdict = verifiers.verify(problem, completion)
-      answer = {"verdict": [verdict.correct, verdict.score, verdict.reason]}
+      answer = {"verdict": vars(verdict)}
     except BadProblem as e:
       answer = {"bad_problem": str(e)}
     except UserError as e:
       answer = {"error": str(e)}
     except MemoryError:
-      answer = {"verdict": [False, 0.0, "out_of_memory"]}
+      answer = {"verdict": vars(OUT_OF_MEMORY)}
     except Exception:
-      # A fault of the verifier: the sample is lost, the cause is told.
+      # The verifier has a fault: this sample earns nothing.
       print(f"problem {problem.id}, its verifier failed:", file=sys.stderr)
       traceback.print_exc()
-      answer = {"verdict": [False, 0.0, "verifier_failed"]}
+      answer = {"verdict": vars(FAILED)}
     answers.write(json.dumps(answer) + "\n")
 
 
 def _used():
-  """Bytes of address space that the process has taken."""
+  """Bytes of address space that this process uses."""
   with open("/proc/self/statm") as file:
     return int(file.read().split()[0]) * resource.getpagesize()
 

@@ -1,7 +1,14 @@
-"""Verifiers: strings in, verdict out. No state, no network.
+"""Verifiers judge completions: strings in, a verdict out, no state, no network.
 
-A problem's `kind` names its verifier: one of `MODULES`, or "package.module:
-function" for one of your own, a function (problem, completion) -> Verdict.
+A problem's `kind` names its verifier: one of `MODULES`, or, for a verifier of
+your own, "package.module:function" of a function (problem, completion) ->
+`Verdict`.
+
+To add a kind: write a module with a function `verify` and name the module in
+`MODULES`. The module may also have
+
+  final_answer(problem, completion) -> the text that majority votes count
+  check_problem(problem), which raises a `BadProblem` if nobody can judge it
 """
 
 import functools
@@ -12,9 +19,6 @@ from r1jax.errors import UserError
 from r1jax.text import think_format
 from r1jax.types import Verdict
 
-# Kind -> its module, which has `verify` and may have `final_answer`, (problem,
-# completion) -> what majority votes count, and `check`, which raises a
-# `BadProblem` for one that cannot be judged.
 MODULES = {
   "choice": "r1jax.verifiers.choice",
   "code": "r1jax.verifiers.code.tests",
@@ -24,35 +28,36 @@ MODULES = {
   "math": "r1jax.verifiers.math.answer",
   "open": "r1jax.verifiers.open_ended",
 }
-# What takes microseconds and bounded memory, whatever the text.
+# Kinds that take microseconds and little memory for any text. They need no
+# process of their own.
 QUICK = ("choice", "countdown", "exact", "open")
 
 
 class Kind(NamedTuple):
-  """What can be asked about problems of one kind.
+  """The functions of one kind of problem.
 
   Attributes:
     verify: (problem, completion) -> `Verdict`.
     final_answer: (problem, completion) -> str or None.
-    check: (problem) -> None; raises `BadProblem`.
+    check_problem: (problem) -> None; raises `BadProblem`.
   """
 
   verify: Any
   final_answer: Any
-  check: Any
+  check_problem: Any
 
 
 def is_name(kind):
-  """Whether it has the form of what `find` takes; nothing is imported."""
+  """Whether a name has the form that `find` takes; imports nothing."""
   return kind in MODULES or ":" in kind
 
 
 @functools.cache
 def find(kind):
-  """The functions of a kind; imports its module.
+  """Imports the functions of a kind.
 
   Args:
-    kind: of `MODULES`, or "package.module:function".
+    kind: a key of `MODULES`, or "package.module:function".
 
   Returns:
     `Kind`.
@@ -70,7 +75,7 @@ def find(kind):
     return Kind(
       module.verify,
       getattr(module, "final_answer", _tagged),
-      getattr(module, "check", _nothing),
+      getattr(module, "check_problem", _nothing),
     )
   name, _, function = kind.partition(":")
   try:
@@ -81,7 +86,7 @@ def find(kind):
 
 
 def verify(problem, completion):
-  """What the verifier of the problem's kind says of a completion.
+  """Judges a completion with the problem's verifier.
 
   Args:
     problem: a `Problem`.
@@ -91,24 +96,24 @@ def verify(problem, completion):
     `Verdict`.
 
   Raises:
-    UserError: no verifier has that name, or what it returned is no `Verdict`.
-    BadProblem: no answer to this problem can be judged.
+    UserError: there is no such verifier, or it returns no `Verdict`.
+    BadProblem: nobody can judge an answer to this problem.
   """
   return _sound(_of(problem).verify(problem, completion), name_of(problem))
 
 
 def final_answer(problem, completion):
-  """What a majority vote counts: the answer's text, or None."""
+  """The text that a majority vote counts, or None."""
   return _of(problem).final_answer(problem, completion)
 
 
-def check(problem):
-  """Raises a `BadProblem` for a problem that cannot be judged."""
-  _of(problem).check(problem)
+def check_problem(problem):
+  """Raises a `BadProblem` if nobody can judge an answer to the problem."""
+  _of(problem).check_problem(problem)
 
 
 def name_of(problem):
-  """What `find` is asked for: the problem's verifier, or else its kind."""
+  """The name that `find` takes: the problem's verifier, else its kind."""
   return problem.verifier or problem.kind
 
 
@@ -117,7 +122,13 @@ def _sound(verdict, name):
   if isinstance(verdict, Verdict):
     score = float(verdict.score)
     if 0.0 <= score <= 1.0:
-      return Verdict(bool(verdict.correct), score, str(verdict.reason))
+      return Verdict(
+        bool(verdict.correct),
+        score,
+        str(verdict.reason),
+        bool(verdict.cut),
+        bool(verdict.judged),
+      )
   raise UserError(
     f'the verifier "{name}" returned {verdict!r:.80}; it must return a'
     " Verdict(correct, score, reason), the score in [0, 1]"
@@ -140,6 +151,6 @@ def _nothing(problem):
 
 
 __all__ = [
-  "MODULES", "QUICK", "Kind", "check", "final_answer", "find", "is_name",
-  "name_of", "verify",
+  "MODULES", "QUICK", "Kind", "check_problem", "final_answer", "find",
+  "is_name", "name_of", "verify",
 ]  # fmt: skip

@@ -51,9 +51,9 @@ def verify(problem, completion):
     two letters.
 
   Raises:
-    BadProblem: see `check`.
+    BadProblem: see `check_problem`.
   """
-  check(problem)
+  check_problem(problem)
   letter = final_answer(problem, completion)
   if letter is None:
     return Verdict(False, 0.0, "no_answer")
@@ -120,7 +120,7 @@ def _plain(text):
   return _DRESS.sub("", text)
 
 
-def check(problem):
+def check_problem(problem):
   """Raises a `BadProblem` if the answer is no letter, or not an option's."""
   options = problem.data.get("options", [])
   if not (

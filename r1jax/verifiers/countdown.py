@@ -103,9 +103,9 @@ def verify(problem, completion):
     "no_answer".
 
   Raises:
-    BadProblem: see `check`.
+    BadProblem: see `check_problem`.
   """
-  check(problem)
+  check_problem(problem)
   text = think_format.answer(completion)
   if not text:
     return Verdict(False, 0.0, "no_answer")
@@ -135,7 +135,7 @@ def final_answer(problem, completion):
   return str(value)
 
 
-def check(problem):
+def check_problem(problem):
   """Raises a `BadProblem` where `numbers` or `target` are none."""
   numbers, target = (problem.data.get(k) for k in ("numbers", "target"))
   if not (isinstance(numbers, list) and numbers and all(map(_whole, numbers))):

@@ -1,4 +1,4 @@
-"""Is the answer the one that stands in the data set?"""
+"""Is the answer the text in the data set?"""
 
 from r1jax.errors import BadProblem
 from r1jax.text import think_format
@@ -34,7 +34,7 @@ def _normal(text):
   return " ".join(text.split())
 
 
-def check(problem):
+def check_problem(problem):
   """Raises a `BadProblem` where the answer is empty: none could equal it."""
   if not _normal(problem.answer):
     raise BadProblem(f"problem {problem.id}: the answer is empty")

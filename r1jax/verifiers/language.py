@@ -53,7 +53,7 @@ def consistency(text, language):
   Raises:
     UserError: the language is not one of these.
   """
-  check(language)
+  check_language(language)
   text = _TAG.sub(" ", _CODE.sub(" ", text))
   words = _WORD.findall(text)
   if not words:
@@ -62,7 +62,7 @@ def consistency(text, language):
   return sum(inside(w) is not None for w in words) / len(words)
 
 
-def check(language):
+def check_language(language):
   """Raises a `UserError` for a language that is not one of `_IN`."""
   if language not in _IN:
     raise UserError(

@@ -56,7 +56,7 @@ def verify(problem, completion):
     what a scorer that evaluates its input must not see.
 
   Raises:
-    BadProblem: see `check`.
+    BadProblem: see `check_problem`.
   """
   text = think_format.answer(completion)
   if not text:
@@ -85,7 +85,7 @@ def verify(problem, completion):
   return Verdict(False, 0.0, "wrong")
 
 
-def check(problem):
+def check_problem(problem):
   """Raises a `BadProblem` where there is no such data set or no metadata."""
   _scorer_of(problem)
 

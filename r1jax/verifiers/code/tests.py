@@ -122,7 +122,7 @@ def run(code, tests, limits=None, *, language="python"):
       can be made here.
   """
   limits = _limits(limits)
-  _check(tests, language)
+  _check_tests(tests, language)
   kind = LANGUAGES[language]
   program = code.encode(errors="surrogatepass")
   if kind.compile:
@@ -149,10 +149,10 @@ def verify(problem, completion):
     `Verdict`; a reason of `run`, or "no_answer".
 
   Raises:
-    BadProblem: see `check`.
+    BadProblem: see `check_problem`.
     UserError: no sandbox can be made here.
   """
-  check(problem)
+  check_problem(problem)
   data = problem.data
   language = data.get("language", "python")
   code = last_block(completion, language)
@@ -163,12 +163,12 @@ def verify(problem, completion):
   return run(code, data["tests"], data.get("limits"), language=language)
 
 
-def check(problem):
+def check_problem(problem):
   """Raises a `BadProblem` for data that `verify` could not use."""
   data = problem.data
   try:
     _limits(data.get("limits"))
-    _check(data.get("tests"), data.get("language", "python"))
+    _check_tests(data.get("tests"), data.get("language", "python"))
   except UserError as error:
     raise BadProblem(f"problem {problem.id}: {error}") from None
 
@@ -215,7 +215,7 @@ def _limits(changes):
   return sandbox.Limits(**changes)
 
 
-def _check(tests, language):
+def _check_tests(tests, language):
   if not isinstance(language, str) or language not in LANGUAGES:
     raise UserError(
       f'language "{language}" is unknown; known: {", ".join(LANGUAGES)}'

@@ -174,7 +174,7 @@ def verify(problem, completion):
     `Verdict`; reasons as of `equivalent`.
 
   Raises:
-    BadProblem: see `check`.
+    BadProblem: see `check_problem`.
   """
   text = answer_of(completion)
   if text is None:
@@ -200,7 +200,7 @@ def final_answer(problem, completion):
     return " ".join(text.split()) or None
 
 
-def check(problem):
+def check_problem(problem):
   """Raises a `BadProblem` for a problem whose answer cannot be read."""
   if _is_no_algebra(clean(problem.answer)):
     return
