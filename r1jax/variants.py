@@ -1,12 +1,14 @@
-"""The `loss` block of a config: which equations of `losses` RL uses.
+"""The key `loss` of a config selects among the equations of `losses`.
 
-To add a variant: write its equation in `losses`, name it in a table below, and
-test it against numbers worked out by hand in tests/test_variants.py.
+To add a variant: write its equation in `losses`, name it in a table below and
+in the field of `Loss`, and test it in tests/test_variants.py.
 """
 
 import dataclasses
 import math
 import numbers
+import typing
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 from r1jax import losses
 from r1jax.errors import UserError
 
-# What a token contributes. GSPO clips as PPO does, with another ratio.
+# The objective of a token. GSPO clips as PPO does, with another ratio.
 OBJECTIVES = {
   "clip": losses.clipped_surrogate,
   "gspo": losses.clipped_surrogate,
@@ -31,14 +33,6 @@ ADVANTAGES = {
   "centred": losses.centred_advantages,
   "leave_one_out": losses.leave_one_out_advantages,
 }
-CORRECTIONS = ("none", "truncate", "mask")
-_NAMES = {
-  "objective": tuple(OBJECTIVES),
-  "kl": tuple(KL),
-  "mean": tuple(MEANS),
-  "advantage": tuple(ADVANTAGES),
-  "correction": CORRECTIONS,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Loss:
   """
 
   # "clip" (PPO, GRPO, DAPO), "gspo" or "cispo".
-  objective: str = "clip"
+  objective: Literal["clip", "gspo", "cispo"] = "clip"
   # Half-width of the clip of the ratio pi_theta / pi_old.
   epsilon: float = 0.2
   # Upper half-width of the clip (DAPO's clip-higher); None: epsilon.
@@ -58,26 +52,28 @@ class Loss:
   # Lower limit c A of the objective where A < 0, c > 1; None: no limit.
   dual_clip: float | None = None
   # Estimate of the KL divergence from the reference: "k1", "k2" or "k3".
-  kl: str = "k3"
+  kl: Literal["k1", "k2", "k3"] = "k3"
   # Coefficient of the KL term; 0: no KL term and no reference.
   beta: float = 0.0
   # What the loss averages over: "sequence" (GRPO), "token" (DAPO) or
   # "constant" (Dr. GRPO).
-  mean: str = "sequence"
+  mean: Literal["sequence", "token", "constant"] = "sequence"
   # "deviation" (GRPO), "centred" (Dr. GRPO) or "leave_one_out" (RLOO).
-  advantage: str = "deviation"
+  advantage: Literal["deviation", "centred", "leave_one_out"] = "deviation"
   # Tokens before max_new_tokens at which DAPO's length penalty starts; 0: no
   # penalty. The penalty is a part of the reward.
   overlong: int = 0
   # Correction of the difference between sampler and learner: "none",
   # "truncate" (TIS) or "mask" (IcePop).
-  correction: str = "none"
+  correction: Literal["none", "truncate", "mask"] = "none"
   # (low, high), the kept range of the corrected ratio; "truncate" uses high.
   correction_range: tuple[float, float] = (0.5, 2.0)
 
   def __post_init__(self):
-    for name, known in _NAMES.items():
-      if getattr(self, name) not in known:
+    for name, hint in typing.get_type_hints(Loss).items():
+      known = typing.get_args(hint)
+      named = typing.get_origin(hint) is Literal
+      if named and getattr(self, name) not in known:
         raise UserError(
           f"loss.{name}={getattr(self, name)!r} is unknown; known:"
           f" {', '.join(known)}"

@@ -1,5 +1,7 @@
 """The variants of the policy-gradient loss, against numbers made by hand."""
 
+import typing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -275,6 +277,17 @@ def test_padding_and_neighbours_change_nothing():
 def test_a_wrong_field_is_named(fields, message):
   with pytest.raises(UserError, match=f"^loss.{message}"):
     Loss(**fields)
+
+
+def test_every_name_has_a_function():
+  hints = typing.get_type_hints(Loss)
+  for field, table in (
+    ("objective", variants.OBJECTIVES),
+    ("kl", variants.KL),
+    ("mean", variants.MEANS),
+    ("advantage", variants.ADVANTAGES),
+  ):
+    assert typing.get_args(hints[field]) == tuple(table)
 
 
 def test_epsilon_and_beta_are_traced_and_the_rest_is_static():
