@@ -97,7 +97,7 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
   file = tmp_path / "pid"
   program = f"""
 import os, signal, time
-from r1jax import judges
+from r1jax.rewards import judges
 from r1jax.types import Problem
 pool = judges.Judges(workers=1, seconds=99.0)
 data = dict(file={str(file)!r})

@@ -112,7 +112,9 @@ def evaluated(monkeypatch, texts, ended):
     np.arange(1, k + 1), np.asarray(ended),
   )  # fmt: skip
   decoder = types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
-  setup = types.SimpleNamespace(tokenizer=decoder, mesh=None, key=None)
+  setup = types.SimpleNamespace(
+    tokenizer=decoder, mesh=None, key=None, loss=variants.Loss()
+  )
   monkeypatch.setattr(evaluate, "setup", lambda c: setup)
   monkeypatch.setattr(
     evaluate.sources, "problems", lambda *args: {"test": [problem()]}
