@@ -9,7 +9,7 @@ from hf_files import write_tokenizer
 from r1jax import hf
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig
-from r1jax.sampling import sampler
+from r1jax.sampling.sampler import SamplerConfig
 from tools.bench import iteration, learner, verifiers
 from tools.bench import sampler as bench
 from tools.bench.__main__ import main
@@ -51,9 +51,9 @@ def test_a_line(workload, directory, capsys):
 def test_bytes_of_a_token():
   """By hand: 2 layers, 2 heads of 4 numbers, keys and values."""
   config = {"slots": 1, "max_new_tokens": 1, "eos_id": 1}
-  plain = sampler.SamplerConfig(**config)
+  plain = SamplerConfig(**config)
   assert bench.kv_bytes(MODEL, plain) == 2 * 2 * 4 * 2 * 4
-  int8 = sampler.SamplerConfig(**config, kv_dtype="int8")
+  int8 = SamplerConfig(**config, kv_dtype="int8")
   assert bench.kv_bytes(MODEL, int8) == 2 * 2 * (4 + 4) * 2
 
 

@@ -25,7 +25,7 @@ from r1jax.phases import PHASES, grpo
 from r1jax.run import checkpoint
 from r1jax.run.phase_io import PhaseIO
 from r1jax.sampling import decode
-from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.sampling.stream import stream
 from r1jax.training import learner, optimizer, packing, policy
 from r1jax.training.optimizer import OptimizerConfig
@@ -347,11 +347,9 @@ def test_the_sampler_agrees_with_the_learner():
   rng = np.random.default_rng(0)
   width, new, group = 5, 12, 8
   prompts = rng.integers(2, 32, (2, width)).astype(np.int32)
-  rollout = sample(
-    MODEL, SamplerConfig(slots=8, max_new_tokens=new, eos_id=1), group, None,
-    PARAMS, prompts, np.ones_like(prompts, bool), np.arange(2 * group),
-    jax.random.key(0),
-  )  # fmt: skip
+  config = SamplerConfig(slots=8, max_new_tokens=new, eos_id=1)
+  sampler = Sampler(MODEL, config, group)
+  rollout = sampler.sample(sampler.load(PARAMS), prompts, jax.random.key(0))
   rows = np.concatenate((np.repeat(prompts, group, 0), rollout.tokens), axis=1)
   real = np.arange(new) < np.asarray(rollout.lengths)[:, None]
   positions = np.broadcast_to(np.arange(width + new - 1), (16, width + new - 1))

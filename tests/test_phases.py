@@ -18,7 +18,7 @@ from r1jax.phases import evaluate, grpo, rejection, sft
 from r1jax.phases import rollout as rollout_lib
 from r1jax.phases.rollout import Scored
 from r1jax.rewards import score as rewards
-from r1jax.sampling import sampler
+from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.text.tokenizer import WordTokenizer
 from r1jax.training import learner, policy
 from r1jax.training.optimizer import OptimizerConfig
@@ -252,14 +252,11 @@ def rollout():
   """A real rollout of three prompts of different lengths."""
   params = random_params(MODEL)
   prompts = [np.array([2, 3, 4, 5]), np.array([6]), np.array([7, 8])]
-  tokens, mask = np.zeros((3, 4), np.int32), np.zeros((3, 4), bool)
-  for i, p in enumerate(prompts):
-    tokens[i, : len(p)], mask[i, : len(p)] = p, True
+  config = SamplerConfig(slots=5, max_new_tokens=LENGTH, eos_id=EOS)
+  sampler = Sampler(MODEL, config, GROUP)
   r = sampler.sample(
-    MODEL, sampler.SamplerConfig(slots=5, max_new_tokens=LENGTH, eos_id=EOS),
-    GROUP, None, params, tokens, mask, jnp.arange(12), jax.random.key(5),
-    jnp.float32(TEMPERATURE),
-  )  # fmt: skip
+    sampler.load(params), prompts, jax.random.key(5), TEMPERATURE
+  )
   r = jax.tree.map(np.asarray, r)
   assert r.ended.any() and not r.ended.all()
   return params, Scored([None] * 3, prompts, r, [""] * 12, [], [])

@@ -1,6 +1,7 @@
 """The sampler against the learner, the softmax and itself."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig, attention
 from r1jax.sampling import pool
 from r1jax.sampling.draws import categorical, numbers, truncate
-from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
 from r1jax.training import policy
 
 EOS, V, N, G, T, P = 1, 32, 4, 16, 12, 5
@@ -35,41 +36,41 @@ def params():
   return p
 
 
-def prompts(side):
-  """Prompts of 1 to 5 tokens, padded on one side."""
+def prompts():
+  """Four prompts of 1 to 5 tokens."""
   rng = np.random.default_rng(0)
-  tokens, mask = np.zeros((N, P), np.int32), np.zeros((N, P), bool)
-  for i, n in enumerate((5, 1, 3, 2)):
-    at = slice(P - n, P) if side == "left" else slice(0, n)
-    tokens[i, at], mask[i, at] = rng.integers(2, V, P)[:n], True
-  return tokens, mask
+  return [rng.integers(2, V, P)[:n] for n in (5, 1, 3, 2)]
 
 
-def draw(params, side="right", temperature=1.0, indices=INDICES, key=KEY,
-         order=None, model=MODEL, **config):  # fmt: skip
-  """Prompts, their masks and a `Rollout` of 16 completions each, in numpy."""
-  tokens, mask = prompts(side)
+def sampled(params, texts, group, config, model=MODEL, mesh=None, **options):
+  """A `Rollout` of numpy arrays."""
+  sampler = Sampler(model, SamplerConfig(**config), group, mesh)
+  options = {"key": KEY, **options}
+  rollout = sampler.sample(sampler.load(params), texts, **options)
+  return jax.tree.map(np.asarray, rollout)
+
+
+def draw(params, temperature=1.0, indices=INDICES, key=KEY, order=None,
+         model=MODEL, **config):  # fmt: skip
+  """Prompts and a `Rollout` of 16 completions each."""
+  texts = prompts()
   if order is not None:
-    tokens, mask = tokens[order], mask[order]
+    texts = [texts[n] for n in order]
     indices = indices.reshape(N, G)[order].reshape(-1)
   config = {"slots": 4, "max_new_tokens": T, "eos_id": EOS, **config}
-  rollout = sample(
-    model, SamplerConfig(**config), G, None, params, tokens, mask,
-    jnp.asarray(indices), key, jnp.float32(temperature),
+  rollout = sampled(
+    params, texts, G, config, model, key=key, temperature=temperature,
+    indices=indices,
   )  # fmt: skip
-  return tokens, mask, jax.tree.map(np.asarray, rollout)
+  return texts, rollout
 
 
 def first_tokens(params, count, temperature=1.0, **config):
   """Many first tokens after one prompt, and the softmax they come from."""
-  tokens, mask = np.array([[3, 9, 4]], np.int32), np.ones((1, 3), bool)
-  config = SamplerConfig(slots=count, max_new_tokens=1, eos_id=EOS, **config)
-  rollout = sample(
-    MODEL, config, count, None, params, tokens, mask, jnp.arange(count), KEY,
-    jnp.float32(temperature),
-  )  # fmt: skip
-  logits = full_logits(params, tokens)[0, -1] / temperature
-  return rollout, np.asarray(jax.nn.softmax(logits), np.float64)
+  config = {"slots": count, "max_new_tokens": 1, "eos_id": EOS, **config}
+  rollout = sampled(params, [[3, 9, 4]], count, config, temperature=temperature)
+  logits = full_logits(params, np.array([[3, 9, 4]], np.int32))[0, -1]
+  return rollout, np.asarray(jax.nn.softmax(logits / temperature), np.float64)
 
 
 @jax.jit
@@ -86,13 +87,13 @@ def learner_logprobs(params, rows, segments, temperature):
   )[0]  # fmt: skip
 
 
-def learned(params, tokens, mask, r, temperature=1.0):
+def learned(params, texts, r, temperature=1.0):
   """What the learner says of the drawn tokens of all completions, in a row."""
   rows = np.zeros((N * G, P + T), np.int32)
   segments = np.zeros((N * G, P + T - 1), np.int32)
   trained = np.zeros((N * G, P + T - 1), bool)
   for i, n in enumerate(r.lengths):
-    prompt = tokens[i // G][mask[i // G]]
+    prompt = texts[i // G]
     end = len(prompt) + n
     rows[i, :end] = np.concatenate((prompt, r.tokens[i, :n]))
     segments[i, : end - 1] = 1
@@ -108,13 +109,12 @@ def said(r):
   return r.logprobs[drawn]
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
-def test_logprobs_equal_the_learners(params, side, temperature):
+def test_logprobs_equal_the_learners(params, temperature):
   """The gate: 64 completions in 4 slots, some ended and some cut."""
-  tokens, mask, r = draw(params, side, temperature)
+  texts, r = draw(params, temperature)
   assert r.ended.any() and not r.ended.all()
-  want = learned(params, tokens, mask, r, temperature)
+  want = learned(params, texts, r, temperature)
   np.testing.assert_allclose(said(r), want, atol=1e-4)
 
 
@@ -122,14 +122,14 @@ def test_logprobs_equal_the_learners(params, side, temperature):
 def test_logprobs_in_bfloat16(params, chunk):
   """Near the learner's in float32, with an error of either sign."""
   model = dataclasses.replace(MODEL, compute_dtype="bfloat16")
-  tokens, mask, r = draw(params, model=model, chunk=chunk)
-  gap = said(r) - learned(params, tokens, mask, r)
+  texts, r = draw(params, model=model, chunk=chunk)
+  gap = said(r) - learned(params, texts, r)
   assert 1e-4 < np.abs(gap).mean() < 0.03
   assert abs(np.exp(gap).mean() - 1) < 0.01
 
 
 def test_a_completion_ends_with_its_end(params):
-  _, _, r = draw(params)
+  _, r = draw(params)
   for tokens, n, ended in zip(r.tokens, r.lengths, r.ended):
     assert 1 <= n <= T
     assert (tokens[n - 1] == EOS) == ended
@@ -139,10 +139,9 @@ def test_a_completion_ends_with_its_end(params):
 
 
 def test_draws_depend_on_nothing_but_the_sample(params):
-  _, _, one = draw(params)
-  others = [draw(params, slots=s)[2] for s in (16, 64)]
-  others.append(draw(params, slots=16, tail_slots=(5, 3, 1))[2])
-  others.append(draw(params, side="left")[2])
+  _, one = draw(params)
+  others = [draw(params, slots=s)[1] for s in (16, 64)]
+  others.append(draw(params, slots=16, tail_slots=(5, 3, 1))[1])
   for other in others:
     np.testing.assert_array_equal(one.tokens, other.tokens)
     np.testing.assert_array_equal(one.lengths, other.lengths)
@@ -151,9 +150,9 @@ def test_draws_depend_on_nothing_but_the_sample(params):
 
 
 def test_the_order_of_prompts_does_not_matter(params):
-  _, _, one = draw(params)
+  _, one = draw(params)
   order = [2, 0, 3, 1]
-  _, _, other = draw(params, order=order)
+  _, other = draw(params, order=order)
   tokens = one.tokens.reshape(N, G, T)[order].reshape(-1, T)
   np.testing.assert_array_equal(tokens, other.tokens)
 
@@ -163,17 +162,16 @@ def test_prompts_that_take_turns_in_the_pool(params):
   rng = np.random.default_rng(1)
   lengths = rng.integers(1, 40, 90)
   tokens = rng.integers(2, V, (90, 40))
-  mask = np.arange(40) < lengths[:, None]
+  texts = [row[:n] for row, n in zip(tokens, lengths)]
   looks, calls = [], []
 
   def draw(which, slots, **callbacks):
-    config = SamplerConfig(slots=slots, max_new_tokens=T, eos_id=EOS)
-    indices = (2 * which[:, None] + np.arange(2)).ravel()
-    r = sample(
-      MODEL, config, 2, None, params, tokens[which], mask[which], indices, KEY,
-      **callbacks,
+    return sampled(
+      params, [texts[n] for n in which], 2,
+      {"slots": slots, "max_new_tokens": T, "eos_id": EOS},
+      indices=(2 * which[:, None] + np.arange(2)).ravel(),
+      callbacks=Callbacks(**callbacks),
     )  # fmt: skip
-    return jax.tree.map(np.asarray, r)
 
   r = draw(
     np.arange(90), 6, on_look=looks.append,
@@ -202,8 +200,7 @@ def test_a_bucket_is_hardly_wider_than_its_prompt(length):
 
 def test_everything_is_handed_out_once(params):
   """In looks of three steps, whole, and the same as what is returned."""
-  tokens, mask = prompts("right")
-  config = SamplerConfig(slots=4, max_new_tokens=T, eos_id=EOS, stride=3)
+  config = {"slots": 4, "max_new_tokens": T, "eos_id": EOS, "stride": 3}
   seen = {}
 
   def collect(ids, rows):
@@ -211,10 +208,7 @@ def test_everything_is_handed_out_once(params):
       assert i not in seen
       seen[int(i)] = row
 
-  r = sample(
-    MODEL, config, G, None, params, tokens, mask, jnp.asarray(INDICES), KEY,
-    on_finished=collect,
-  )  # fmt: skip
+  r = sampled(params, prompts(), G, config, callbacks=Callbacks(collect))
   assert sorted(seen) == INDICES.tolist()
   assert list(seen) != sorted(seen)  # not all at the end
   for i, row in seen.items():
@@ -225,16 +219,16 @@ def test_everything_is_handed_out_once(params):
 @pytest.mark.parametrize("chunk", [1, 5, 64])
 def test_the_chunks_of_the_cache_do_not_matter(params, chunk):
   """Rings of 12, 3 and 1 chunks, some of them larger than the longest."""
-  _, _, one = draw(params, chunk=T)
-  _, _, other = draw(params, chunk=chunk)
+  _, one = draw(params, chunk=T)
+  _, other = draw(params, chunk=chunk)
   np.testing.assert_array_equal(one.tokens, other.tokens)
   np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
 
 
 def test_a_cache_of_eight_bits(params):
   """What it says of its tokens is nearly what the learner says of them."""
-  tokens, mask, r = draw(params, kv_dtype="int8")
-  gap = np.abs(learned(params, tokens, mask, r) - said(r))
+  texts, r = draw(params, kv_dtype="int8")
+  gap = np.abs(learned(params, texts, r) - said(r))
   assert 1e-6 < gap.mean() < 0.02
 
 
@@ -255,14 +249,10 @@ def test_eight_bits_err_by_half_a_step(x, axis):
 
 
 def test_limits_cut_each_its_own(params):
-  _, _, free = draw(params)
+  _, free = draw(params)
   limits = 1 + INDICES % T
-  tokens, mask = prompts("right")
-  config = SamplerConfig(slots=4, max_new_tokens=T, eos_id=EOS)
-  r = sample(
-    MODEL, config, G, None, params, tokens, mask, jnp.asarray(INDICES), KEY,
-    limits=jnp.asarray(limits),
-  )  # fmt: skip
+  config = {"slots": 4, "max_new_tokens": T, "eos_id": EOS}
+  r = sampled(params, prompts(), G, config, limits=limits)
   want = np.minimum(free.lengths, limits)
   np.testing.assert_array_equal(r.lengths, want)
   np.testing.assert_array_equal(r.ended, free.ended & (free.lengths <= limits))
@@ -271,17 +261,17 @@ def test_limits_cut_each_its_own(params):
 
 
 def test_noise_is_that_of_key_and_index(params):
-  _, _, one = draw(params)
-  _, _, again = draw(params)
+  _, one = draw(params)
+  _, again = draw(params)
   np.testing.assert_array_equal(one.tokens, again.tokens)
-  _, _, other = draw(params, key=jax.random.key(8))
+  _, other = draw(params, key=jax.random.key(8))
   assert (one.tokens != other.tokens).any(axis=1).mean() > 0.9
-  _, _, other = draw(params, indices=INDICES + 1000)
+  _, other = draw(params, indices=INDICES + 1000)
   assert (one.tokens != other.tokens).any(axis=1).mean() > 0.9
   # A group differs in itself, unless its members share an index.
   for group in one.tokens.reshape(N, G, T):
     assert len({tuple(t) for t in group}) > G // 2
-  _, _, same = draw(params, indices=INDICES // G)
+  _, same = draw(params, indices=INDICES // G)
   for group in same.tokens.reshape(N, G, T):
     assert len({tuple(t) for t in group}) == 1
 
@@ -342,12 +332,12 @@ def test_truncation_against_a_plain_reading():
 
 
 def test_greedy_is_argmax_of_full_passes(params):
-  tokens, mask, r = draw(params, greedy=True)
+  texts, r = draw(params, greedy=True)
   for i in range(0, N * G, G):
     np.testing.assert_array_equal(
       r.tokens[i : i + G], np.tile(r.tokens[i], (G, 1))
     )
-    row = list(tokens[i // G][mask[i // G]])
+    row = list(texts[i // G])
     for t in range(r.lengths[i]):
       padded = np.pad(row, (0, P + T - len(row)))[None]
       logits = full_logits(params, padded)[0, len(row) - 1]
@@ -418,10 +408,29 @@ def test_rounding_of_the_weights_hardly_ever_changes_a_draw():
 
 @pytest.mark.parametrize(
   "field, value",
-  [("slots", 0), ("max_new_tokens", 0), ("top_k", -1), ("top_p", 0),
-   ("top_p", 1.5), ("chunk", 0), ("stride", 0)],
+  [("slots", 0), ("slots", "4"), ("slots", 4.0), ("slots", True),
+   ("max_new_tokens", 0), ("max_new_tokens", None), ("eos_id", -2),
+   ("eos_id", "</s>"), ("top_k", -1), ("top_k", 2.5), ("top_p", 0),
+   ("top_p", 1.5), ("top_p", float("nan")), ("top_p", "0.9"), ("greedy", 1),
+   ("greedy", "yes"), ("chunk", 0), ("chunk", "64"), ("stride", 0),
+   ("stride", float("inf")), ("tail_slots", 4), ("tail_slots", (4, 0)),
+   ("tail_slots", ("4",)), ("kv_dtype", "int4"), ("kv_dtype", 8)],
 )  # fmt: skip
 def test_bad_settings_are_named(field, value):
   settings = {"slots": 1, "max_new_tokens": 1, "eos_id": 1, field: value}
-  with pytest.raises(UserError, match=f"{field}={value}"):
+  with pytest.raises(UserError, match=re.escape(f"{field}={value}")):
     SamplerConfig(**settings)
+
+
+def test_tail_slots_may_be_a_list():
+  config = SamplerConfig(
+    slots=8, max_new_tokens=1, eos_id=-1, tail_slots=[4, 1]
+  )
+  assert config.tail_slots == (4, 1)
+  hash(config)
+
+
+def test_an_empty_prompt_is_named(params):
+  config = {"slots": 1, "max_new_tokens": 1, "eos_id": 1}
+  with pytest.raises(UserError, match="prompt 1 is empty"):
+    sampled(params, [[3], []], 1, config)

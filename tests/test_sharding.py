@@ -4,7 +4,6 @@ import dataclasses
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -14,8 +13,8 @@ from r1jax import meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import grpo
-from r1jax.sampling import pool, sampler
-from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling import pool
+from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.training import learner, optimizer, packing
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -180,19 +179,15 @@ def test_a_batch_is_split_by_rows():
 def test_sampling_is_that_of_one_device(sizes, prompts, group, slots):
   rng = np.random.default_rng(0)
   tokens = rng.integers(2, 32, size=(prompts, 5))
-  mask = np.arange(5) < rng.integers(1, 6, size=(prompts, 1))
+  texts = [x[:n] for x, n in zip(tokens, rng.integers(1, 6, size=prompts))]
   config = SamplerConfig(
     slots=slots, max_new_tokens=8, eos_id=1, tail_slots=(3,)
   )
 
   def draw(mesh):
     params = learner.place_params(random_params(MODEL), mesh)
-    whole = sharding.replicated(mesh)
-    return sample(
-      MODEL, config, group, mesh, params,
-      *sharding.put((tokens.astype(np.int32), mask), whole),
-      jnp.arange(prompts * group), jax.random.key(1), jnp.float32(1.0),
-    )  # fmt: skip
+    sampler = Sampler(MODEL, config, group, mesh)
+    return sampler.sample(sampler.load(params), texts, jax.random.key(1))
 
   want, got = draw(one_device()), draw(meshes.make_mesh(**sizes))
   assert want.ended.any() and not want.ended.all()
@@ -212,15 +207,8 @@ def test_a_slot_reads_what_lies_on_its_own_device():
     model = dataclasses.replace(MODEL, n_layers=layers)
     mesh = meshes.make_mesh(**MESHES[0])
     config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1, chunk=4)
-    params = learner.place_params(random_params(model), mesh)
-    texts = [np.arange(1, 5)] * 24
-    places = pool.Places(model, config, 2, mesh, params, texts)
-    whole = jnp.zeros(48, jnp.int32)
-    program = sampler.advance.lower(
-      model, config, 2, mesh, sampler._lay_out(model, params), places.pool,
-      sampler._begin(model, config, mesh, 48), places.of, places.queues,
-      places.filled, places.wanted, whole, whole, jax.random.key(0), 1.0,
-    ).compile()  # fmt: skip
+    lowered = Sampler(model, config, 2, mesh).lower(prompts=24, width=4)
+    program = lowered.advance.compile()
     kinds = "all-gather|all-reduce|all-to-all|collective-permute"
     return len(re.findall(rf" (?:{kinds})(?:-start)?\(", program.as_text()))
 
@@ -233,7 +221,9 @@ def test_a_slot_reads_what_lies_on_its_own_device():
    (3, 5, 4, 5), (33, 8, 8, 1), (1, 1, 8, 1)],
 )  # fmt: skip
 def test_groups_are_split_for_few_prompts(prompts, group, shards, parts):
-  assert sampler._parts(prompts, group, shards) == parts
+  config = SamplerConfig(slots=1, max_new_tokens=1, eos_id=1)
+  mesh = meshes.make_mesh(data=shards, devices=jax.devices()[:shards])
+  assert Sampler(MODEL, config, group, mesh).split(prompts) == parts
 
 
 def test_each_prompt_waits_where_it_lies():
@@ -242,13 +232,14 @@ def test_each_prompt_waits_where_it_lies():
   config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1)
   params = learner.place_params(random_params(MODEL), mesh)
   texts = [np.arange(1, 5)] * 100
-  places = pool.Places(MODEL, config, 2, mesh, params, texts)
+  places = pool.Places(Sampler(MODEL, config, 2, mesh), params, texts)
   finished = np.zeros(200, bool)
   rng, before = np.random.default_rng(0), [0] * 8
   while not finished.all():
     places.fill()
+    book = places.book
     queues = [
-      queue[: n // 2].tolist() for queue, n in zip(places.queues, places.filled)
+      queue[: n // 2].tolist() for queue, n in zip(book.queues, book.filled)
     ]
     loaded = sum(queues, [])
     assert sorted(loaded) == list(range(len(loaded)))
@@ -260,7 +251,7 @@ def test_each_prompt_waits_where_it_lies():
     assert all(left[a] <= left[b] + 1 for a in got for b in room)
     before = [len(queue) for queue in queues]
     busy = [n for n in loaded if not finished[2 * n]]
-    assert len(set(places.of[busy])) == len(busy)
+    assert len(set(book.places[busy])) == len(busy)
     for n in rng.choice(busy, min(len(busy), 9), replace=False):
       finished[2 * n : 2 * n + 2] = True
     places.release(finished)

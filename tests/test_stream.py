@@ -8,7 +8,7 @@ import pytest
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.sampling.stream import stream
 
 MODEL = ModelConfig(
@@ -38,10 +38,8 @@ def test_the_same_tokens_as_the_sampler(params, temperature, top_p):
   config = SamplerConfig(
     slots=1, max_new_tokens=20, eos_id=-1, top_p=top_p, greedy=temperature == 0
   )
-  want = sample(
-    MODEL, config, 1, None, params, jnp.array([PROMPT]),
-    jnp.ones((1, len(PROMPT)), bool), jnp.arange(1), key, temperature or 1.0,
-  )  # fmt: skip
+  sampler = Sampler(MODEL, config, group=1)
+  want = sampler.sample(sampler.load(params), [PROMPT], key, temperature or 1.0)
   np.testing.assert_array_equal(got, want.tokens[0])
 
 

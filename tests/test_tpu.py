@@ -18,12 +18,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from r1jax import meshes, sharding
-from r1jax import model as model_lib
 from r1jax.model import ModelConfig, attention
 from r1jax.phases import grpo
-from r1jax.sampling import cache, decode, ragged, sampler
+from r1jax.sampling import cache, ragged, sampler
 from r1jax.sampling import kernels as decode_kernels
-from r1jax.sampling import pool as pool_lib
 from r1jax.training import learner
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch
@@ -73,11 +71,6 @@ def ints(mesh, *shape):
   return whole(mesh, jax.ShapeDtypeStruct(shape, jnp.int32))
 
 
-def random_params():
-  return jax.eval_shape(lambda key: model_lib.init(MODEL, key), KEY)
-
-
-KEY = jax.eval_shape(lambda: jax.random.key(0))
 FLOAT = jax.ShapeDtypeStruct((), jnp.float32)
 
 
@@ -86,25 +79,13 @@ def test_the_sampler(mesh, kv_dtype):
   config = sampler.SamplerConfig(
     slots=16, max_new_tokens=512, eos_id=1, kv_dtype=kv_dtype, chunk=128
   )
-  params = random_params()
-  weights = jax.eval_shape(lambda p: decode.lay_out(MODEL, p), params)
-  int8 = kv_dtype == "int8"
-  pool = jax.eval_shape(lambda: pool_lib.empty(MODEL, None, 2, 4, 256, int8))
-  state = jax.eval_shape(lambda: sampler._begin(MODEL, config, mesh, N * G))
-  load = pool_lib.load.lower(
-    MODEL, mesh, by_rules(mesh, params), whole(mesh, pool), ints(mesh, N, 256),
-    ints(mesh, N), ints(mesh, N),
-  )  # fmt: skip
-  assert "tpu_custom_call" in load.as_text()  # the splash kernel
-  assert load.compile().memory_analysis().temp_size_in_bytes > 0
-  step = sampler.advance.lower(
-    MODEL, config, G, mesh, whole(mesh, weights), whole(mesh, pool),
-    whole(mesh, state), ints(mesh, N), ints(mesh, 4, N), ints(mesh, 4),
-    ints(mesh), ints(mesh, N * G), ints(mesh, N * G), whole(mesh, KEY),
-    whole(mesh, FLOAT),
-  )  # fmt: skip
-  # The kernel of `model.ragged`, which does not know int8.
-  assert ("tpu_custom_call" in step.as_text()) != int8
+  lowered = sampler.Sampler(MODEL, config, G, mesh).lower(N, width=256)
+  assert "tpu_custom_call" in lowered.prefill.as_text()  # the splash kernel
+  memory = lowered.prefill.compile().memory_analysis()
+  assert memory.temp_size_in_bytes > 0
+  step = lowered.advance
+  # The kernel of `sampling.ragged`, which does not know int8.
+  assert ("tpu_custom_call" in step.as_text()) == (kv_dtype == "compute")
   assert step.compile().cost_analysis()["flops"] > 0
 
 
@@ -121,8 +102,8 @@ def test_the_ring_is_read_where_it_lies(mesh, dim):
 
   heads = P(sharding.ROWS, "tensor")
   ring = cache.Ring(
-    shape(pool_lib.PLACES, jnp.bfloat16, chunks, slots, kv, dim, size),
-    shape(pool_lib.PLACES, jnp.bfloat16, chunks, slots, kv, size, dim),
+    shape(cache.PLACES, jnp.bfloat16, chunks, slots, kv, dim, size),
+    shape(cache.PLACES, jnp.bfloat16, chunks, slots, kv, size, dim),
   )
   part = (heads, jnp.float32, slots, kv, 2)
   with meshes.on(mesh):

@@ -4,14 +4,13 @@ import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from r1jax import hosts
 from r1jax.errors import BadProblem, UserError
 from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
-from r1jax.sampling.sampler import SamplerConfig, sample
+from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
 from r1jax.types import Rollout
 
 # What a phase may say of its sampler beyond what it must; see SamplerConfig.
@@ -105,7 +104,7 @@ def generate(
     problems: N of them. group: G.
     key: PRNG key of this rollout.
     temperature: of the draws.
-    on_finished: as of `sampler.sample`.
+    on_finished: as of `sampler.Callbacks`, or None.
 
   Returns:
     prompts (N arrays of tokens) and a `Rollout` of numpy arrays.
@@ -119,23 +118,11 @@ def generate(
       f" with max_new_tokens={config.max_new_tokens} that exceeds the model's"
       f" max_length={s.model.max_length}; shorten the prompt or change either"
     )
-  tokens = np.zeros((len(prompts), longest), np.int32)
-  mask = np.zeros(tokens.shape, bool)
-  for row, p in enumerate(prompts):
-    tokens[row, : len(p)], mask[row, : len(p)] = p, True
-  rollout = sample(
-    s.model,
-    sampler_config(config, s.tokenizer),
-    group,
-    s.mesh,
-    params,
-    tokens,
-    mask,
-    np.arange(len(problems) * group),
-    key,
-    jnp.float32(temperature),
-    on_finished=on_finished,
-  )
+  sampler = Sampler(s.model, sampler_config(config, s.tokenizer), group, s.mesh)
+  rollout = sampler.sample(
+    sampler.load(params), prompts, key, temperature,
+    callbacks=Callbacks(on_finished),
+  )  # fmt: skip
   return prompts, jax.tree.map(np.asarray, rollout)
 
 

@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
+from r1jax import sharding
 from r1jax.model import attention
+
+# Of kept arrays: dimension 1 is a bank's places or a ring's slots, dimension 2
+# the heads.
+PLACES = PartitionSpec(None, sharding.ROWS, "tensor")
 
 
 class Prompts(NamedTuple):
@@ -92,8 +98,8 @@ class Ring(NamedTuple):
       )
     )  # fmt: skip
 
-  def turned(self):
-    """The ring when the chunk that was written is full: for the next one."""
+  def next_chunk(self):
+    """The ring after the chunk that was written is full."""
     return self
 
 
@@ -129,7 +135,7 @@ class Apart(NamedTuple):
     del column
     return Apart((chunk, *self.chunks[1:]))
 
-  def turned(self):
+  def next_chunk(self):
     """Moves no data; outside of `jax.jit`, or it would be copied."""
     return Apart(self.chunks[-1:] + self.chunks[:-1])
 
@@ -157,9 +163,15 @@ def write(cache, x, at):
   )
 
 
-def empty_prompts(config, blocks, places, width, int8=False):
-  """`Prompts` of one layer: N, B and P; int8, or in the compute dtype."""
-  return Prompts(*_zeros(config, blocks, places, width, int8))
+def empty_prompts(config, size, int8=False):
+  """Zero `Prompts` of one layer.
+
+  Args:
+    config: the `ModelConfig`.
+    size: a `pool.Size`.
+    int8: whether they are stored in eight bits; else in the compute dtype.
+  """
+  return Prompts(*_zeros(config, size.banks, size.places, size.width, int8))
 
 
 def empty_ring(config, slots, length, chunk, int8=False):

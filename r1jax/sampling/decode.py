@@ -72,25 +72,27 @@ def _transposed(layer):
 class View(NamedTuple):
   """What the slots may read in one step.
 
-  A prompt's place has G seats, one for each of its completions. Slots that
-  read the same prompt are brought together by their seats, so that it is
-  read once. With R shards of slots, seats and slots are counted in each
-  shard by itself: Z = B G / R seats a block, S / R slots.
+  A prompt's place has G seats, one for each of its completions. The slots that
+  read the same prompt are brought together by their seats, so that it is read
+  once. On a mesh each shard counts its own slots, and its own seats of every
+  bank: seats = places * G / shards.
 
   Attributes:
-    seat: [S] int32, of each slot: place G + member; N Z for an idle one.
-    slots: [R, N, Z] int32, who sits there; S / R for nobody.
-    blocks: [R, N] int32, all blocks, first those where somebody sits.
-    used: [R] int32, how many these are.
-    prompt_mask: [N, B, P] bool, the tokens of the prompts.
-    age: [S] int32, how many of the latest columns of the ring, less the one
-      now written, are a slot's own.
-    column: [] int32, the ring's column to write.
+    seat: [S] int32, the seat of each slot, counted through all banks; an idle
+      slot has the number after the last one, banks * seats.
+    slots: [shards, banks, seats] int32, the slot in each seat; S / shards
+      where there is none.
+    banks: [shards, banks] int32, all banks, those with a slot first.
+    used: [shards] int32, how many banks have a slot.
+    prompt_mask: [banks, places, P] bool, the tokens of the prompts.
+    age: [S] int32, number of earlier columns of the ring that belong to each
+      slot's completion.
+    column: [] int32, the column of the ring that this step writes.
   """
 
   seat: jax.Array
   slots: jax.Array
-  blocks: jax.Array
+  banks: jax.Array
   used: jax.Array
   prompt_mask: jax.Array
   age: jax.Array
@@ -98,28 +100,32 @@ class View(NamedTuple):
 
 
 def view(place, member, active, members, prompt_mask, age, column, shards=1):
-  """The `View` of slots on their seats.
+  """The `View` of the slots.
 
   Args:
-    place, member: [S] int32, whose prompt lies there, and which of its
-      completions it is. active: [S] bool, False for idle slots.
-    members: G. shards: R; a slot's place must be in its own shard.
-    The others: as in `View`.
+    place: [S] int32, the place of each slot's prompt; on a mesh it must be of
+      the slot's own shard.
+    member: [S] int32, which of the prompt's completions the slot decodes.
+    active: [S] bool, False for idle slots.
+    members: G, completions of a prompt.
+    prompt_mask: [banks, places, P] bool, as in `View`.
+    age: [S] int32, as in `View`.
+    column: [] int32, as in `View`.
+    shards: into how many the mesh splits slots and places.
   """
-  blocks, places = prompt_mask.shape[:2]
+  banks, places = prompt_mask.shape[:2]
   here = places // shards
-  block, at = place // places, place % here
-  seat = jnp.where(
-    active, (block * here + at) * members + member, blocks * here * members
-  )
+  seats = here * members
+  bank, at = place // places, place % here
+  seat = jnp.where(active, (bank * here + at) * members + member, banks * seats)
   nobody = seat.shape[0] // shards
 
   def sit(seat):
-    slots = jnp.full(blocks * here * members, nobody, jnp.int32)
+    slots = jnp.full(banks * seats, nobody, jnp.int32)
     return slots.at[seat].set(jnp.arange(nobody), mode="drop")
 
   slots = jax.vmap(sit)(seat.reshape(shards, -1))
-  slots = slots.reshape(shards, blocks, -1)
+  slots = slots.reshape(shards, banks, -1)
   empty = (slots == nobody).all(axis=2)
   return View(
     seat, slots, jnp.argsort(empty, axis=1), (~empty).sum(axis=1), prompt_mask,
@@ -173,7 +179,7 @@ def _read_ring(q, ring, newest, view):
 
 def _read_prompts(q, prompts, view):
   """`attention.Partial` of the slots' queries on their prompts."""
-  who = view.seat, view.slots, view.blocks, view.used, view.prompt_mask
+  who = view.seat, view.slots, view.banks, view.used, view.prompt_mask
   return kernels.by_slots_and_heads(
     _read_own_prompts, prompts, q, who, (0, 0, 0, 0, 1)
   )
@@ -184,13 +190,13 @@ def _read_own_prompts(prompts, q, who):
   seat, sitting, order, used, prompt_mask = who
   sitting, order, used = sitting[0], order[0], used[0]
   slots, heads, _, dim = q.shape
-  blocks, places, kv = jax.tree.leaves(prompts.k)[0].shape[:3]
+  banks, places, kv = jax.tree.leaves(prompts.k)[0].shape[:3]
   seats = sitting.shape[1]
   members = seats // places
   queries = jnp.concatenate((q[:, :, 0], jnp.zeros((1, heads, dim), q.dtype)))
 
-  def block(i):
-    """The parts of a block's seats."""
+  def bank(i):
+    """The `attention.Partial` of each seat of a bank."""
     x = queries[sitting[i]].reshape(places, members, heads, dim)
     k, v = jax.tree.map(lambda x: x[i], prompts)
     part = attention.partial(x.swapaxes(1, 2), k, v, prompt_mask[i][:, None])
@@ -210,14 +216,14 @@ def _read_own_prompts(prompts, q, who):
       mask = here.reshape(-1, *(1,) * (old.ndim - 1))
       return jnp.where(mask, new[jnp.clip(at, 0, seats - 1)], old)
 
-    return jax.tree.map(take, part, block(i))
+    return jax.tree.map(take, part, bank(i))
 
   shape = (slots, kv, heads // kv)
   nothing = attention.Partial(
     jnp.zeros((*shape, dim)), jnp.zeros(shape),
     jnp.full(shape, attention.MASKED),
   )  # fmt: skip
-  if blocks == 1:
+  if banks == 1:
     return visit(0, nothing)
   return jax.lax.fori_loop(0, used, visit, nothing)
 

@@ -1,11 +1,24 @@
-"""One token a row from its logits, and the log-probability of it."""
+"""Drawing one token for each row of logits, with its log-probability."""
 
 import jax
 import jax.numpy as jnp
 
 
 def draw(logits, config, key, indices, positions, temperature):
-  """One token a row and its log-probability."""
+  """Draws one token for each row.
+
+  Args:
+    logits: [S, V] float32.
+    config: the `SamplerConfig`: greedy, top_k and top_p.
+    key: typed PRNG key of the rollout.
+    indices: [S] int32, the sample index of each row's completion.
+    positions: [S] int32, the number of the token within its completion.
+    temperature: [] float32, divides the logits unless `greedy`.
+
+  Returns:
+    token [S] int32; logprob [S] float32, its log-probability under the whole
+    distribution, which top_k and top_p do not truncate.
+  """
   # The vocabulary first, as the head of a decoding step leaves it.
   z = logits.T if config.greedy else logits.T / temperature
   peak = _over_tokens(jnp.max, z, -jnp.inf)
@@ -29,25 +42,26 @@ def draw(logits, config, key, indices, positions, temperature):
 
 
 def _over_tokens(reduce, x, nothing):
-  """A reduction of [V, S] to [S], in two levels, as `categorical`'s.
+  """A reduction of [V, S] to [S] in two levels, as in `categorical`.
 
-  In one, XLA on CPU would turn the whole array first.
+  In one level XLA on CPU would transpose the whole array first.
   """
-  blocks = reduce(_in_blocks(x, nothing), axis=1)
-  return reduce(jax.lax.optimization_barrier(blocks), axis=0)
+  tiles = reduce(_in_tiles(x, nothing), axis=1)
+  return reduce(jax.lax.optimization_barrier(tiles), axis=0)
 
 
 def truncate(weights, top_k, top_p):
-  """Zeroes what top-k and then top-p leave out, without renormalising.
+  """Zeroes the weights that top-k and then top-p exclude.
 
   Args:
-    weights: [S, V] float32, not negative; each proportional to a probability.
-    top_k: 0 keeps all; ties with the k-th stay in.
-    top_p: keeps the smallest set of likeliest tokens holding at least this
-      share of what top-k left.
+    weights: [S, V] float32, not negative, proportional to probabilities.
+    top_k: keeps the k likeliest tokens and those equal to the k-th; 0 keeps
+      all.
+    top_p: of the tokens that top-k keeps, keeps the smallest set of likeliest
+      ones that holds at least this share of their weight.
 
   Returns:
-    [S, V].
+    [S, V] float32, not renormalised.
   """
   if top_k and top_k < weights.shape[1]:
     weights = _keep(weights, lambda kept: (kept > 0).sum(axis=1) >= top_k)
@@ -58,14 +72,16 @@ def truncate(weights, top_k, top_p):
 
 
 def _keep(weights, enough):
-  """The largest of the weights, as few as are `enough`; zero elsewhere.
+  """The fewest of the largest weights that are `enough`; zero elsewhere.
 
-  By bisection of the threshold: as integers, the bits of floats that are not
-  negative have the floats' order, so 31 passes are exact. A sort takes 25
-  times as long on CPU.
+  By bisection of the threshold. The bits of floats that are not negative, read
+  as integers, have the order of the floats, so 31 passes are exact. A sort
+  takes 25 times as long on CPU.
 
   Args:
-    weights: [S, V]. enough: function of the kept weights [S, V] to [S] bool.
+    weights: [S, V] float32.
+    enough: function of the kept weights [S, V], the others being zero, to [S]
+      bool.
   """
 
   def kept(least):
@@ -84,44 +100,44 @@ def _keep(weights, enough):
 
 
 def categorical(weights, uniforms):
-  """Draws in proportion to the weights, by Gumbels in two levels.
+  """Draws one token a row in proportion to its weight, by the Gumbel trick.
 
-  First a block of tokens, then a token of it: about 2 sqrt(V) Gumbels a row
-  in place of V. An inverse CDF would need one random number, but there the
-  rounding of any weight moves the boundaries of all tokens after it; here a
-  draw changes only where two scores are equal but for rounding. So a
-  completion stays the same in other batch sizes and on other meshes, whose
-  products round differently.
+  In two levels: first a tile of the vocabulary, then a token of the tile. This
+  needs about 2 sqrt(V) Gumbels a row instead of V. An inverse CDF would need
+  only one random number, but rounding any weight would move the boundaries of
+  all later tokens. Here a draw changes only if two scores are equal up to
+  rounding. So a completion is the same in other batch sizes and on other
+  meshes, although their products round differently.
 
   Args:
     weights: [S, V] float32, not negative, rows of any positive sum.
-    uniforms: [S, `numbers`(V)] in [0, 1), multiples of 2^-23 as
+    uniforms: [S, numbers(V)] in [0, 1), multiples of 2^-23 as
       `jax.random.uniform` makes them.
 
   Returns:
     [S] int32; never a token of weight zero.
   """
-  blocks = _in_blocks(weights.T, 0.0)
-  count, width, _ = blocks.shape
-  block = _gumbel_max(blocks.sum(axis=1).T, uniforms[:, :count])
-  inside = jnp.take_along_axis(blocks, block[None, None], axis=0)[0]
-  return block * width + _gumbel_max(inside.T, uniforms[:, count:])
+  tiles = _in_tiles(weights.T, 0.0)
+  count, width, _ = tiles.shape
+  tile = _gumbel_max(tiles.sum(axis=1).T, uniforms[:, :count])
+  inside = jnp.take_along_axis(tiles, tile[None, None], axis=0)[0]
+  return tile * width + _gumbel_max(inside.T, uniforms[:, count:])
 
 
 def numbers(v):
   """How many uniforms a row `categorical` needs for v weights."""
-  return sum(_blocks(v))
+  return sum(_tiles(v))
 
 
-def _in_blocks(x, nothing):
-  """[V, S] to [blocks, tokens of each, S], the last filled up."""
-  width, count = _blocks(len(x))
+def _in_tiles(x, nothing):
+  """[V, S] to [tiles, tokens of each, S], the last tile padded."""
+  width, count = _tiles(len(x))
   x = jnp.pad(x, ((0, count * width - len(x)), (0, 0)), constant_values=nothing)
   return x.reshape(count, width, -1)
 
 
-def _blocks(v):
-  """Tokens of a block, and how many blocks."""
+def _tiles(v):
+  """How many tokens a tile has, and how many tiles there are."""
   width = max(1, round(v**0.5))
   # A width that divides V saves a copy.
   width = next((w for w in range(width, 2 * width) if v % w == 0), width)
@@ -129,7 +145,7 @@ def _blocks(v):
 
 
 def _gumbel_max(weights, uniforms):
-  """Index i with probability weights[i] / sum, of each row."""
+  """[.] int, index i with probability weights[i] / sum, of each row."""
   # Half a step off: neither 0 nor 1, so that no logarithm is infinite.
   gumbels = -jnp.log(-jnp.log1p(-(uniforms + 2.0**-24)))
   return jnp.argmax(jnp.log(weights) + gumbels, axis=1)

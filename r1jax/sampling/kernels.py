@@ -5,7 +5,7 @@ prompts, XLA does.
 """
 
 import jax
-from jax.sharding import PartitionSpec as P
+from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
 from r1jax.sampling import cache, ragged
@@ -51,27 +51,31 @@ def join_ring(part, q, ring, age, column, interpret=False):
 
 
 def by_slots_and_heads(step, cached, of_slots, marks, axes):
-  """Decoding slots at what is cached, each device its own slots and heads.
+  """Runs a step of decoding slots on what is cached, each device its share.
+
+  Slots and places are split over the rows of the mesh, heads over its tensor
+  axis, so no device needs what another one holds.
 
   Args:
-    step: reads or writes; a function of the next three arguments, as one
-      device has them.
-    cached: tree of arrays [., S, K, .], or with places of prompts for S.
-    of_slots: tree of arrays [S, K or H, .].
-    marks: tuple of arrays. axes: which of their dimensions goes by slots, or
-      by places; None for none.
+    step: function of the next three arguments as one device has them.
+    cached: tree of arrays [., S or places, K, ...].
+    of_slots: tree of arrays [S, K or H, ...].
+    marks: tuple of arrays.
+    axes: for each of `marks`, the dimension that is split by slots or places;
+      None if there is none.
 
   Returns:
-    what `step` does: a tree of arrays [S, K, .].
+    what `step` returns: a tree of arrays [S, K, ...].
   """
   mesh = meshes.current()
   if mesh is not None and mesh.size > 1:
     shape = jax.tree.leaves(cached)[0].shape
-    where = sharding.fit(P(None, sharding.ROWS, "tensor"), shape, mesh)
+    where = sharding.fit(cache.PLACES, shape, mesh)
     _, rows, tensor = where
-    heads = P(rows, tensor)
+    heads = PartitionSpec(rows, tensor)
     marked = tuple(
-      P() if axis is None else P(*(None,) * axis, rows) for axis in axes
+      PartitionSpec(*() if axis is None else (*(None,) * axis, rows))
+      for axis in axes
     )
     step = jax.shard_map(
       step, mesh=mesh, in_specs=(where, heads, marked), out_specs=heads,

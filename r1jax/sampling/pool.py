@@ -1,12 +1,15 @@
-"""Prompts that are being completed: prefilled, each in a place of a pool.
+"""The pool of prompts that are being completed, and the host's book of it.
 
-However many prompts a rollout has, the pool holds what the slots need and two
-batches more; places of prompts that are done with are filled again. A group's
-prompt lies in it once, and all of its completions read it there.
+Each prompt is prefilled once and lies in one place of the pool; all of its
+completions read it there. The pool holds the prompts that the slots need at
+one time and two batches more. When a prompt's completions are finished, its
+place is filled again.
 
-A mesh splits slots and places into R shards, and a prompt's completions are
-decoded where it lies: no key and no query goes from one shard to another. Each
-has a queue of its own; the next prompt goes where the fewest are at work.
+The pool consists of banks, each with equally many places. A step reads only
+the banks that some slot needs. A mesh splits the places of every bank, and the
+slots, into shards. A prompt's completions are decoded on the shard that holds
+the prompt, so no key and no query moves between shards. Each shard has a queue
+of its own; the next prompt goes to the shard with the fewest unfinished ones.
 """
 
 import functools
@@ -15,28 +18,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
+from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
 from r1jax.model import Decoder, attention
 from r1jax.sampling import cache
 
-# Of keys and values: a block's places or a ring's slots, and heads.
-PLACES = P(None, sharding.ROWS, "tensor")
 # Prompts of a batch of the prefill: more would only take memory.
 PREFILL_ROWS = 16
 
 
 class Pool(NamedTuple):
-  """Prompts that are being completed, prefilled, each in one of A places.
+  """Prefilled prompts, each in one of A places: banks times places of each.
 
-  A prompt's last token is the first input of each of its completions, not of
-  the prefill: it is their first step, and no special case.
+  A prompt's last token is not prefilled: it is the first input of each of the
+  prompt's completions, so that their first step is like all others.
 
   Attributes:
-    layers: L of `cache.Prompts`, whose N B places are A.
-    mask: [A, P] bool, what may be read: all but the last token.
-    lengths: [A] int32, last tokens included. last: [A] int32, these tokens.
+    layers: L of `cache.Prompts`.
+    mask: [A, P] bool, what may be read: all tokens but the last.
+    lengths: [A] int32, tokens of each prompt, the last included.
+    last: [A] int32, the last token of each prompt.
   """
 
   layers: tuple
@@ -44,43 +46,104 @@ class Pool(NamedTuple):
   lengths: jax.Array
   last: jax.Array
 
+  @property
+  def by_bank(self):
+    """`mask` as [banks, places, P]."""
+    banks, places = jax.tree.leaves(self.layers[0].k)[0].shape[:2]
+    return self.mask.reshape(banks, places, -1)
+
+
+class Book(NamedTuple):
+  """Which prompts lie where, and which completions each shard may start.
+
+  Attributes:
+    places: [N] int32, the place of each prompt that has one.
+    queues: [shards, N] int32, the prompts of each shard, in the order in which
+      they got a place there.
+    filled: [shards] int32, completions of the prompts in each queue.
+    wanted: [] int32, the number of finished prompts at which the host can load
+      more; `advance` stops there if slots have nothing to do.
+  """
+
+  places: np.ndarray
+  queues: np.ndarray
+  filled: np.ndarray
+  wanted: int
+
+
+class Size(NamedTuple):
+  """The size of a pool.
+
+  Attributes:
+    banks: how many. places: of each bank. width: P, tokens of the longest
+      prompt, padded.
+    rows: prompts of a batch of the prefill.
+  """
+
+  banks: int
+  places: int
+  width: int
+  rows: int
+
+
+def pool_size(static, prompts, longest):
+  """The `Size` of the pool for a rollout.
+
+  Args:
+    static: the `config.Static`.
+    prompts: N.
+    longest: tokens of the longest prompt.
+  """
+  config, group, mesh = static.config, static.group, static.mesh
+  rows = sharding.whole_rows(min(prompts, PREFILL_ROWS), mesh)
+  # What the slots need at one time, and two batches that wait for slots.
+  bank = min(prompts, -(-config.slots // group))
+  places = min(prompts, bank + 2 * rows)
+  width = bucket(longest)
+  # One bank for all, if reading all of it costs no more than a chunk of the
+  # ring: each bank that is visited costs some time too.
+  if places * group * width <= config.slots * config.chunk:
+    bank = places
+  bank = sharding.whole_rows(bank, mesh)
+  return Size(-(-places // bank), bank, width, rows)
+
 
 class Places:
-  """Which prompt lies in which place of the pool: the host's book.
+  """The host's side of the pool: loads prompts and keeps the book.
 
   Attributes:
     pool: the `Pool`.
-    of: [N] int32, the place of each prompt that has one.
-    queues: [R, N] int32, the prompts of each shard, in the order in which they
-      got a place there.
-    filled: [R] int32, completions of the prompts in each queue.
   """
 
-  def __init__(self, model, config, group, mesh, params, texts):
-    self._static = (model, mesh)
-    self._params, self._texts, self._group = params, texts, group
-    self._rows = sharding.whole_rows(min(len(texts), PREFILL_ROWS), mesh)
-    # What the slots need at one time, and two batches for them to go on with.
-    block = min(len(texts), -(-config.slots // group))
-    places = min(len(texts), block + 2 * self._rows)
-    width = bucket(max(map(len, texts)))
-    # One block for all, if to read it whole costs no more than a chunk of the
-    # ring: to visit several costs time too.
-    if places * group * width <= config.slots * config.chunk:
-      block = places
-    block = sharding.whole_rows(block, mesh)
-    blocks = -(-places // block)
-    self.pool = empty(model, mesh, blocks, block, width, config.int8)
-    shards = sharding.row_shards(mesh)
-    self.of = np.zeros(len(texts), np.int32)
-    self.queues = np.zeros((shards, len(texts)), np.int32)
-    self.filled = np.zeros(shards, np.int32)
-    # The place p of a block lies in the shard p // (B / R).
-    shard = np.arange(blocks * block) % block // (block // shards)
-    self._free = [np.flatnonzero(shard == r).tolist() for r in range(shards)]
-    self._shard = shard
+  def __init__(self, static, params, texts):
+    """An empty pool for these prompts.
+
+    Args:
+      static: the `config.Static`.
+      params: the model's parameters.
+      texts: N arrays of tokens, in the order in which they are loaded.
+    """
+    self._static, self._params, self._texts = static, params, texts
+    size = pool_size(static, len(texts), max(map(len, texts)))
+    self.pool = empty(static.model, static.mesh, size, static.config.int8)
+    shards = sharding.row_shards(static.mesh)
+    self._rows = size.rows
+    self._places = np.zeros(len(texts), np.int32)
+    self._queues = np.zeros((shards, len(texts)), np.int32)
+    self._filled = np.zeros(shards, np.int32)
+    # The shard of each place: every bank is split evenly.
+    at = np.arange(size.banks * size.places) % size.places
+    self._shard = at // (size.places // shards)
+    self._free = [
+      np.flatnonzero(self._shard == shard).tolist() for shard in range(shards)
+    ]
     self._loaded = 0
     self._held = set()
+
+  @property
+  def book(self):
+    """The `Book` as of now."""
+    return Book(self._places, self._queues, self._filled, self._wanted)
 
   @property
   def _next(self):
@@ -89,28 +152,28 @@ class Places:
 
   @property
   def _room(self):
-    """Places that are free, in all shards."""
+    """How many places are free, in all shards."""
     return sum(map(len, self._free))
 
   @property
-  def wanted(self):
-    """Prompts to be done with, of all so far, before the next batch fits."""
+  def _wanted(self):
+    """How many prompts must be finished before the next batch fits."""
     if not self._next:
       return len(self._texts) + 1
     missing = max(0, self._next - self._room)
     return self._loaded - len(self._held) + missing
 
   def fill(self):
-    """Prefills as many of the next prompts as there are places for."""
+    """Prefills as many of the next prompts as there are free places."""
     while 0 < self._next <= self._room:
       new = np.arange(self._loaded, self._loaded + self._next)
       # Not in place: the device may still read the old ones.
-      self.of, self.queues, self.filled = (
-        x.copy() for x in (self.of, self.queues, self.filled)
+      self._places, self._queues, self._filled = (
+        x.copy() for x in (self._places, self._queues, self._filled)
       )
       for n in new.tolist():
-        self._seat(n)
-      # A batch that is not full has its last prompt again, at the same place.
+        self._assign(n)
+      # A batch that is not full repeats its last prompt, at the same place.
       rows = np.pad(new, (0, self._rows - len(new)), mode="edge")
       width = bucket(max(len(self._texts[n]) for n in new))
       tokens = np.zeros((self._rows, width), np.int32)
@@ -118,71 +181,100 @@ class Places:
       for row, n in enumerate(rows):
         tokens[row, : lengths[row]] = self._texts[n]
       self.pool = load(
-        *self._static, self._params, self.pool, tokens, lengths, self.of[rows]
-      )
+        self._static.model, self._static.mesh, self._params, self.pool,
+        Batch(tokens, lengths, self._places[rows]),
+      )  # fmt: skip
       self._loaded += len(new)
 
-  def _seat(self, n):
-    """Gives prompt n a place, in the shard with the fewest at work."""
+  def _assign(self, n):
+    """Gives prompt n a place, in the shard with the fewest unfinished ones."""
     held = np.bincount(self.shards(self._held), minlength=len(self._free))
     shard = min(
       (r for r, free in enumerate(self._free) if free), key=lambda r: held[r]
     )
-    self.of[n] = self._free[shard].pop(0)
-    self.queues[shard, self.filled[shard] // self._group] = n
-    self.filled[shard] += self._group
+    self._places[n] = self._free[shard].pop(0)
+    group = self._static.group
+    self._queues[shard, self._filled[shard] // group] = n
+    self._filled[shard] += group
     self._held.add(n)
 
   def shards(self, prompts):
-    """[.] int: in which shard each of these prompts has its place."""
-    return self._shard[self.of[np.asarray(list(prompts), int)]]
+    """[.] int, the shard in which each of these prompts has its place."""
+    return self._shard[self._places[np.asarray(list(prompts), int)]]
 
   def release(self, finished):
-    """Frees the places of prompts whose completions are all finished [C]."""
-    whole = finished.reshape(-1, self._group).all(axis=1)
+    """Frees the places of prompts whose completions are all finished.
+
+    Args:
+      finished: [C] bool.
+    """
+    whole = finished.reshape(-1, self._static.group).all(axis=1)
     for n in [n for n in self._held if whole[n]]:
       self._held.remove(n)
-      place = int(self.of[n])
+      place = int(self._places[n])
       self._free[self._shard[place]].append(place)
 
 
 def bucket(length):
-  """The width that a prompt is padded to: at most 15 tokens or an eighth more.
+  """The width that a prompt is padded to.
 
-  Few of them, so that few shapes are compiled.
+  At most 15 tokens or an eighth more than the prompt. There are few such
+  widths, so few shapes are compiled.
   """
   step = max(16, 1 << max(0, length.bit_length() - 4))
   return -(-length // step) * step
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def empty(model, mesh, blocks, places, width, int8=False):
-  """A `Pool` of `blocks` of `places` for prompts of `width` tokens."""
-  layer = cache.empty_prompts(model, blocks, places, width, int8)
-  count = jnp.zeros(blocks * places, jnp.int32)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def empty(model, mesh, size, int8=False):
+  """A `Pool` without prompts.
+
+  Args:
+    model: the `ModelConfig`.
+    mesh: as of `config.Static`.
+    size: the `Size`.
+    int8: whether keys and values are stored in eight bits.
+  """
+  layer = cache.empty_prompts(model, size, int8)
+  count = jnp.zeros(size.banks * size.places, jnp.int32)
   return Pool(
-    (sharding.constrain(layer, mesh, PLACES),) * model.n_layers,
-    jnp.zeros((blocks * places, width), bool),
+    (sharding.constrain(layer, mesh, cache.PLACES),) * model.n_layers,
+    jnp.zeros((len(count), size.width), bool),
     count,
     count,
   )
 
 
+class Batch(NamedTuple):
+  """Prompts to prefill together.
+
+  Attributes:
+    tokens: [B, W] int32, padded on the right.
+    lengths: [B] int32. places: [B] int32, where each prompt goes.
+  """
+
+  tokens: np.ndarray
+  lengths: np.ndarray
+  places: np.ndarray
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def load(model, mesh, params, pool, tokens, lengths, places):
+def load(model, mesh, params, pool, batch):
   """Prefills a batch of prompts.
 
   Args:
-    model, mesh, params: as of `sample`.
+    model: the `ModelConfig`.
+    mesh: as of `config.Static`.
+    params: the model's parameters.
     pool: the `Pool`; donated.
-    tokens: [R, W] int32, padded on the right. lengths: [R] int32.
-    places: [R] int32, where each goes.
+    batch: the `Batch`.
 
   Returns:
     the `Pool` with them.
   """
+  tokens, lengths, places = batch
   rows, width = tokens.shape
-  tokens = sharding.constrain(tokens, mesh, P(sharding.ROWS))
+  tokens = sharding.constrain(tokens, mesh, PartitionSpec(sharding.ROWS))
   columns = jnp.arange(width)
   mask = columns[None] < lengths[:, None]
   with meshes.on(mesh):
@@ -210,7 +302,7 @@ def load(model, mesh, params, pool, tokens, lengths, places):
   read = jnp.arange(pool.mask.shape[1])[None] < lengths[:, None] - 1
   last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
   return Pool(
-    sharding.constrain(layers, mesh, PLACES),
+    sharding.constrain(layers, mesh, cache.PLACES),
     pool.mask.at[places].set(read),
     pool.lengths.at[places].set(lengths),
     pool.last.at[places].set(last),

@@ -1,417 +1,344 @@
-"""Sampling completions: a jitted loop over the learner's own parameters.
+"""Sampling completions from the learner's own parameters.
 
-Prompts are prefilled once each, those of a length together. S slots decode
-side by side; when one ends its completion it takes the next from the queue
-inside the same loop, so a slot never waits for the longest of a batch (on a
-mesh the next from the queue of its own shard, see `pool`). Which slot decodes a
-completion, and beside which others, does not enter its randomness: the draw of
-its token t uses fold_in(fold_in(key, index), t) and nothing else.
+Prompts of about equal length are prefilled together, each once. S slots decode
+side by side; a slot that finishes a completion takes the next one from the
+queue inside the same compiled loop, so no slot waits for the longest of a
+batch. (On a mesh every shard of slots has its own queue, see `pool`.) The
+draw of token t of a completion uses fold_in(fold_in(key, index), t) and
+nothing else: it does not depend on the slot or on the other completions.
 
-The host looks in once every `stride` steps, to hand out what is finished and
-to put the next prompts in the places of those that are done with, while the
-rest goes on.
+The host looks at the results every `stride` steps. It hands out what is
+finished and loads the next prompts in place of those that are complete, while
+the device decodes on.
 """
 
 import dataclasses
-import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec
 
-from r1jax import meshes, sharding
+from r1jax import sharding
 from r1jax.errors import UserError
-from r1jax.sampling import cache, decode, kernels
-from r1jax.sampling.draws import draw
-from r1jax.sampling.pool import PLACES, Places
-from r1jax.types import Rollout
+from r1jax.model import init
+from r1jax.sampling import cache, decode, pool, step
+from r1jax.sampling.config import SamplerConfig, Static
+
+__all__ = ["Callbacks", "Loaded", "Programs", "Sampler", "SamplerConfig"]
+
+
+class Loaded(NamedTuple):
+  """A model's parameters, ready to sample from.
+
+  Attributes:
+    params: the parameters, as the prefill uses them.
+    weights: the `decode.Weights`, as the decoding steps use them.
+  """
+
+  params: Any
+  weights: decode.Weights
+
+
+class Callbacks(NamedTuple):
+  """Functions that `Sampler.sample` calls while it samples.
+
+  Attributes:
+    on_finished: function of (ids, rows): numbers of newly finished completions
+      and their rows of the `Rollout`, as numpy arrays. It is called once for
+      each completion, while the device decodes the others.
+    on_look: function of a `step.Look`, called after every stride.
+  """
+
+  on_finished: Callable | None = None
+  on_look: Callable | None = None
+
+
+class Programs(NamedTuple):
+  """The compiled programs of a rollout, or their abstract inputs.
+
+  Attributes:
+    load: lays out the weights (`decode.lay_out`).
+    prefill: prefills a batch of prompts (`pool.load`).
+    advance: decodes (`step.advance`).
+  """
+
+  load: Any
+  prefill: Any
+  advance: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplerConfig:
-  """How to decode; a static argument, each distinct one is compiled once.
+class Sampler(Static):
+  """Draws G completions of each prompt; see `Static` for the attributes.
 
-  Attributes:
-    slots: S, completions decoded side by side; on a mesh as many more as make
-      its shards of rows equal.
-    max_new_tokens: T, after which a completion is cut.
-    eos_id: the token that ends a completion, and is part of it.
-    top_k: draw among the k likeliest tokens; 0 for all.
-    top_p: draw among the likeliest tokens that hold this much probability.
-    greedy: take the likeliest token; temperature, top_k, top_p play no part.
-    chunk: columns of the cache that are read together; only the chunks that
-      some slot needs are. On TPU take a multiple of 128, and each slot reads
-      only those that it needs itself (`model.ragged`); not with int8.
-    stride: decoding steps between two looks of the host.
-    tail_slots: numbers of slots; when the queue is empty and no more than
-      such a number are at work, the others are given up, so that the last
-      and longest completions do not pay for them. Each costs a compilation;
-      none keeps all slots to the end.
-    kv_dtype: "compute", keys and values are kept as the model computes them;
-      or "int8", with a scale for each token and head: less memory, and
-      log-probabilities that differ a little from the learner's.
+  Example:
+    sampler = Sampler(model_config, SamplerConfig(...), group=8)
+    rollout = sampler.sample(sampler.load(params), prompts, key)
   """
 
-  slots: int
-  max_new_tokens: int
-  eos_id: int
-  top_k: int = 0
-  top_p: float = 1.0
-  greedy: bool = False
-  chunk: int = 64
-  stride: int = 64
-  tail_slots: tuple = ()
-  kv_dtype: str = "compute"
+  def load(self, params):
+    """Lays out a model's parameters for sampling, in the compute dtype.
 
-  def __post_init__(self):
-    for name, allowed, ok in (
-      ("slots", "at least 1", self.slots >= 1),
-      ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
-      ("top_k", "at least 0, which keeps all", self.top_k >= 0),
-      ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
-      ("chunk", "at least 1", self.chunk >= 1),
-      ("stride", "at least 1", self.stride >= 1),
-      (
-        "tail_slots",
-        "numbers of slots, each at least 1, such as (4, 1)",
-        isinstance(self.tail_slots, tuple)
-        and all(isinstance(n, int) and n >= 1 for n in self.tail_slots),
+    Do this once for each new set of parameters, not for each call of `sample`.
+
+    Args:
+      params: the learner's parameters, on the mesh.
+
+    Returns:
+      a `Loaded`.
+    """
+    return Loaded(params, _lay_out(self.model, params))
+
+  def sample(
+    self,
+    loaded,
+    prompts,
+    key,
+    temperature=1.0,
+    indices=None,
+    limits=None,
+    callbacks=None,
+  ):
+    """G completions of each of N prompts.
+
+    Args:
+      loaded: what `load` returned.
+      prompts: N sequences of token ids, none of them empty.
+      key: typed PRNG key of this rollout.
+      temperature: divides the logits.
+      indices: [N * G] integers, the sample index of each completion, which is
+        folded into its key. Prompt n has the entries n G to n G + G - 1. None
+        for 0, 1, 2, ...
+      limits: [N * G] integers, the most tokens of each completion; None for
+        `max_new_tokens`.
+      callbacks: the `Callbacks`, or None.
+
+    Returns:
+      the `Rollout` of C = N G completions. Its log-probabilities are those of
+      the whole distribution at this temperature, even where top_k or top_p
+      truncate the draw: the loss needs pi_theta, which is not truncated.
+
+    Raises:
+      UserError: a prompt is empty.
+    """
+    parts = self.split(len(prompts))
+    static = dataclasses.replace(self, group=self.group // parts)
+    texts, number = _queue_order(prompts, parts, static.group)
+    if indices is None:
+      indices = np.arange(len(number))
+    if limits is None:
+      limits = np.full(len(number), self.config.max_new_tokens)
+    inputs = step.Inputs(
+      loaded.weights,
+      np.asarray(indices, np.int32)[number],
+      np.asarray(limits, np.int32)[number],
+      key,
+      jnp.asarray(temperature, jnp.float32),
+    )
+    places = pool.Places(static, loaded.params, texts)
+    rollout = _run(static, inputs, places, number, callbacks or Callbacks())
+    return _rows(rollout, np.argsort(number))
+
+  def split(self, prompts):
+    """Into how many parts a group is split, each with the prompt to itself.
+
+    One, unless there are so few prompts that some shards of the slots would
+    have more work than others, or none.
+
+    Args:
+      prompts: N.
+    """
+    shards = sharding.row_shards(self.mesh)
+    for parts in (n for n in range(1, self.group + 1) if self.group % n == 0):
+      whole = prompts * parts % shards == 0
+      if whole or prompts * parts >= 4 * shards:
+        return parts
+    return self.group
+
+  def shapes(self, prompts, width):
+    """Abstract inputs of the compiled programs.
+
+    Args:
+      prompts: N.
+      width: tokens of the longest prompt.
+
+    Returns:
+      `Programs` of tuples: what each program takes besides its static
+      arguments.
+    """
+    static, prompts = self._divided(prompts)
+    size = pool.pool_size(static, prompts, width)
+    total, shards = prompts * static.group, sharding.row_shards(self.mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(lambda k: init(self.model, k), key)
+    weights = jax.eval_shape(lambda p: decode.lay_out(self.model, p), params)
+    prefilled = jax.eval_shape(
+      lambda: pool.empty(self.model, None, size, self.config.int8)
+    )
+    state = jax.eval_shape(lambda: step.begin(static, total))
+    if self.mesh is not None:
+      params = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        params,
+        sharding.tree_shardings(self.mesh, params),
+      )
+    prefilled = self._whole(prefilled)._replace(
+      layers=self._by_place(prefilled.layers)
+    )
+    state = self._whole(state)._replace(rings=self._by_place(state.rings))
+
+    def ints(*shape):
+      return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+    batch = pool.Batch(
+      ints(size.rows, size.width), ints(size.rows), ints(size.rows)
+    )
+    temperature = jax.ShapeDtypeStruct((), jnp.float32)
+    inputs = step.Inputs(weights, ints(total), ints(total), key, temperature)
+    book = pool.Book(ints(prompts), ints(shards, prompts), ints(shards), ints())
+    return Programs(
+      (params,),
+      (params, prefilled, self._whole(batch)),
+      (self._whole(inputs), prefilled, state, self._whole(book)),
+    )
+
+  def lower(self, prompts, width):
+    """The compiled programs before compilation; the arguments of `shapes`.
+
+    Returns:
+      `Programs` of `jax.stages.Lowered`.
+    """
+    shapes = self.shapes(prompts, width)
+    static, _ = self._divided(prompts)
+    return Programs(
+      _lay_out.lower(self.model, *shapes.load),
+      pool.load.lower(self.model, self.mesh, *shapes.prefill),
+      step.advance.lower(static, *shapes.advance),
+    )
+
+  def _divided(self, prompts):
+    """With groups split as by `split`: the `Sampler` and the prompts."""
+    parts = self.split(prompts)
+    static = dataclasses.replace(self, group=self.group // parts)
+    return static, prompts * parts
+
+  def _whole(self, tree):
+    """Shapes of arrays that every device holds whole."""
+    return self._placed(tree, PartitionSpec())
+
+  def _by_place(self, tree):
+    """Shapes of kept arrays, split by places or slots and by heads."""
+    return self._placed(tree, cache.PLACES)
+
+  def _placed(self, tree, spec):
+    if self.mesh is None:
+      return tree
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        x.shape,
+        x.dtype,
+        sharding=NamedSharding(
+          self.mesh, sharding.fit(spec, x.shape, self.mesh)
+        ),
       ),
-      ("kv_dtype", '"compute" or "int8"', self.kv_dtype in ("compute", "int8")),
-    ):
-      if not ok:
-        raise UserError(
-          f"sampler: {name}={getattr(self, name)} must be {allowed}"
-        )
-
-  @property
-  def int8(self):
-    return self.kv_dtype == "int8"
+      tree,
+    )
 
 
-class State(NamedTuple):
-  """What a step reads and writes.
-
-  Attributes:
-    clock: [] int32, steps so far. queue: [R] int32, completions that were taken
-      from the queue of each shard of slots.
-    waited: [] int32, steps so far with something left in the queues. busy: []
-      int32, slots at work in these, summed.
-    id: [S] int32, each slot's completion, C where there is none.
-    done: [S] int32, its tokens so far. token: [S] int32, the latest of them.
-    rings: L of `cache.Ring` or `cache.Apart`.
-    rollout: the `Rollout` so far; a length of 0 is not finished.
-  """
-
-  clock: jax.Array
-  queue: jax.Array
-  waited: jax.Array
-  busy: jax.Array
-  id: jax.Array
-  done: jax.Array
-  token: jax.Array
-  rings: tuple
-  rollout: Rollout
+_lay_out = jax.jit(decode.lay_out, static_argnums=0)
 
 
-class Look(NamedTuple):
-  """What the host sees between strides; the numbers as in `State`.
+def _queue_order(prompts, parts, group):
+  """The prompts in the order in which they are prefilled.
 
-  Attributes:
-    taken: [] int32, completions that were taken from all queues.
-    lengths: [C] int32, of the finished completions, else 0.
-  """
-
-  clock: jax.Array
-  taken: jax.Array
-  waited: jax.Array
-  busy: jax.Array
-  lengths: jax.Array
-
-
-def sample(
-  model, config, group, mesh, params, prompts, mask, indices, key,
-  temperature=1.0, limits=None, on_finished=None, on_look=None,
-):  # fmt: skip
-  """G completions of each of N prompts.
+  Prompts of about equal length are prefilled together, so they are sorted.
+  What a completion is does not depend on it.
 
   Args:
-    model: the `ModelConfig`.
-    config: the `SamplerConfig`.
-    group: G.
-    mesh: where the parameters live, so that slots are split over its rows and
-      heads over its tensor axis; None for one device.
-    params: the learner's parameters.
-    prompts: [N, P] int32. mask: [N, P] bool, its tokens; padding may stand
-      on either side. Of the host.
-    indices: [N * G] int32, the sample index of each completion, folded into
-      its key; completions of prompt n are entries n G to n G + G - 1.
-    key: typed PRNG key of this rollout.
-    temperature: divides the logits.
-    limits: [N * G] int32, where each completion is cut, or None for
-      max_new_tokens.
-    on_finished: None, or a function of (ids, `Rollout`): numbers of finished
-      completions and their rows, as numpy arrays. It is called for each
-      completion once, while the device decodes the others.
-    on_look: None, or a function of a `Look`, called after each stride.
+    prompts: N sequences of token ids.
+    parts: how often each prompt occurs.
+    group: completions of each occurrence.
 
   Returns:
-    `Rollout` of C = N G completions. Its log-probabilities are those of the
-    whole distribution at this temperature also where top_k or top_p cut the
-    draw, since that is what the loss needs: pi_theta is not truncated either.
+    texts, N * parts arrays of token ids; and [C] int, the caller's number of
+    each completion of these texts.
+
+  Raises:
+    UserError: a prompt is empty.
   """
-  texts = [np.asarray(p)[np.asarray(m)] for p, m in zip(prompts, mask)]
-  shards = sharding.row_shards(mesh)
-  parts = _parts(len(texts), group, shards)
+  texts = [np.asarray(prompt) for prompt in prompts]
+  for n, text in enumerate(texts):
+    if not len(text):
+      raise UserError(
+        f"sampler: prompt {n} is empty; give it a token, such as the"
+        " beginning-of-text token"
+      )
   texts = [text for text in texts for _ in range(parts)]
-  group //= parts
-  # Prompts of about a length are prefilled together, so they are taken in
-  # this order; what a completion is does not depend on it.
   order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
-  texts = [texts[n] for n in order]
   number = (np.asarray(order)[:, None] * group + np.arange(group)).ravel()
-  if limits is None:
-    limits = np.full(len(number), config.max_new_tokens)
-  indices, limits = (np.asarray(x, np.int32)[number] for x in (indices, limits))
-  weights = _lay_out(model, params)
-  places = Places(model, config, group, mesh, params, texts)
-  state = _begin(model, config, mesh, len(number))
-  told, batches, clock = np.zeros(len(number), bool), [], 0
-  while not told.all():
+  return [texts[n] for n in order], number
+
+
+def _run(static, inputs, places, number, callbacks):
+  """The host loop: calls `step.advance` until all completions are finished.
+
+  Args:
+    static: the `Static`.
+    inputs: the `step.Inputs`.
+    places: the `pool.Places`, still empty.
+    number: [C] int, the caller's number of each completion.
+    callbacks: the `Callbacks`.
+
+  Returns:
+    the `Rollout`, in the order of `inputs`.
+  """
+  shards = sharding.row_shards(static.mesh)
+  state = step.begin(static, len(number))
+  seen, batches, clock = np.zeros(len(number), bool), [], 0
+  while not seen.all():
     places.fill()
-    state, look = advance(
-      model, config, group, mesh, weights, places.pool, state, places.of,
-      places.queues, places.filled, places.wanted, indices, limits, key,
-      temperature,
-    )  # fmt: skip
-    # The device is at work before anybody looks at what was finished.
-    _hand_out(batches, number, on_finished)
+    state, look = step.advance(static, inputs, places.pool, state, places.book)
+    # The device is at work before the host handles the earlier completions.
+    _hand_out(batches, number, callbacks)
     look = jax.device_get(look)
-    if on_look is not None:
-      on_look(look)
+    if callbacks.on_look is not None:
+      callbacks.on_look(look)
     finished = look.lengths > 0
     places.release(finished)
-    state = _turn(state, clock, look.clock)
-    clock = look.clock
-    batches = []
-    if on_finished is not None:
-      (new,) = np.nonzero(finished & ~told)
+    state = step.next_chunk(state, clock, look.clock)
+    clock, batches = look.clock, []
+    if callbacks.on_finished is not None:
+      (new,) = np.nonzero(finished & ~seen)
       batches = list(_batches(state.rollout, new, len(state.id)))
-    told = finished
-    (left,) = np.nonzero(~told)
-    if look.taken == len(told) and len(left):
-      most = np.bincount(places.shards(left // group)).max()
-      tails = _tails(config, mesh, len(state.id))
-      if enough := [n for n in tails if n >= most * shards]:
-        state = _shrink(mesh, min(enough), state)
-  _hand_out(batches, number, on_finished)
-  return _rows(state.rollout, np.argsort(number))
-
-
-def _parts(prompts, group, shards):
-  """In how many parts a group is decoded, each with the prompt to itself.
-
-  In one, but where there are so few prompts that some shard of the slots would
-  have more to do than others, or nothing.
-  """
-  for parts in (n for n in range(1, group + 1) if group % n == 0):
-    if prompts * parts % shards == 0 or prompts * parts >= 4 * shards:
-      return parts
-  return group
+    seen = finished
+    (left,) = np.nonzero(~seen)
+    if look.taken == len(seen) and len(left):
+      most = np.bincount(places.shards(left // static.group)).max()
+      sizes = step.smaller_batches(static, len(state.id))
+      if enough := [n for n in sizes if n >= most * shards]:
+        state = step.shrink(static, min(enough), state)
+  _hand_out(batches, number, callbacks)
+  return state.rollout
 
 
 def _batches(rollout, ids, size):
-  """Yields ids and their rows, `size` at a time, for one compiled program."""
+  """Yields ids and their rows, `size` at a time, by one compiled program."""
   for i in range(0, len(ids), size):
     part = ids[i : i + size]
     padded = np.pad(part, (0, size - len(part)), mode="edge")
     yield part, _rows(rollout, padded)
 
 
-def _hand_out(batches, number, on_finished):
+def _hand_out(batches, number, callbacks):
+  """Calls `on_finished` for batches of finished completions."""
   for ids, rows in batches:
     rows = jax.tree.map(lambda x: np.asarray(x)[: len(ids)], rows)
-    on_finished(number[ids], rows)
+    callbacks.on_finished(number[ids], rows)
 
 
 @jax.jit
 def _rows(rollout, ids):
   return jax.tree.map(lambda x: x[ids], rollout)
-
-
-_lay_out = jax.jit(decode.lay_out, static_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _begin(model, config, mesh, total):
-  """The `State` before the first of `total` completions is taken."""
-  slots = sharding.whole_rows(min(config.slots, total), mesh)
-  ring = cache.empty_ring(
-    model, slots, config.max_new_tokens, config.chunk, config.int8
-  )
-  with meshes.on(mesh):
-    ring = kernels.lay_out(ring)
-  nothing = jnp.zeros(slots, jnp.int32)
-  blank = (total, config.max_new_tokens)
-  rollout = Rollout(
-    jnp.zeros(blank, jnp.int32),
-    jnp.zeros(blank, jnp.float32),
-    jnp.zeros(total, jnp.int32),
-    jnp.zeros(total, bool),
-  )
-  return State(
-    clock=jnp.int32(0),
-    queue=jnp.zeros(sharding.row_shards(mesh), jnp.int32),
-    waited=jnp.int32(0),
-    busy=jnp.int32(0),
-    id=jnp.full(slots, total, jnp.int32),
-    done=nothing,
-    token=nothing,
-    rings=(sharding.constrain(ring, mesh, PLACES),) * model.n_layers,
-    rollout=sharding.constrain(rollout, mesh, P()),
-  )
-
-
-def _turn(state, before, clock):
-  """The `State` for the step at `clock`; its rings were for that at `before`.
-
-  `advance` stops at the end of a chunk: there is one to turn to, or none.
-  """
-  _, size = state.rings[0].extent
-  if before // size == clock // size:
-    return state
-  return state._replace(rings=tuple(ring.turned() for ring in state.rings))
-
-
-def _tails(config, mesh, slots):
-  """The `tail_slots` below `slots`, rounded up to what the mesh can split."""
-  tails = (sharding.whole_rows(n, mesh) for n in config.tail_slots)
-  return [n for n in tails if n < slots]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _shrink(mesh, slots, state):
-  """The `State` with fewer slots of each shard, all that work among them."""
-  shards, total = len(state.queue), len(state.rollout.lengths)
-  idle = (state.id == total).reshape(shards, -1)
-  kept = jnp.argsort(idle, axis=1)[:, : slots // shards]
-  kept = (kept + jnp.arange(shards)[:, None] * idle.shape[1]).ravel()
-  rings = jax.tree.map(lambda x: x[:, kept], state.rings)
-  return state._replace(
-    id=state.id[kept],
-    done=state.done[kept],
-    token=state.token[kept],
-    rings=sharding.constrain(rings, mesh, PLACES),
-  )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=6)
-def advance(
-  model, config, group, mesh, weights, pool, state, places, queues, filled,
-  wanted, indices, limits, key, temperature,
-):  # fmt: skip
-  """Up to `stride` steps of all slots, to the end of a chunk at most.
-
-  There the rings are to be turned before the next call.
-
-  Args:
-    weights: of `decode.lay_out`. pool: the `Pool`. state: the `State`.
-    places, queues, filled: of the `Places`.
-    wanted: [] int32; when slots have nothing to do and so many prompts are
-      done with, the host can put others in their places: it stops early.
-    The others: as of `sample`, completions in the order of the queue.
-
-  Returns:
-    the new `State`, and a `Look` at it.
-  """
-  total = len(limits)
-  chunks, chunk = state.rings[0].extent
-  columns = chunks * chunk
-  blocks, size = jax.tree.leaves(pool.layers[0].k)[0].shape[:2]
-  shards = len(filled)
-  few = max(_tails(config, mesh, len(state.id)), default=0)
-  rings, at = state.rings, state.clock % columns
-
-  def step(carry):
-    s, newest = carry
-    # The i-th idle slot of a shard takes the i-th completion of its queue.
-    idle = (s.id == total).reshape(shards, -1)
-    taken = s.queue[:, None] + jnp.cumsum(idle, axis=1) - 1
-    new = idle & (taken < filled[:, None])
-    queue = s.queue + new.sum(axis=1)
-    prompt = jnp.take_along_axis(queues, taken // group, axis=1, mode="clip")
-    new, taken = new.ravel(), (prompt * group + taken % group).ravel()
-    id = jnp.where(new, taken, s.id)
-    active = id < total
-    completion = jnp.minimum(id, total - 1)
-    place = places[completion // group]
-    token = jnp.where(new, pool.last[place], s.token)
-    view = decode.view(
-      place, id % group, active, group, pool.mask.reshape(blocks, size, -1),
-      s.done, s.clock % columns, shards,
-    )  # fmt: skip
-    logits, newest = decode.decode(
-      model, weights, pool.layers, rings, newest, token,
-      pool.lengths[place] - 1 + s.done, view,
-    )  # fmt: skip
-    token, logprob = draw(
-      logits.astype(jnp.float32), config, key, indices[completion], s.done,
-      temperature,
-    )  # fmt: skip
-    done = s.done + 1
-    ended = token == config.eos_id
-    over = active & (ended | (done >= limits[completion]))
-    finished = jnp.where(over, id, total)
-    waiting = queue.sum() < total
-    r = s.rollout
-    s = s._replace(
-      clock=s.clock + 1,
-      queue=queue,
-      waited=s.waited + waiting,
-      busy=s.busy + jnp.where(waiting, active.sum(), 0),
-      id=jnp.where(over, total, id),
-      # 0 in idle slots too: the longest decides what of the rings is read.
-      done=jnp.where(over | ~active, 0, done),
-      token=token,
-      rollout=Rollout(
-        r.tokens.at[id, s.done].set(token, mode="drop"),
-        r.logprobs.at[id, s.done].set(logprob, mode="drop"),
-        r.lengths.at[finished].set(done, mode="drop"),
-        r.ended.at[finished].set(ended, mode="drop"),
-      ),
-    )
-    return s, newest
-
-  def go_on(carry):
-    s, _ = carry
-    idle = (s.id == total).reshape(shards, -1)
-    starved = (idle.any(axis=1) & (s.queue >= filled)).any()
-    whole = (s.rollout.lengths > 0).reshape(-1, group).all(axis=1).sum()
-    stalled = starved & (whole >= wanted)
-    most = (~idle).sum(axis=1).max()
-    ebbed = (s.queue.sum() == total) & (most * shards <= few)
-    return ~ebbed & ~stalled & (s.clock < end)
-
-  end = jnp.minimum(
-    state.clock + config.stride, (state.clock // chunk + 1) * chunk
-  )
-  newest = tuple(ring.take(at) for ring in rings)
-  with meshes.on(mesh):
-    state, newest = jax.lax.while_loop(
-      # What no step writes is not carried along.
-      go_on, step, (state._replace(rings=()), newest),
-    )  # fmt: skip
-  state = state._replace(
-    rings=tuple(ring.give_back(new, at) for ring, new in zip(rings, newest)),
-    rollout=sharding.constrain(state.rollout, mesh, P()),
-  )
-  look = Look(
-    state.clock,
-    state.queue.sum(),
-    state.waited,
-    state.busy,
-    state.rollout.lengths,
-  )
-  return state, jax.tree.map(jnp.copy, look)

@@ -1,4 +1,4 @@
-"""One completion, token by token, for a person who waits for it."""
+"""Streaming: one completion, token by token, for a chat."""
 
 import functools
 
@@ -9,8 +9,8 @@ import numpy as np
 from r1jax.errors import UserError
 from r1jax.sampling import cache, decode
 from r1jax.sampling import pool as pools
+from r1jax.sampling.config import SamplerConfig
 from r1jax.sampling.draws import draw
-from r1jax.sampling.sampler import SamplerConfig
 
 # Prompts and rings are padded to a multiple of this, so that the turns of a
 # conversation share a few compiled programs.
@@ -20,22 +20,22 @@ BUCKET = 128
 def stream(
   model, params, prompt, key, *, max_new_tokens, temperature=1.0, top_p=1.0
 ):
-  """Draws the tokens of one completion, each when it is asked for.
+  """Draws one completion; each token is decoded when it is asked for.
 
   Args:
-    model: the `ModelConfig`. params: its parameters.
+    model: the `ModelConfig`.
+    params: its parameters.
     prompt: token ids.
     key: typed PRNG key.
-    max_new_tokens: after which the stream ends.
+    max_new_tokens: the stream ends after this many tokens.
     temperature: divides the logits; 0 takes the likeliest token.
     top_p: as in `SamplerConfig`.
 
   Yields:
-    token ids. `send(token)` puts another in the place of the one just
-    yielded.
+    token ids. `send(token)` replaces the token just yielded by another.
 
   Raises:
-    UserError: the prompt is empty, or leaves no room in the model's length.
+    UserError: the prompt is empty, or fills the model's whole context.
   """
   room = model.max_length - len(prompt)
   if not len(prompt) or room < 1:
@@ -54,13 +54,11 @@ def stream(
   width = _bucket(len(prompt))
   tokens = np.zeros((1, width), np.int32)
   tokens[0, : len(prompt)] = prompt
-  weights, pool, rings = _start(model, config, params, tokens, len(prompt))
+  *fixed, rings = _start(model, config, params, tokens, len(prompt))
+  noise = key, jnp.float32(temperature or 1.0)
   token = int(prompt[-1])
   for t in range(length):
-    drawn, rings = _step(
-      model, config, weights, pool, rings, token, t, key,
-      jnp.float32(temperature or 1.0),
-    )  # fmt: skip
+    drawn, rings = _step(model, config, fixed, rings, token, t, noise)
     token = int(drawn)
     while (other := (yield token)) is not None:
       token = int(other)
@@ -72,31 +70,40 @@ def _bucket(n):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _start(model, config, params, tokens, length):
-  """What is decoded with: the weights, the prompt's pool, and empty rings."""
-  pool = pools.empty(model, None, 1, 1, tokens.shape[1])
-  place = jnp.zeros(1, jnp.int32)
-  pool = pools.load(
-    model, None, params, pool, tokens, jnp.full(1, length), place
-  )
+  """The weights, the prefilled `Pool` of the prompt, and empty rings."""
+  size = pools.Size(banks=1, places=1, width=tokens.shape[1], rows=1)
+  pool = pools.empty(model, None, size)
+  batch = pools.Batch(tokens, jnp.full(1, length), jnp.zeros(1, jnp.int32))
+  pool = pools.load(model, None, params, pool, batch)
   ring = cache.empty_ring(model, 1, config.max_new_tokens, config.chunk)
   return decode.lay_out(model, params), pool, (ring,) * model.n_layers
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _step(model, config, weights, pool, rings, token, t, key, temperature):
-  """The token after `token`, which stands in the ring's column t."""
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _step(model, config, fixed, rings, token, t, noise):
+  """The token after `token`, whose keys go to column t of the rings.
+
+  Args:
+    fixed: the weights and the `Pool`.
+    rings: L of `cache.Ring`; donated.
+    noise: the key and the temperature.
+
+  Returns:
+    the drawn token, [] int32, and the rings.
+  """
+  weights, pool = fixed
   first = jnp.zeros(1, jnp.int32)
   logits, newest = decode.decode(
     model, weights, pool.layers, rings,
     [ring.take(t) for ring in rings],
     jnp.full(1, token, jnp.int32), pool.lengths - 1 + t,
     decode.view(
-      first, first, jnp.ones(1, bool), 1, pool.mask[None], jnp.full(1, t), t
+      first, first, jnp.ones(1, bool), 1, pool.by_bank, jnp.full(1, t), t
     ),
   )  # fmt: skip
   rings = tuple(ring.give_back(new, t) for ring, new in zip(rings, newest))
   drawn, _ = draw(
-    logits.astype(jnp.float32), config, key, first,
-    jnp.full(1, t), temperature,
+    logits.astype(jnp.float32), config, noise[0], first, jnp.full(1, t),
+    noise[1],
   )  # fmt: skip
   return drawn[0], rings

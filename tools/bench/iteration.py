@@ -8,13 +8,12 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from r1jax import verifiers
 from r1jax.hf import hub
 from r1jax.rewards import score as rewards
-from r1jax.sampling import sampler
+from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.types import Problem
 from tools.bench import learner, machine
@@ -39,19 +38,19 @@ def measure(args):
   prompts, completions = learner.random_completions(w, model.vocab_size)
   limits = np.array([len(c) for c in completions])
   _, _, slots, _, chunk, tail = sampler_bench.WORKLOADS[args.workload]
-  config = sampler.SamplerConfig(
+  config = SamplerConfig(
     slots=min(slots, len(limits)), max_new_tokens=w.new_tokens, eos_id=-1,
     chunk=chunk, tail_slots=tail,
   )  # fmt: skip
+  sampler = Sampler(model, config, w.group)
   update = learner.Update(w, model, params)
   del params
   runs = []
   for seed in range(args.repeats + 1):
     clock = [time.perf_counter()]
     rollout = sampler.sample(
-      model, config, w.group, None, update.state.params, prompts,
-      np.ones(prompts.shape, bool), np.arange(len(limits)),
-      jax.random.key(seed), jnp.float32(1.0), limits,
+      sampler.load(update.state.params), prompts, jax.random.key(seed),
+      limits=limits,
     )  # fmt: skip
     rollout = jax.tree.map(np.asarray, rollout)
     clock.append(time.perf_counter())

@@ -17,7 +17,8 @@ import numpy as np
 
 from r1jax.errors import UserError
 from r1jax.model.linear import thin_matmul
-from r1jax.sampling import cache, decode, sampler
+from r1jax.sampling import cache, decode
+from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
 from r1jax.training import policy
 from tools.bench import machine
 
@@ -82,12 +83,13 @@ def measure(args):
   limits = np.full(prompts * group, new)
   if args.workload == "heavy_tail":
     limits = machine.lognormal_lengths(len(limits), new)
-  config = sampler.SamplerConfig(
+  config = SamplerConfig(
     slots=slots, max_new_tokens=new, eos_id=-1, chunk=chunk,
     tail_slots=tuple(tail), kv_dtype=args.kv_dtype,
   )  # fmt: skip
+  sampler = Sampler(module.config, config, group)
   first, *runs = (
-    run(module.config, config, params, prompts, args.prompt_tokens, limits, i)
+    run(sampler, params, (prompts, args.prompt_tokens), limits, i)
     for i in range(args.repeats + 1)
   )
   runs = sorted(runs, key=lambda r: r["seconds"])
@@ -124,30 +126,36 @@ def measure(args):
   return row
 
 
-def run(model, config, params, prompts, prompt_tokens, limits, seed):
+def run(sampler, params, shape, limits, seed):
   """Samples once.
 
+  Args:
+    sampler: the `Sampler`.
+    params: the model's parameters.
+    shape: N and P of the random prompts.
+    limits: [C] int, tokens of each completion.
+    seed: int, of prompts and draws.
+
   Returns:
-    dict: prompts; rollout; seconds; occupancy, the share of the slots at
-    work while something waited in the queue, or 1 if nothing did; steps,
-    tokens so far -> seconds a step.
+    dict: prompts; rollout; seconds; occupancy, the share of the slots that
+    worked while completions waited, or 1 if none waited; steps, tokens so
+    far -> seconds a step.
   """
   rng = np.random.default_rng(seed)
-  tokens = rng.integers(model.vocab_size, size=(prompts, prompt_tokens))
+  tokens = rng.integers(sampler.model.vocab_size, size=shape)
   looks, begin = [], time.perf_counter()
 
   def on_look(look):
     looks.append((look, time.perf_counter()))
 
   rollout = sampler.sample(
-    model, config, len(limits) // prompts, None, params, tokens,
-    np.ones(tokens.shape, bool), np.arange(len(limits)), jax.random.key(seed),
-    jnp.float32(1.0), limits, on_look=on_look,
+    sampler.load(params), tokens, jax.random.key(seed), limits=limits,
+    callbacks=Callbacks(on_look=on_look),
   )  # fmt: skip
   jax.block_until_ready(rollout)
   end = time.perf_counter()
   last, _ = looks[-1]
-  offered = last.waited * config.slots
+  offered = last.waited * sampler.config.slots
   return {
     "prompts": tokens,
     "rollout": rollout,
