@@ -13,7 +13,7 @@ from r1jax.errors import UserError
 from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers import (
-  check,
+  check_problem,
   countdown,
   final_answer,
   language,
@@ -230,7 +230,7 @@ def test_a_verifier_of_ones_own():
   own = Problem("p", f"{__name__}:mine", "", "", "en", {})
   assert verify(own, "").correct
   assert final_answer(own, "<answer> 3 </answer>") == "3"
-  check(own)
+  check_problem(own)
   for kind in (f"{__name__}:yours", "nowhere:mine"):
     with pytest.raises(UserError, match=f"p8: .*{kind}.*imported"):
       verify(Problem("p8", kind, "", "", "en", {}), "")

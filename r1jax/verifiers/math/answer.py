@@ -1,12 +1,16 @@
-"""Is a mathematical answer the right one, however it is written?
+"""Is a mathematical answer right, however it is written?
 
-The work of reading LaTeX and of comparing sets, relations and words is that
-of the `math-verify` library. Around it stands what it is lax about: numbers
-are compared exactly, false equations, other units, alternatives and brackets
-of another kind are noticed, what is typed in another way is made alike
-(`notation`), times, ratios, residues and names are read (`words`),
-and what could explode is refused unevaluated (`guard`). Nothing here uses
-signals, so any thread may call it.
+The library `math-verify` reads LaTeX and compares sets, relations and words.
+This package adds what the library is lax about:
+
+  numbers   compares numbers exactly
+  notation  rewrites different spellings of the same formula alike
+  units     compares quantities with units
+  words     reads times, ratios, residues and names
+  latex     notices false equations, alternatives and other brackets
+  guard     refuses to evaluate what could take too much time or memory
+
+Nothing here uses signals, so any thread may call it.
 """
 
 import functools
@@ -48,17 +52,19 @@ def _wrong(reason="wrong"):
 def equivalent(gold, prediction):
   """Whether a prediction means the same as the gold answer.
 
+  Each is an answer or a text that ends in one: plain, LaTeX, between dollars or
+  in `\\boxed{}`. If the prediction has answer tags, their text counts, else
+  the last box and those listed with it. A decimal equals a fraction that it
+  approximates if it has `LONG_DECIMAL` right digits. 3 % is 3/100. A unit
+  that only one of the two has is ignored.
+
   Args:
-    gold, prediction: an answer or a text that ends in one: plain, LaTeX,
-      between dollars, in `\\boxed{}`. The answer's tags count in a prediction
-      that has them, else the last box and those listed with it. A decimal
-      equals a fraction that it does not end exactly if it has `LONG_DECIMAL`
-      digits and they are right;
-      3 % is 3/100; a unit that only one of them has plays no part.
+    gold: text of the right answer.
+    prediction: text of the answer to judge.
 
   Returns:
     `Verdict`; reason "correct", "wrong", "no_answer", "unparsable", "refused"
-    where evaluating it could take too much, or "timed_out".
+    if evaluating it could take too much, or "timed_out".
 
   Raises:
     BadProblem: the gold answer itself cannot be read.
@@ -69,20 +75,33 @@ def equivalent(gold, prediction):
   if not clean(prediction).strip():
     return _wrong("no_answer")
   gold, prediction = _without_option(gold, prediction)
-  gold_text, text = clean(gold), clean(prediction)
+  equal = _same_without_algebra(gold, prediction)
+  if equal is None:
+    return _compare_algebra(gold, clean(prediction))
+  return CORRECT if equal else _wrong()
+
+
+def _same_without_algebra(gold, prediction):
+  """Compares quantities, numbers, times and the like.
+
+  Returns:
+    bool; None if the two must be compared as formulas.
+  """
   quantities = [quantity(_given(t)) for t in (gold, prediction)]
   if all(quantities) and all(q.unit for q in quantities):
-    answer = same_quantity(*quantities)
-  else:
-    answer = _same_without_algebra(gold_text, text)
-    if answer is None and all(quantities):
-      answer = same_quantity(*quantities)
-  if answer is not None:
-    return CORRECT if answer else _wrong()
+    return same_quantity(*quantities)
+  equal = _same_kind(clean(gold), clean(prediction))
+  if equal is None and all(quantities):
+    return same_quantity(*quantities)
+  return equal
+
+
+def _compare_algebra(gold, text):
+  """The `Verdict` on two formulas; the second is already `clean`."""
   try:
     want = _read_gold(gold)
   except BadProblem:
-    if _is_no_algebra(gold_text):
+    if _is_no_algebra(clean(gold)):
       return _wrong()
     raise
   if (word := word_of(want.text)) and (other := word_of(text)):
@@ -106,12 +125,15 @@ def equivalent(gold, prediction):
     return _wrong("unparsable")
   except (ArithmeticError, ValueError, TypeError, AttributeError, KeyError,
           NotImplementedError, RecursionError, IndexError):  # fmt: skip
-    # What sympy raises for mathematics that it does not know.
+    # sympy raises these for mathematics that it does not know.
     return _wrong("unparsable")
 
 
 def _without_option(gold, prediction):
-  """Both without the letters of "(B) 12", or the letters if one is alone."""
+  """Both texts without option letters, such as the "(B)" of "(B) 12".
+
+  If one text is a letter alone, the result is the two letters.
+  """
   a, b = words.option(gold), words.option(prediction)
   if a and b:
     return (a[0], b[0])
@@ -125,7 +147,7 @@ def _without_option(gold, prediction):
 
 
 def _given(text):
-  """What stands in the last box, unless a final answer follows it."""
+  """The text of the last box, unless a final answer follows the box."""
   at = text.rfind("\\boxed{")
   return text if "final answer" in text[at:].lower() else last_box(text)
 
@@ -140,8 +162,12 @@ _KINDS = (
 )
 
 
-def _same_without_algebra(gold, text):
-  """Whether both are numbers, times, ... and the same; None if they aren't."""
+def _same_kind(gold, text):
+  """Compares two numbers, times, ratios or phrases.
+
+  Returns:
+    bool; None if they are not of the same such kind.
+  """
   boxes = _given(gold), _given(text)
   for read, compare in _KINDS:
     a, b = (read(t) for t in (boxes if read != plain else (gold, text)))
@@ -166,12 +192,12 @@ def verify(problem, completion):
   """Whether a completion's answer is `problem.answer`.
 
   Args:
-    problem: a `Problem`; its data plays no part.
-    completion: the text that the policy wrote. Of what follows the thinking,
-      the answer's tags count if there are any, else the last `\\boxed{}`.
+    problem: a `Problem`; its data is not used.
+    completion: the text that the policy wrote. After the thinking, the text in
+      the answer tags counts, else the last `\\boxed{}`.
 
   Returns:
-    `Verdict`; reasons as of `equivalent`.
+    `Verdict`; the reasons are those of `equivalent`.
 
   Raises:
     BadProblem: see `check_problem`.
@@ -186,7 +212,7 @@ def verify(problem, completion):
 
 
 def final_answer(problem, completion):
-  """What a majority vote counts: the answer in one spelling, or None."""
+  """The answer in a normal spelling, for majority votes; or None."""
   text = answer_of(completion)
   if text is None:
     return None
@@ -201,7 +227,7 @@ def final_answer(problem, completion):
 
 
 def check_problem(problem):
-  """Raises a `BadProblem` for a problem whose answer cannot be read."""
+  """Raises a `BadProblem` if the problem's answer cannot be read."""
   if _is_no_algebra(clean(problem.answer)):
     return
   try:
@@ -222,7 +248,7 @@ def answer_of(completion):
 
 @functools.cache
 def _warm_up():
-  """The parser reads its tables once, which is nobody's fault."""
+  """Lets the parser read its tables, outside of any deadline."""
   parse("1")
 
 
