@@ -224,7 +224,7 @@ GOOD, BAD = "print(2 * int(input()))", "print(3)"
     ("", "no_answer"),
   ],
 )
-def test_the_last_block_counts(completion, expected):
+def test_the_fenced_code_counts(completion, expected):
   verdict = code_tests.verify(problem(), completion)
   correct = expected == "correct"
   assert verdict == Verdict(correct, float(correct), expected)
@@ -232,8 +232,8 @@ def test_the_last_block_counts(completion, expected):
 
 def test_many_fences_are_read_in_one_pass():
   text = "```python\n" * 200_000
-  assert code_tests.last_block(text, "python") is None
-  assert code_tests.last_block("`" * 1_000_000, "python") is None
+  assert code_tests.fenced_code(text, "python") is None
+  assert code_tests.fenced_code("`" * 1_000_000, "python") is None
 
 
 @pytest.mark.parametrize(

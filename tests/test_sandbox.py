@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.verifiers.code import sandbox, seccomp
+from r1jax.verifiers.code import bubblewrap, sandbox, seccomp
 from r1jax.verifiers.code import tests as code_tests
 
 # Nobody guesses it; each attack that finds it prints it.
@@ -23,7 +23,7 @@ SECRET = secrets.token_hex(16)
 PRINTS = [{"input": "a question\n", "output": SECRET}]
 CALLS = [{"fn": "f", "args": ["a question"], "result": SECRET}]
 SHORT = {"cpu_seconds": 1, "wall_seconds": 10, "memory_bytes": 256 << 20}
-ROOM = sandbox.Limits(wall_seconds=60.0)
+ROOM = bubblewrap.Limits(wall_seconds=60.0)
 
 
 def reason(code, tests=PRINTS, **limits):
@@ -36,7 +36,7 @@ def reason(code, tests=PRINTS, **limits):
 
 def inside(code, stdin=b"", *, forks=False, limits=ROOM):
   """What a program that is free to print says of its box."""
-  command = [*sandbox.PYTHON, sandbox.SOURCE]
+  command = [*bubblewrap.PYTHON, bubblewrap.SOURCE]
   return sandbox.run(command, code.encode(), stdin, limits, forks=forks)
 
 
@@ -458,7 +458,7 @@ time.sleep(0.5)
 print("started", flush=True)
 if {wall_seconds} < 60: time.sleep(600)
 """
-  command = [*sandbox.PYTHON, sandbox.SOURCE]
+  command = [*bubblewrap.PYTHON, bubblewrap.SOURCE]
   limits = ROOM._replace(wall_seconds=wall_seconds)
   with ThreadPoolExecutor(1) as pool:
     running = pool.submit(
@@ -476,16 +476,16 @@ if {wall_seconds} < 60: time.sleep(600)
 def test_the_box_dies_with_us():
   mark = secrets.token_hex(8)
   program = f"""
-from r1jax.verifiers import sandbox
-sandbox.run([*sandbox.PYTHON, "-c", "import time; time.sleep(600) #{mark}"],
-            b"", b"", sandbox.Limits(wall_seconds=600.0))
+from r1jax.verifiers.code import bubblewrap, sandbox
+sandbox.run([*bubblewrap.PYTHON, "-c", "import time; time.sleep(600) #{mark}"],
+            b"", b"", bubblewrap.Limits(wall_seconds=600.0))
 """
   root = Path(__file__).parents[1]
   us = subprocess.Popen([sys.executable, "-c", program], cwd=root)
   deadline = time.monotonic() + 60
   # Once the program runs, that is; while bubblewrap is still building the box
   # it may be left alone with it.
-  start = sandbox.PYTHON[0].encode()
+  start = bubblewrap.PYTHON[0].encode()
   while not any(line.startswith(start) for line in alive(mark)):
     assert time.monotonic() < deadline
     time.sleep(0.05)
@@ -585,7 +585,7 @@ def test_unknown_machine_is_named():
 @pytest.fixture
 def unprobed():
   def clear():
-    sandbox._fixed_arguments.cache_clear()
+    bubblewrap.fixed_arguments.cache_clear()
     sandbox._probe_once.cache_clear()
 
   clear()
@@ -614,7 +614,7 @@ def test_bubblewrap_that_fails(
   fake = tmp_path / "bwrap"
   fake.write_text(f"#!/bin/sh\n{script}\n")
   fake.chmod(0o755)
-  monkeypatch.setattr(sandbox, "_bwrap", lambda: str(fake))
+  monkeypatch.setattr(bubblewrap, "executable", lambda: str(fake))
   with pytest.raises(UserError, match=message):
     code_tests.run("print(1)", PRINTS)
 
@@ -627,11 +627,11 @@ def test_the_probe_sees_a_filter_that_lets_through(monkeypatch, unprobed):
 
 
 def test_the_probe_sees_a_shared_network(monkeypatch, unprobed, tmp_path):
-  fake = tmp_path / "bwrap"
+  fake, real = tmp_path / "bwrap", bubblewrap.executable()
   fake.write_text(
-    f'#!/bin/sh\nall=$1; shift\nexec {sandbox._bwrap()} $all --share-net "$@"\n'
+    f'#!/bin/sh\nall=$1; shift\nexec {real} $all --share-net "$@"\n'
   )
   fake.chmod(0o755)
-  monkeypatch.setattr(sandbox, "_bwrap", lambda: str(fake))
+  monkeypatch.setattr(bubblewrap, "executable", lambda: str(fake))
   with pytest.raises(UserError, match="shares our net namespace"):
     code_tests.run("print(1)", PRINTS)

@@ -1,7 +1,7 @@
-"""Does a program pass its tests? Each runs in a sandbox of its own.
+"""Does a program pass its tests? Each test runs in a sandbox of its own.
 
-What is expected never enters a sandbox: a program that has taken over all
-that is in there can still only guess what to print.
+The expected output never enters a sandbox. Even a program that has taken over
+its sandbox can only guess what to print.
 """
 
 import functools
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from r1jax.errors import BadProblem, UserError
 from r1jax.text import think_format
 from r1jax.types import Verdict
-from r1jax.verifiers.code import sandbox
+from r1jax.verifiers.code import bubblewrap, sandbox
 
-# Runs the program, calls its function and writes the result as JSON. That is
-# done by hand since to import json takes longer than all the rest. The test
-# comes as a Python literal. Only values of exactly these types are written,
-# but whatever comes out is the word of the program, not of this.
+# Runs the program, calls its function and writes the result as JSON, by hand,
+# since importing json takes longer than all the rest. The test comes as a
+# Python literal. Only values of exactly these types are written, but the
+# program can replace all of this: the output is the program's.
 _CALL = b"""
 import os, sys
 def text(value):
@@ -55,14 +55,14 @@ while result:
 
 
 class Language(NamedTuple):
-  """How programs of a language are run.
+  """How to run programs of a language.
 
   Attributes:
-    run: the command.
-    call: the one that calls a function of the program, or None.
-    compiler: the program that `compile` needs, or None.
-    compile: the command that writes to `sandbox.BOX`/out what is run in place
-      of the source, or None.
+    run: the command that runs the program.
+    call: the command that calls a function of the program, or None.
+    compiler: path of the compiler, or None.
+    compile: the command that compiles the source to the file "out" in
+      `bubblewrap.BOX`, or None.
   """
 
   run: tuple
@@ -71,14 +71,14 @@ class Language(NamedTuple):
   compile: tuple | None = None
 
 
-# To add a language: an entry. What it runs must stand below /usr.
+# To add a language, add an entry. Its commands must be below /usr.
 LANGUAGES = {
   "python": Language(
-    run=(*sandbox.PYTHON, sandbox.SOURCE),
-    call=(*sandbox.PYTHON, "-c", _CALL.decode()),
+    run=(*bubblewrap.PYTHON, bubblewrap.SOURCE),
+    call=(*bubblewrap.PYTHON, "-c", _CALL.decode()),
   ),
   "cpp": Language(
-    run=(sandbox.SOURCE,),
+    run=(bubblewrap.SOURCE,),
     compiler="/usr/bin/g++",
     compile=("/usr/bin/g++", "-O2", "-std=c++17", "-x", "c++", "-o", "out"),
   ),
@@ -86,40 +86,42 @@ LANGUAGES = {
 _FENCES = dict.fromkeys(("python", "python3", "py", "py3"), "python")
 _FENCES |= dict.fromkeys(("cpp", "c++", "cpp17", "c++17", "cc"), "cpp")
 
-_COMPILING = sandbox.Limits(
+_COMPILING = bubblewrap.Limits(
   cpu_seconds=30,
   wall_seconds=60,
   memory_bytes=2 << 30,
   output_bytes=32 << 20,
   file_bytes=64 << 20,
 )
-# What Python and the C++ library say last where memory was refused to them.
+# The last words of Python and of the C++ library when they get no memory.
 _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc")
 _RELATIVE = 1e-9
 
 
 def run(code, tests, limits=None, *, language="python"):
-  """Whether a program passes all tests; stops at the first that it does not.
+  """Runs a program on its tests, up to the first test that it fails.
 
-  Output is compared line by line, white space at the end of a line and empty
-  lines at the end of all apart. Results are compared as JSON: a tuple is a
-  list, a key is a string, a bool is no number, and a float equals what is
-  within 1e-9 of it, relatively.
+  Outputs are compared line by line, without white space at the ends of lines
+  and without empty lines at the end. Results are compared as JSON: a tuple is a
+  list, a key is a string, a bool is no number, and floats are equal within a
+  relative error of 1e-9.
 
   Args:
-    code: the program. tests: list of {"input", "output"}, or of {"fn",
-      "args", "result"}, where args is a list.
-    limits: name -> number, in place of defaults of `sandbox.Limits`.
-    language: of `LANGUAGES`.
+    code: text of the program.
+    tests: list of {"input", "output"}, or of {"fn", "args", "result"}, where
+      args is a list.
+    limits: name -> number, which replace defaults of `bubblewrap.Limits`.
+    language: one of `LANGUAGES`.
 
   Returns:
-    `Verdict`; 1.0 or 0.0, as a share of passed tests would pay for guesses
-    (R1 v2, 2.2: correct or not). Reason "correct", "wrong", "error", "crashed",
-    "timed_out", "out_of_memory", "too_much_output" or "does_not_compile".
+    `Verdict` with the score 1.0 or 0.0 (R1 v2, 2.2); paying for the share of
+    passed tests would pay for guesses. Reason "correct", "wrong", "error",
+    "crashed", "timed_out", "out_of_memory", "too_much_output" or
+    "does_not_compile".
 
   Raises:
-    UserError: a limit, a language or a test is not of these, or no sandbox
-      can be made here.
+    UserError: a limit, the language or a test is invalid, or no sandbox can be
+      made here.
   """
   limits = _limits(limits)
   _check_tests(tests, language)
@@ -140,13 +142,13 @@ def verify(problem, completion):
   """Whether the program of a completion passes the tests.
 
   Args:
-    problem: a `Problem` whose data has `tests` and may have `language` and
-      `limits`, all as for `run`.
-    completion: the text that the policy wrote. Of what follows the thinking,
-      the last closed fenced block counts, else what the answer's tags hold.
+    problem: a `Problem` whose data has "tests" and may have "language" and
+      "limits", all as for `run`.
+    completion: the text that the policy wrote. After the thinking, the last
+      fenced code counts, else the text in the answer tags.
 
   Returns:
-    `Verdict`; a reason of `run`, or "no_answer".
+    `Verdict`; the reason is one of `run`, or "no_answer".
 
   Raises:
     BadProblem: see `check_problem`.
@@ -155,7 +157,7 @@ def verify(problem, completion):
   check_problem(problem)
   data = problem.data
   language = data.get("language", "python")
-  code = last_block(completion, language)
+  code = fenced_code(completion, language)
   if code is None:
     code = think_format.answer(completion)
   if code is None:
@@ -164,7 +166,7 @@ def verify(problem, completion):
 
 
 def check_problem(problem):
-  """Raises a `BadProblem` for data that `verify` could not use."""
+  """Raises a `BadProblem` if `verify` cannot use the problem's data."""
   data = problem.data
   try:
     _limits(data.get("limits"))
@@ -173,32 +175,35 @@ def check_problem(problem):
     raise BadProblem(f"problem {problem.id}: {error}") from None
 
 
-def last_block(completion, language):
-  """The last closed fenced block after the thinking, or None.
+def fenced_code(completion, language):
+  """The last code between closed fences after the thinking, or None.
 
-  It must be marked as of the language, or not be marked at all.
+  Args:
+    completion: the text that the policy wrote.
+    language: one of `LANGUAGES`. A fence counts if it names this language or
+      none.
   """
   text = think_format.after_thinking(completion)
-  # The answer's tags often stand on the lines of the fences.
+  # The answer tags are often on the lines of the fences.
   text = re.sub(rf"{think_format.ANSWER}[ \t]*(?=```)", "\n", text)
   text = re.sub(rf"(?<=```)[ \t]*{think_format.END_ANSWER}", "\n", text)
-  block, inside, mark = None, None, ""
+  code, inside, mark = None, None, ""
   for line in text.split("\n"):
     if inside is None:
       if match := re.match(r" {0,3}``` ?([\w+]*)\s*$", line):
         inside, mark = [], match[1].lower()
     elif line.strip() == "```":
       if _FENCES.get(mark) == language or not mark:
-        block = "\n".join(inside) + "\n"
+        code = "\n".join(inside) + "\n"
       inside = None
     else:
       inside.append(line)
-  return block
+  return code
 
 
 def _limits(changes):
   changes = changes or {}
-  known = sandbox.Limits._fields
+  known = bubblewrap.Limits._fields
   if not isinstance(changes, Mapping):
     raise UserError(
       f"limits must map names to numbers, not be {changes!r:.80}; names:"
@@ -207,12 +212,12 @@ def _limits(changes):
   for name, value in changes.items():
     if name not in known:
       raise UserError(f'limits: "{name}" is unknown; known: {", ".join(known)}')
-    kinds = (int, type(sandbox.Limits._field_defaults[name]))
+    kinds = (int, type(bubblewrap.Limits._field_defaults[name]))
     if type(value) not in kinds or not 0 < value < math.inf:
       raise UserError(
         f"limits: {name} must be {kinds[1].__name__} above 0, not {value!r}"
       )
-  return sandbox.Limits(**changes)
+  return bubblewrap.Limits(**changes)
 
 
 def _check_tests(tests, language):
@@ -267,9 +272,9 @@ def _is_json(value):
 # A group's completions often hold the same program.
 @functools.lru_cache(maxsize=16)
 def _compile(kind, source):
-  """What the compiler makes of the source: bytes, or None."""
-  # What is compiled leaves the box by standard output.
-  script = f'"$@" {sandbox.SOURCE} >&2 && cat {sandbox.BOX}/out'
+  """The compiled program as bytes; None if it does not compile."""
+  # The compiled program leaves the box through standard output.
+  script = f'"$@" {bubblewrap.SOURCE} >&2 && cat {bubblewrap.BOX}/out'
   command = ("/usr/bin/sh", "-c", script, "sh", *kind.compile)
   outcome = sandbox.run(command, source, b"", _COMPILING, forks=True)
   done = outcome.ending == "exited" and outcome.code == 0
@@ -308,7 +313,10 @@ def _same_result(text, expected):
 
 
 def _same(value, expected):
-  """Both are JSON; only `expected`, which is ours, bounds the depth."""
+  """Whether two JSON values are equal.
+
+  Only `expected` bounds the depth of the recursion; a program cannot.
+  """
   if isinstance(expected, list):
     return (
       isinstance(value, list)

