@@ -4,10 +4,9 @@ Every function here takes arrays and returns arrays. None of them sees a model,
 a config or a mesh. `r1jax.variants` picks the functions that a config names.
 
 A loss has the form `-(weights * objective).sum()`. Each token carries its own
-weight, and the weights of one optimizer step sum to one. `sequence_mean`,
-`token_mean` and `constant_mean` compute these weights. Losses of micro-batches,
-packed rows and devices can therefore be added, and the sum is exact. A mean of
-means would not be exact.
+weight, from `r1jax.means`, and the weights of one optimizer step sum to one.
+Losses of micro-batches, packed rows and devices can therefore be added, and the
+sum is exact. A mean of means would not be exact.
 
 Arrays are [B, T] (rows, tokens) unless a docstring says otherwise. The
 functions also accept any other common shape. Log-probabilities are natural
@@ -37,7 +36,7 @@ def grpo_loss(
       L = - sum_{i,t} w_it { min(rho_it A_i, clip(rho_it, 1 - eps, 1 + eps) A_i)
                              - beta k3_it }
 
-  R1 Eq. 1; DSM Eq. 3, with w_it = 1 / (C |o_i|) from `sequence_mean`. The
+  R1 Eq. 1; DSM Eq. 3, with w_it = 1 / (C |o_i|) from `means.sequence_mean`. The
   gradient of the bracket by log pi_theta is A_i + beta (r_it - 1) if rho = 1.
 
   Args:
@@ -327,54 +326,3 @@ def cross_entropy(logprobs, weights):
   """
   chex.assert_equal_shape((logprobs, weights))
   return -jnp.where(weights > 0, weights * logprobs, 0.0).sum()
-
-
-def sequence_mean(mask):
-  """GRPO's token weights: the mean over sequences of their token means.
-
-      w_it = 1 / (C |o_i|)
-
-  DSM Eq. 3 (its 1/G and 1/|o_i|). Every completion has the same weight, so a
-  token of a long completion has a smaller weight.
-
-  Args:
-    mask: [C, T] bool, True at trained tokens.
-
-  Returns:
-    [C, T] float32; sums to one if every sequence has a trained token.
-  """
-  chex.assert_rank(mask, 2)
-  lengths = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
-  return mask / (lengths * mask.shape[0]).astype(jnp.float32)
-
-
-def token_mean(mask):
-  """DAPO's token weights, a mean over all tokens: w_it = 1 / sum_i |o_i|.
-
-  DAPO Eq. 8; supervised training uses it too.
-
-  Args:
-    mask: [C, T] bool, True at trained tokens.
-
-  Returns:
-    [C, T] float32; sums to one if there is a trained token.
-  """
-  chex.assert_rank(mask, 2)
-  return mask / jnp.maximum(mask.sum(), 1).astype(jnp.float32)
-
-
-def constant_mean(mask, length):
-  """Dr. GRPO's token weights, the same for every token: w_it = 1 / (C L).
-
-  Dr. GRPO, 3.2: neither long wrong answers nor short right ones are favoured.
-  The weights sum to the share of the C L places that hold a trained token.
-
-  Args:
-    mask: [C, T] bool, True at trained tokens.
-    length: L, the most tokens that a completion may have.
-
-  Returns:
-    [C, T] float32.
-  """
-  chex.assert_rank(mask, 2)
-  return mask / jnp.float32(mask.shape[0] * length)

@@ -13,7 +13,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from r1jax import losses
+from r1jax import losses, means
 from r1jax.errors import UserError
 
 # The objective of a token. GSPO clips as PPO does, with another ratio.
@@ -24,9 +24,9 @@ OBJECTIVES = {
 }
 KL = {"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}
 MEANS = {
-  "sequence": lambda mask, length: losses.sequence_mean(mask),
-  "token": lambda mask, length: losses.token_mean(mask),
-  "constant": losses.constant_mean,
+  "sequence": lambda mask, length: means.sequence_mean(mask),
+  "token": lambda mask, length: means.token_mean(mask),
+  "constant": means.constant_mean,
 }
 ADVANTAGES = {
   "deviation": losses.group_advantages,

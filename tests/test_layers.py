@@ -17,6 +17,7 @@ LAYERS = (
     "r1jax.files",
     "r1jax.hosts",
     "r1jax.losses",
+    "r1jax.means",
     "r1jax.meshes",
     "r1jax.scores",
     "r1jax.sharding",
@@ -135,9 +136,11 @@ def test_only_text_spells_the_tags():
 
 
 def test_losses_see_no_model_config_or_mesh():
-  assert not ours(MODULES["r1jax.losses"])
-  assert ours(MODULES["r1jax.variants"]) == {"r1jax.errors", "r1jax.losses"}
-  for name in ("r1jax.losses", "r1jax.variants"):
+  equations = {"r1jax.losses", "r1jax.means"}
+  for name in equations:
+    assert not ours(MODULES[name])
+  assert ours(MODULES["r1jax.variants"]) == equations | {"r1jax.errors"}
+  for name in (*equations, "r1jax.variants"):
     assert "ml_collections" not in imports(MODULES[name])
 
 

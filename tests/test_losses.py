@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import losses
+from r1jax import losses, means
 
 WITH_AND_WITHOUT_JIT = pytest.mark.parametrize(
   "variant", [lambda f: f, jax.jit], ids=["eager", "jit"]
@@ -129,7 +129,7 @@ def test_on_policy_gradient_is_reinforce(group):
     a = losses.group_advantages(jnp.asarray(rewards)).reshape(-1, 1)
     value, _ = losses.grpo_loss(
       lp, jax.lax.stop_gradient(lp), jnp.zeros_like(lp),
-      jnp.broadcast_to(a, lp.shape), losses.sequence_mean(mask), 10.0, 0.0,
+      jnp.broadcast_to(a, lp.shape), means.sequence_mean(mask), 10.0, 0.0,
     )  # fmt: skip
     return value
 
@@ -154,7 +154,7 @@ def test_zero_spread_group_has_zero_gradient():
   lp = jnp.asarray(
     np.random.default_rng(0).normal(-2, 1, size=(6, 4)), jnp.float32
   )
-  w = losses.sequence_mean(jnp.ones((6, 4), bool))
+  w = means.sequence_mean(jnp.ones((6, 4), bool))
   a = losses.group_advantages(rewards).reshape(-1, 1)
   a = jnp.broadcast_to(a, (6, 4))
   grad = jax.jit(
@@ -276,15 +276,15 @@ def test_cross_entropy_by_hand():
 def test_weights_by_hand():
   mask = jnp.array([[0, 1, 1, 1, 1], [0, 0, 1, 0, 0]], bool)
   np.testing.assert_allclose(
-    losses.sequence_mean(mask),
+    means.sequence_mean(mask),
     [[0, 0.125, 0.125, 0.125, 0.125], [0, 0, 0.5, 0, 0]],
   )
   np.testing.assert_allclose(
-    losses.token_mean(mask), [[0, 0.2, 0.2, 0.2, 0.2], [0, 0, 0.2, 0, 0]]
+    means.token_mean(mask), [[0, 0.2, 0.2, 0.2, 0.2], [0, 0, 0.2, 0, 0]]
   )
 
 
-@pytest.mark.parametrize("make", [losses.sequence_mean, losses.token_mean])
+@pytest.mark.parametrize("make", [means.sequence_mean, means.token_mean])
 def test_weights_sum_to_one(make):
   rng = np.random.default_rng(6)
   for c, t in ((1, 1), (4, 7), (33, 100)):

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from r1jax import losses, sharding
+from r1jax import losses, means, sharding
 from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.phases.common import setup
@@ -88,7 +88,7 @@ def pack_examples(tokenizer, examples, config, rows, micro_batches):
   mask = np.zeros((len(sequences), config.row_length + 1), bool)
   for row, (_, trained) in zip(mask, sequences):
     row[: len(trained)] = trained
-  weights = np.asarray(losses.token_mean(mask))
+  weights = np.asarray(means.token_mean(mask))
   return packing.pack(
     [
       packing.Sequence(tokens, w[: len(tokens)])
