@@ -59,7 +59,7 @@ def get_config(size="full"):
   )  # fmt: skip
 
   rows = dict(row_length=224, rows=2)
-  length = dict(max_new_tokens=208)
+  sampler = dict(slots=64, max_new_tokens=208)
   sft = dict(
     phase="sft", batch=32, schedule="cosine", log_every=20, save_every=300,
     **rows,
@@ -71,12 +71,12 @@ def get_config(size="full"):
   rl = dict(
     phase="grpo", prompts=32, group=8, minibatches=2, lr=4e-4,
     schedule="cosine", warmup=0, loss=dict(epsilon=0.2, beta=0.001),
-    ref_every=25, temperature=1.0, slots=64, save_every=10, **length, **rows,
+    ref_every=25, temperature=1.0, sampler=sampler, save_every=10, **rows,
   )  # fmt: skip
   rejection = dict(
     phase="rejection", problems=768, prompts=256, group=4, keep=2,
     least=dict(accuracy=1.0, format=1.0, language=1.0), temperature=1.0,
-    slots=64, **length,
+    sampler=sampler,
   )  # fmt: skip
   # After SFT there is little left to learn and much to spoil.
   gentle = dict(rl, lr=1e-4, warmup=2)
@@ -109,7 +109,7 @@ def get_config(size="full"):
     # The paper's protocol (v2, D.1): temperature 0.6, top-p 0.95.
     c[f"eval_{label}"] = dict(
       phase="evaluate", init=phase, label=label, problems=256, samples=16,
-      temperature=0.6, top_p=0.95, slots=64, **length,
+      temperature=0.6, sampler=dict(sampler, top_p=0.95),
     )  # fmt: skip
     order.insert(order.index(phase) + 1, f"eval_{label}")
   c.phases = tuple(order)
@@ -122,13 +122,15 @@ def _shrink(c):
   """Every phase, as short as it can be."""
   c.task.update(train=48, test=8)
   for name in c.phases:
-    block = c[name]
-    if block.phase == "sft":
-      block.update(steps=2, batch=8, warmup=1, log_every=1)
-    elif block.phase == "grpo":
-      block.update(steps=2, prompts=4, group=4, slots=16, max_new_tokens=48)
-    elif block.phase == "rejection":
-      block.update(problems=8, prompts=8, slots=16, max_new_tokens=48)
-      block.least = dict(accuracy=0.0)
+    phase = c[name]
+    if "sampler" in phase:
+      phase.sampler.update(slots=16, max_new_tokens=48)
+    if phase.phase == "sft":
+      phase.update(steps=2, batch=8, warmup=1, log_every=1)
+    elif phase.phase == "grpo":
+      phase.update(steps=2, prompts=4, group=4)
+    elif phase.phase == "rejection":
+      phase.update(problems=8, prompts=8)
+      phase.least = dict(accuracy=0.0)
     else:
-      block.update(problems=8, slots=16, max_new_tokens=48)
+      phase.update(problems=8)

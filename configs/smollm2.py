@@ -47,17 +47,17 @@ def get_config(size="cpu"):
   c.task = _task({name: CANDIDATES[name] for name in LEARNED}, 800, 512)
   c.mesh = dict(data=-1)
   c.optimizer = dict(kind="adamw", b2=0.99)
-  length = dict(max_new_tokens=40)
+  sampler = dict(slots=64, max_new_tokens=40)
   evaluate = dict(
-    phase="evaluate", problems=512, samples=1, temperature=0.6, top_p=0.95,
-    slots=64, **length,
+    phase="evaluate", problems=512, samples=1, temperature=0.6,
+    sampler=dict(sampler, top_p=0.95),
   )  # fmt: skip
   c.eval_base = dict(evaluate, label="SmolLM2")
   c.r1_zero = dict(
     phase="grpo", steps=30, prompts=16, group=8, minibatches=1, lr=4e-6,
     schedule="constant", warmup=2, loss=dict(epsilon=0.2, beta=0.0),
-    temperature=0.7, slots=64, rewards=dict(accuracy=1.0, format=0.2),
-    share_prompts=True, row_length=400, rows=2, save_every=10, **length,
+    temperature=0.7, sampler=sampler, rewards=dict(accuracy=1.0, format=0.2),
+    share_prompts=True, row_length=400, rows=2, save_every=10,
   )  # fmt: skip
   c.eval_r1_zero = dict(evaluate, init="r1_zero", label="R1-Zero")
   c.phases = ("eval_base", "r1_zero", "eval_r1_zero")
@@ -65,21 +65,21 @@ def get_config(size="cpu"):
     # The same model, many more samples a step and more steps.
     c.models = dict(smollm2=dict(hf="smollm2", compute_dtype="bfloat16"))
     c.model = "smollm2"
-    c.r1_zero.update(
-      prompts=64, group=16, steps=100, slots=1024, row_length=1024, rows=16
-    )
-    c.eval_base.slots = c.eval_r1_zero.slots = 256
+    c.r1_zero.update(prompts=64, group=16, steps=100, row_length=1024, rows=16)
+    c.r1_zero.sampler.slots = 1024
+    c.eval_base.sampler.slots = c.eval_r1_zero.sampler.slots = 256
   elif size == "survey":
     # As RL samples: at temperature 1, in groups of 8.
     c.phases = tuple(CANDIDATES)
     for name, parameters in CANDIDATES.items():
       c[name] = dict(
         evaluate, label=name, problems=24, samples=8, temperature=1.0,
-        top_p=1.0, task=_task({name: parameters}, 1, 24),
+        sampler=sampler, task=_task({name: parameters}, 1, 24),
       )  # fmt: skip
   elif size == "smoke":
     c.eval_base.problems = c.eval_r1_zero.problems = 4
-    c.r1_zero.update(prompts=2, group=4, steps=2, slots=8)
+    c.r1_zero.update(prompts=2, group=4, steps=2)
+    c.r1_zero.sampler.slots = 8
   return c
 
 

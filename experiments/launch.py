@@ -2,21 +2,14 @@
 
   python -m experiments.launch --config=configs/X.py --workdir=DIR
       [--config.PHASE.KEY=VALUE ...]
+  python -m experiments.launch --help-config[=KIND_OF_PHASE]
 
-The same command resumes: finished phases are skipped, an unfinished one goes
-on from its newest checkpoint. In DIR:
+The first command also resumes: it skips finished phases and continues an
+unfinished one from its newest checkpoint. `r1jax/run/layout.py` lists the
+files in DIR. The second prints every key that a config may set.
 
-  config.json        the config, overrides applied; DIR belongs to it
-  PHASE/done.json    written last, when a phase is finished
-  PHASE/params/      the parameters it made
-  PHASE/model.json   the shape of their model
-  PHASE/data.jsonl   the examples it made
-  results.json       the table that is printed at the end
-  report.png         how the RL phases went
-  ...                and what `r1jax.run.phase_io` lists
-
-What one phase hands to the next always passes through these files, so a
-resumed run cannot differ from one that was left alone.
+One phase gets the results of another from these files only, so a resumed run
+cannot differ from a run that was never stopped.
 """
 
 import contextlib
@@ -27,18 +20,19 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict
 
-from experiments import plan
-from r1jax import cli, hf, hosts, meshes
+from experiments import commandline, plan
+from r1jax import cli, hosts
 from r1jax.data import jsonl
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
-from r1jax.run import checkpoint, report
+from r1jax.hf import source
+from r1jax.phases import PHASES
+from r1jax.run import checkpoint, layout, report
 from r1jax.run.phase_io import PhaseIO
 from r1jax.types import TrainState
 
-flags.adopt_module_key_flags(cli)
+flags.adopt_module_key_flags(commandline)
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One of several processes, as on a TPU pod."
 )
@@ -49,16 +43,17 @@ def main():
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   cli.compilation_cache()
-  run(cli.CONFIG.value, cli.WORKDIR.value)
+  config = commandline.read(commandline.CONFIG.value, commandline.OVERRIDES)
+  run(config, commandline.WORKDIR.value)
 
 
-def run(config, workdir, phases=None):
+def run(config, workdir, kinds=PHASES):
   """Runs what is left to run of a config.
 
   Args:
     config: the experiment, a ConfigDict or a mapping.
     workdir: the directory of the run.
-    phases: kind -> phase function; `r1jax.phases.PHASES` where None.
+    kinds: kind of phase -> (dataclass of its keys, function).
 
   Returns:
     the rows of the closing table, a list of dicts.
@@ -67,65 +62,54 @@ def run(config, workdir, phases=None):
     UserError: the config, the directory or what is in it is unfit; nothing
       on disk is changed then.
   """
-  config, workdir = ConfigDict(config), Path(workdir)
-  if phases is None:
-    from r1jax.phases import PHASES as phases
-    from r1jax.phases import check
-
-    blocks = plan.resolve(config, phases)
-    for i, block in enumerate(blocks):
-      if not (workdir / block.name / "done.json").exists():
-        with _missing_keys_named(block):
-          check(block, [b.name for b in blocks[:i]])
-  else:
-    blocks = plan.resolve(config, phases)
-  with _claim(workdir, config, blocks):
+  values, workdir = plan.plain(config), Path(workdir)
+  experiment, phases = plan.resolve(values, kinds)
+  plan.check(phases, workdir)
+  with _claim(workdir, values, phases):
     records = {}
-    for block in blocks:
-      path = workdir / block.name / "done.json"
+    for phase in phases:
+      path = workdir / phase.name / layout.DONE
       if path.exists():
-        records[block.name] = json.loads(path.read_text())
-        _say(f"{block.name}: done")
+        records[phase.name] = json.loads(path.read_text())
+        _say(f"{phase.name}: done")
       else:
-        record = _run_phase(block, phases[block.phase], workdir, records)
-        records[block.name] = record
-      hosts.barrier(f"launch.{block.name}")
-    return _finish(config, workdir, records)
+        function = kinds[phase.phase][1]
+        records[phase.name] = _run_phase(phase, function, workdir, records)
+      hosts.barrier(f"launch.{phase.name}")
+    return _finish(experiment, phases, workdir, records)
 
 
-def _run_phase(block, phase, workdir, records):
+def _run_phase(phase, function, workdir, records):
   """Runs one phase and writes its outputs; returns what done.json holds."""
-  state = _state(workdir, block, records)
-  data = _data(workdir, block.data, records)
+  state = _state(phase, workdir, records)
+  data = _data(phase, workdir, records)
   begin = time.monotonic()
-  io = PhaseIO(workdir, block.name)
-  _say(f"{block.name}: {block.phase}")
+  parents = {
+    key: workdir / records[name]["state"] for key, name in phase.parents.items()
+  }
+  io = PhaseIO(workdir, phase.name, parents)
+  _say(f"{phase.name}: {phase.phase}")
   try:
-    with _missing_keys_named(block):
-      new_state, new_data = phase(block, state, data, io)
+    new_state, new_data = function(phase, state, data, io)
   except KeyboardInterrupt:
     _say(
-      f"\n{block.name}: stopped; the same command goes on from step {io.saved}"
+      f"\n{phase.name}: stopped; the same command goes on from step {io.saved}"
     )
     raise
   finally:
     io.close()
 
   if new_state is None or new_state is state:
-    origin = records[block.init]["state"] if block.init else ""
+    origin = records[phase.init]["state"] if phase.init else ""
   else:
-    origin = block.name
-    checkpoint.save(io.dir / "params", new_state.params)
-    if hosts.is_first():
-      # What a tool needs to know about them.
-      model = json.dumps(block.model.to_dict(), indent=1) + "\n"
-      write_atomically(io.dir / "model.json", model)
+    origin = phase.name
+    io.write_params(new_state.params, phase.model)
   row = new_data if isinstance(new_data, dict) else None
   has_data = new_data is not None and row is None
   if has_data:
-    io.write("data", new_data)
+    io.write(layout.EXAMPLES, new_data)
   record = {
-    "phase": block.phase,
+    "phase": phase.phase,
     "state": origin,
     "data": has_data,
     "row": row,
@@ -135,77 +119,45 @@ def _run_phase(block, phase, workdir, records):
     "device": jax.devices()[0].device_kind,
   }
   if hosts.is_first():
-    write_atomically(io.dir / "done.json", json.dumps(record, indent=1) + "\n")
+    text = json.dumps(record, indent=1) + "\n"
+    write_atomically(io.dir / layout.DONE, text)
   return record
 
 
-@contextlib.contextmanager
-def _missing_keys_named(block):
-  try:
-    yield
-  except AttributeError as e:
-    if isinstance(e.obj, ConfigDict):
-      raise plan.missing_key(block, e) from e
-    raise
+def _state(phase, workdir, records):
+  """The `TrainState` that a phase starts from, with parameters only, or None.
 
-
-def _state(workdir, block, records):
-  """What a phase starts from: the parameters of another, or of a model."""
-  if block.get("weights"):
-    model = dict(block.model)
-    dtype = model.pop("param_dtype", "float32")
-    mesh = meshes.make_mesh(**block.get("mesh", {"data": -1}))
-    _, params = hf.load(block.weights, dtype=dtype, mesh=mesh, **model)
-    return TrainState(step=None, params=params, opt_state=None)
-  name = block.init
-  if not name or not records[name]["state"]:
+  The parameters are another phase's, or a Hugging Face model's.
+  """
+  if phase.weights:
+    return source.initial(phase.weights, phase.model, phase.mesh.make())
+  origin = records[phase.init]["state"] if phase.init else ""
+  if not origin:
     return None
-  origin = workdir / records[name]["state"]
-  params = checkpoint.load(
-    origin / "params", f"remove {origin / 'done.json'} to make it again"
-  )
+  params = checkpoint.load_params(workdir / origin)
   return TrainState(step=None, params=params, opt_state=None)
 
 
-def _data(workdir, name, records):
+def _data(phase, workdir, records):
   """The examples of a finished phase, or the name of a source as it is."""
+  name = getattr(phase, "data", "")
   if name not in records:
     return name
-  if not records[name]["data"]:
-    raise UserError(
-      f'data="{name}": the phase {name} ({records[name]["phase"]}) makes no'
-      " examples; name another one"
-    )
-  return jsonl.read_examples(workdir / name / "data.jsonl")
+  return jsonl.read_examples(workdir / name / layout.EXAMPLES)
 
 
 @contextlib.contextmanager
-def _claim(workdir, config, blocks):
+def _claim(workdir, values, phases):
   """Makes a directory ours, if it is new or belongs to this very config."""
-  here = json.loads(json.dumps(config.to_dict(), default=str))
-  path = workdir / "config.json"
-  if path.exists():
-    try:
-      there = dict(json.loads(path.read_text()))
-    except ValueError:
-      raise UserError(f"{path} is damaged; use another --workdir") from None
-    changes = plan.differences(there, here)
-    if changes:
-      raise UserError(
-        f"workdir {workdir} belongs to another config: {'; '.join(changes)};"
-        " use another --workdir or the same config, or delete the directory"
-      )
-  elif any((workdir / block.name).exists() for block in blocks):
-    raise UserError(
-      f"workdir {workdir} holds phases but no config.json; use another"
-      " --workdir"
-    )
+  here = json.loads(json.dumps(values, default=str))
+  path = workdir / layout.CONFIG
+  _check_owner(workdir, here, phases)
   hosts.barrier("launch.claim")
   with contextlib.ExitStack() as stack:
     if hosts.is_first():
       try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context(open(workdir / ".lock", "w"))
+        lock = stack.enter_context(open(workdir / layout.LOCK, "w"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists():
           write_atomically(path, json.dumps(here, indent=1) + "\n")
@@ -222,17 +174,39 @@ def _claim(workdir, config, blocks):
     yield
 
 
-def _finish(config, workdir, records):
+def _check_owner(workdir, here, phases):
+  """Raises `UserError` if a directory belongs to another config."""
+  path = workdir / layout.CONFIG
+  if path.exists():
+    try:
+      there = dict(json.loads(path.read_text()))
+    except ValueError:
+      raise UserError(f"{path} is damaged; use another --workdir") from None
+    changes = plan.differences(there, here)
+    if changes:
+      raise UserError(
+        f"workdir {workdir} belongs to another config: {'; '.join(changes)};"
+        " use another --workdir or the same config, or delete the directory"
+      )
+  elif any((workdir / phase.name).exists() for phase in phases):
+    raise UserError(
+      f"workdir {workdir} holds phases but no {layout.CONFIG}; use another"
+      " --workdir"
+    )
+
+
+def _finish(experiment, phases, workdir, records):
   """Prints the table and writes it, with the plot, next to the phases."""
   rows = [r["row"] for r in records.values() if r["row"]]
   if not hosts.is_first():
     return rows
-  report.write_results(workdir / "results.json", rows)
-  default = [k for k, r in records.items() if r["phase"] == "grpo"]
-  plotted = list(config.get("report", {}).get("plot", default))
+  report.write_results(workdir / layout.RESULTS, rows)
+  plotted = [phase.name for phase in phases if phase.IS_PLOTTED]
+  if experiment.report.plot is not None:
+    plotted = [name for name in experiment.report.plot if name in plotted]
   if plotted:
     try:
-      report.plot(workdir, plotted, workdir / "report.png")
+      report.plot(workdir, plotted, workdir / layout.REPORT)
     except UserError as e:
       print(f"no plot: {e}")
   print(report.seconds({k: r["seconds"] for k, r in records.items()}))
@@ -247,4 +221,4 @@ def _say(text):
 
 
 if __name__ == "__main__":
-  cli.start(main)
+  commandline.start(main)

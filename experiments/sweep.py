@@ -10,7 +10,8 @@ keys to override:
       add(**{"seed": seed, "r1_zero.lr": 3e-4})
 
 Each point is a run of `experiments.launch` in DIR/seed=0,r1_zero.lr=0.0003,
-so the same command goes on with a sweep that was stopped.
+so the same command goes on with a sweep that was stopped. All points are
+checked before the first one runs.
 """
 
 import re
@@ -21,27 +22,29 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from r1jax import cli
+from experiments import commandline, plan
 from r1jax.errors import UserError
+from r1jax.phases import PHASES
 
-flags.adopt_module_key_flags(cli)
+flags.adopt_module_key_flags(commandline)
 _LIST = flags.DEFINE_bool("list", False, "Print the commands, run nothing.")
 
 
 def main():
   """Runs or lists the points; exits with 1 if one of them failed."""
-  flag = flags.FLAGS["config"]
-  config = flag.config_filename
-  given = config_flags.get_override_values(flag)
-  failed = []
-  for name, overrides in points(config.partition(":")[0]):
-    workdir = Path(cli.WORKDIR.value) / name
+  config = commandline.CONFIG.value
+  sweep, failed = [], []
+  for name, keys in points(config.partition(":")[0]):
+    keys = commandline.OVERRIDES | {k: str(v) for k, v in keys.items()}
+    plan.resolve(commandline.read(config, keys), PHASES)
+    sweep.append((name, keys))
+  for name, keys in sweep:
+    workdir = Path(commandline.WORKDIR.value) / name
     command = [
       *(sys.executable, "-m", "experiments.launch"),
       *(f"--config={config}", f"--workdir={workdir}"),
-      *(f"--config.{k}={v}" for k, v in (given | overrides).items()),
+      *(f"--config.{k}={v}" for k, v in keys.items()),
     ]
     print(shlex.join(command), flush=True)
     if _LIST.value:
@@ -82,4 +85,4 @@ def points(path):
 
 
 if __name__ == "__main__":
-  cli.start(main)
+  commandline.start(main)

@@ -7,6 +7,7 @@ heads and hidden units. One device is the mesh (1, 1, 1): the same code.
 
 import contextlib
 import contextvars
+import dataclasses
 import math
 
 import jax
@@ -17,26 +18,60 @@ from r1jax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(data=1, fsdp=1, tensor=1, devices=None):
-  """A mesh over all devices; one axis may be -1, "what is left".
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """The sizes of the mesh axes.
 
-  Raises:
-    UserError: the sizes do not multiply to the number of devices.
+  One of `data`, `fsdp` and `tensor` may be -1: the devices that the others
+  leave.
+
+  Attributes:
+    data: devices that hold copies of the parameters; None takes the devices
+      that the other axes leave.
+    fsdp: devices that split the parameters and the rows.
+    tensor: devices that split heads, hidden units and the vocabulary.
   """
-  devices = jax.devices() if devices is None else devices
-  sizes = [data, fsdp, tensor]
-  if sizes.count(-1) == 1:
-    rest = max(1, math.prod(s for s in sizes if s != -1))
-    sizes[sizes.index(-1)] = max(1, len(devices) // rest)
-  if math.prod(sizes) != len(devices) or min(sizes) < 1:
-    raise UserError(
-      f"mesh: data={data}, fsdp={fsdp}, tensor={tensor} does not cover"
-      f" {len(devices)} devices; set one axis to -1"
+
+  data: int | None = None
+  fsdp: int = 1
+  tensor: int = 1
+
+  def __post_init__(self):
+    for name in AXES:
+      size = getattr(self, name)
+      if size is not None and size < 1 and size != -1:
+        raise UserError(
+          f"mesh: {name}={size} must be a number of devices, 1 or more, or"
+          " -1 for the devices that the other axes leave"
+        )
+
+  def make(self, devices=None):
+    """The mesh over these devices; None is all of them.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    others = -1 in (self.fsdp, self.tensor)
+    data = (1 if others else -1) if self.data is None else self.data
+    sizes = [data, self.fsdp, self.tensor]
+    if sizes.count(-1) == 1:
+      rest = math.prod(s for s in sizes if s != -1)
+      sizes[sizes.index(-1)] = max(1, len(devices) // rest)
+    if math.prod(sizes) != len(devices) or min(sizes) < 1:
+      raise UserError(
+        f"mesh: data={data}, fsdp={self.fsdp}, tensor={self.tensor} does not"
+        f" cover {len(devices)} devices; set one axis to -1"
+      )
+    # Explicit axes, the default of newer JAX, would want every op annotated.
+    return jax.make_mesh(
+      sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
     )
-  # Explicit axes, the default of newer JAX, would want every op annotated.
-  return jax.make_mesh(
-    sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
-  )
+
+
+def make_mesh(devices=None, **fields):
+  """The mesh that the fields of `MeshConfig` describe."""
+  return MeshConfig(**fields).make(devices)
 
 
 _MESH = contextvars.ContextVar("mesh", default=None)

@@ -4,17 +4,63 @@ Run as a program it is a launcher of them, to be killed from outside:
   python tests/fake_phases.py WORKDIR [STEP_OF_RL_TO_DIE_AT]
 """
 
+import dataclasses
 import os
 import signal
 import sys
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from r1jax.phases.common import Phase
 from r1jax.types import Example, TrainState
 
 DIE_AT = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+  """A task that makes nothing."""
+
+  kind: Literal["fake"] = "fake"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Phase):
+  """The keys of a walk."""
+
+  IS_PLOTTED: ClassVar[bool] = True
+
+  # Where examples come from.
+  data: str
+  # Steps of the walk.
+  steps: int
+  # Length of a step.
+  lr: float
+  # Steps between two checkpoints.
+  save_every: int
+  # Where problems come from.
+  task: Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reject(Phase):
+  """The keys of the phase that makes examples."""
+
+  MAKES_EXAMPLES: ClassVar[bool] = True
+  NEEDS_START: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Phase):
+  """The keys of an evaluation."""
+
+  NEEDS_START: ClassVar[bool] = True
+
+  # Name of the row.
+  label: str
 
 
 def train(config, state, data, io):
@@ -54,7 +100,15 @@ def evaluate(config, state, data, io):
   return state, {"checkpoint": config.label, "pass@1": score, "tokens": 9.0}
 
 
-PHASES = {"train": train, "reject": reject, "evaluate": evaluate}
+PHASES = {
+  "train": (Train, train),
+  "reject": (Reject, reject),
+  "evaluate": (Evaluate, evaluate),
+}
+MODEL = dict(
+  vocab_size=8, d_model=8, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=8,
+  d_ff=8, max_length=8,
+)  # fmt: skip
 
 
 def get_config(_=""):
@@ -62,17 +116,15 @@ def get_config(_=""):
   c = ConfigDict()
   c.seed = 3
   c.task = dict(kind="fake")
-  c.models = dict(small=dict(d_model=8))
+  c.models = dict(small=MODEL)
   c.phases = ("base", "rl", "eval_rl", "kept", "student", "eval_student")
   walk = dict(phase="train", model="small", steps=3, save_every=2, lr=0.1)
   c.base = dict(walk, data="corpus")
   c.rl = dict(walk, init="base", data="problems")
-  c.eval_rl = dict(phase="evaluate", init="rl", data="p", label="rl")
-  c.kept = dict(phase="reject", init="eval_rl", data="problems")
+  c.eval_rl = dict(phase="evaluate", init="rl", label="rl")
+  c.kept = dict(phase="reject", init="eval_rl")
   c.student = dict(walk, data="kept")
-  c.eval_student = dict(
-    phase="evaluate", init="student", data="p", label="student"
-  )
+  c.eval_student = dict(phase="evaluate", init="student", label="student")
   c.report = dict(plot=("rl",))
   return c
 

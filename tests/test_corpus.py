@@ -141,11 +141,11 @@ def tries_of(problem, text):
   return found
 
 
-def documents(problems, make, count, **kwargs):
+def documents(problems, make, count, keys=None):
   rng = random.Random(5)
   for _ in range(count):
     problem = rng.choice(problems["train"])
-    example = make(problem, rng, **kwargs)
+    example = make(problem, rng, keys)
     assert example.prompt == problem.prompt
     yield problem, example.completion
 
@@ -175,9 +175,10 @@ def test_traces(problems):
 
 
 def test_long_traces_mix_languages(problems):
-  def share(**kwargs):
+  def share(**fields):
+    keys = countdown.Corpus(**fields)
     other = total = 0
-    for p, text in documents(problems, countdown.trace, 400, **kwargs):
+    for p, text in documents(problems, countdown.trace, 400, keys):
       for language, _, _ in tries_of(p, text):
         other += language != p.language
         total += 1
@@ -190,9 +191,8 @@ def test_long_traces_mix_languages(problems):
 
 def test_skill_starts_near_the_target(problems):
   def right(skill):
-    docs = documents(
-      problems, countdown.trace, 500, skill=skill, long=0.0, unformatted=0.0
-    )
+    keys = countdown.Corpus(skill=skill, long=0.0, unformatted=0.0)
+    docs = documents(problems, countdown.trace, 500, keys)
     return sum(verify(p, text).correct for p, text in docs)
 
   assert 1.5 * right(0.0) < right(3.0)
@@ -246,3 +246,22 @@ def test_answers_that_no_chain_reaches_are_left_out(monkeypatch):
   targets = [p.data["target"] for p in made["test"] + made["train"]]
   assert targets == [30, 31, 32]
   assert made["train"][0].answer == "3 * 7 + 10"
+
+
+@pytest.mark.parametrize("name", ["corpus", "cold_start"])
+def test_no_example_is_longer_than_was_said(problems, name):
+  """And the bound is met but for a few words."""
+  tokenizer = WordTokenizer(WORDS)
+
+  def tokens(example):
+    return len(tokenizer.encode(f"{example.prompt} {example.completion}"))
+
+  task = countdown.Countdown(
+    train=160, test=40,
+    corpus=countdown.Corpus(long=1.0, longest=4, skill=0.0),
+    cold_start=countdown.ColdStart(longest=4, skill=0.0),
+  )  # fmt: skip
+  rng, make = random.Random(1), task.makers()[name]
+  drawn = [tokens(make(p, rng)) for p in problems["train"] * 3]
+  most = max(map(tokens, task.longest(name)))
+  assert most - 3 <= max(drawn) <= most

@@ -5,10 +5,9 @@ import time
 import pytest
 import reasoning_gym
 from hf_files import write_tokenizer
-from ml_collections import ConfigDict
 
 from r1jax import verifiers
-from r1jax.data import gym, sources
+from r1jax.data import gym
 from r1jax.errors import UserError
 from r1jax.text.tokenizer import HFTokenizer
 from r1jax.types import Problem
@@ -85,7 +84,6 @@ def test_exact(body, reason):
 @pytest.mark.parametrize(
   ("datasets", "message"),
   [
-    ({}, "task.datasets is empty"),
     ({"composite": {}}, "composite is unknown; known:.*chain_sum"),
     ({"chainsum": {}}, "chainsum is unknown; known:.*chain_sum"),
     ({"chain_sum": {"digits": 3}}, "chain_sum:.*digits"),
@@ -101,26 +99,13 @@ def test_bad_input(datasets, message):
     gym.make_problems(datasets, 0, 300, 20, 0)
 
 
-class Io:
-  def __init__(self, root):
-    self.root = root
-
-
 def test_solved_questions_go_before(tmp_path):
   write_tokenizer(tmp_path / "t")
   tokenizer = HFTokenizer(tmp_path / "t")
-  task = ConfigDict(
-    dict(
-      kind="reasoning_gym",
-      seed=0,
-      train=4,
-      test=2,
-      shots=1,
-      template="chat",
-      datasets=DATASETS,
-    )  # fmt: skip
+  task = gym.ReasoningGym(
+    train=4, test=2, shots=1, template="chat", datasets=DATASETS
   )
-  found = sources.problems(task, Io(tmp_path), tokenizer)
+  found = task.load(tmp_path, tokenizer)
   assert [len(found[k]) for k in ("train", "test")] == [4, 2]
   raw = gym.make_problems(DATASETS, 0, 4, 2, 1)
   shot, own = raw["shots"][1], raw["test"][1]
@@ -132,32 +117,30 @@ def test_solved_questions_go_before(tmp_path):
     f"<|im_start|>user\n{own.prompt}<|im_end|>\n<|im_start|>assistant\n"
   )
   # The second time they are read, not made.
-  again = sources.problems(task, Io(tmp_path), tokenizer)
+  again = task.load(tmp_path, tokenizer)
   assert list(again["train"]) == list(found["train"])
 
 
-def test_shots_need_turns(tmp_path):
-  task = ConfigDict(
-    dict(
-      kind="reasoning_gym",
-      seed=0,
-      train=2,
-      test=2,
-      shots=1,
-      template="r1_zero",
-      datasets=DATASETS,
-    )  # fmt: skip
-  )
-  with pytest.raises(UserError, match='task.shots needs.*"chat"'):
-    sources.problems(task, Io(tmp_path), None)
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (dict(shots=1, template="r1_zero"), 'shots=1 needs template="chat"'),
+    (dict(datasets={}), "datasets is empty"),
+  ],
+)
+def test_keys_that_do_not_go_together(fields, message):
+  with pytest.raises(UserError, match=message):
+    gym.ReasoningGym(**(dict(train=2, test=2, datasets=DATASETS) | fields))
 
 
-def test_no_shots(tmp_path):
-  task = ConfigDict(
-    dict(kind="reasoning_gym", seed=0, train=2, test=2, datasets=DATASETS)
-  )
-  found = sources.problems(task, Io(tmp_path), None)
+def test_what_is_only_looked_at_is_not_written(tmp_path):
+  task = gym.ReasoningGym(train=2, test=2, datasets=DATASETS)
+  found = task.load(tmp_path, None, write=False)
   assert found["train"][0].prompt.endswith("=")
+  assert not list(tmp_path.iterdir())
+  written = task.load(tmp_path, None)
+  assert list(tmp_path.iterdir())
+  assert list(written["train"]) == list(found["train"])
 
 
 def test_a_data_set_that_makes_all_entries_beforehand_is_quick():

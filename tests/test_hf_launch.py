@@ -72,7 +72,7 @@ def test_train_and_export(directory, tmp_path):
 
 def test_a_shape_may_change_what_the_checkpoint_says(directory, tmp_path):
   config = experiment(directory, tmp_path, max_length=32, remat="block")
-  first, second = plan.resolve(config, PHASES)
+  _, (first, second) = plan.resolve(config, PHASES)
   assert first.model.max_length == 32 and first.model.remat == "block"
   assert first.weights == str(directory) and second.weights is None
   assert first.model.n_layers == 2 and second.model == first.model
@@ -158,8 +158,8 @@ def test_all_settings_of_that_config(directory):
   gpu, survey = module.get_config("gpu"), module.get_config("survey")
   survey.model = f"hf:{directory}"
   gpu.models.smollm2.hf = str(directory)
-  assert plan.resolve(gpu, PHASES)[1].model.compute_dtype == "bfloat16"
-  assert len(plan.resolve(survey, PHASES)) == len(module.CANDIDATES)
-  assert gpu.r1_zero.slots == gpu.r1_zero.prompts * gpu.r1_zero.group
+  assert plan.resolve(gpu, PHASES)[1][1].model.compute_dtype == "bfloat16"
+  assert len(plan.resolve(survey, PHASES)[1]) == len(module.CANDIDATES)
+  assert gpu.r1_zero.sampler.slots == gpu.r1_zero.prompts * gpu.r1_zero.group
   with pytest.raises(ValueError, match="huge is unknown; known:.*gpu"):
     module.get_config("huge")

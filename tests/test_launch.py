@@ -14,6 +14,7 @@ import pytest
 
 from experiments import launch
 from r1jax import files
+from r1jax.errors import UserError
 from r1jax.run import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -191,7 +192,38 @@ def test_an_interrupt_says_where_it_goes_on(tmp_path, capsys):
     raise KeyboardInterrupt
 
   config = fake_phases.get_config()
+  kinds = fake_phases.PHASES | {"train": (fake_phases.Train, stop)}
   with pytest.raises(KeyboardInterrupt):
-    launch.run(config, tmp_path, fake_phases.PHASES | {"train": stop})
+    launch.run(config, tmp_path, kinds)
   said = "base: stopped; the same command goes on from step 4"
   assert said in capsys.readouterr().out
+
+
+def test_a_phase_reads_the_parameters_of_its_parents(tmp_path):
+  """Of any number of earlier phases, beside the one that it starts from."""
+  seen = {}
+
+  def evaluate(config, state, data, io):
+    for name in config.parents:
+      fields, params = io.parent(name)
+      seen[name] = fields["d_model"], np.asarray(params["x"])
+    return fake_phases.evaluate(config, state, data, io)
+
+  config = fake_phases.get_config()
+  config.eval_student.parents = dict(first="base", last="eval_rl")
+  kinds = fake_phases.PHASES | {"evaluate": (fake_phases.Evaluate, evaluate)}
+  launch.run(config, tmp_path, kinds)
+  assert {name: width for name, (width, _) in seen.items()} == {
+    "first": 8, "last": 8
+  }  # fmt: skip
+  for name, phase in (("first", "base"), ("last", "rl")):
+    made = checkpoint.load(tmp_path / phase / "params")
+    np.testing.assert_array_equal(seen[name][1], made["x"])
+
+
+def test_a_parent_is_a_phase_before(tmp_path):
+  config = fake_phases.get_config()
+  config.rl.parents = dict(helpful="student")
+  with pytest.raises(UserError, match="rl.parents.helpful: .student. is not a"):
+    launch.run(config, tmp_path / "run", fake_phases.PHASES)
+  assert not (tmp_path / "run").exists()

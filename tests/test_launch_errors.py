@@ -1,7 +1,9 @@
 """Bad input: one line that names it, and nothing on disk is changed."""
 
 import fcntl
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,9 @@ from pathlib import Path
 import fake_phases
 import pytest
 from absl import flags
-from ml_collections import config_flags
 
 from configs import quickstart
-from experiments import launch, plan, sweep
-from r1jax import cli
+from experiments import commandline, launch, plan, sweep
 from r1jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -53,16 +53,25 @@ def changed(**overrides):
 @pytest.mark.parametrize(
   "overrides, message",
   [
-    (dict(rl__phase="grop"), 'rl.phase: "grop" is unknown; known: evaluate'),
+    (
+      dict(rl__phase="tran"),
+      'rl.phase="tran" is unknown; did you mean "train"',
+    ),
     (dict(rl__init="bass"), 'rl.init: "bass" is not a phase before it'),
     (dict(base__init="rl"), 'base.init: "rl" is not a phase before it'),
     (dict(base__data="kept"), 'base.data: "kept" is not a phase before it'),
-    (dict(base__model="huge"), 'base.model: "huge" is unknown; known: small'),
+    (dict(base__model="huge"), 'base.model="huge" is unknown; known: small'),
     (dict(phases=("base", "base")), '"base" is listed twice'),
-    (dict(phases=("base", "nope")), '"nope" has no block'),
+    (dict(phases=("base", "nope")), '"nope" has no group of keys'),
     (dict(phases=("../x",)), '"../x" cannot be the name'),
     (dict(phases=("data",)), '"data" cannot be the name'),
-    (dict(phases=None), "the config has no phases"),
+    (dict(phases=None), "phases is missing"),
+    (dict(phases=()), "phases is empty"),
+    (dict(rl__data="base"), "the phase base (train) makes no examples"),
+    (dict(kept__init=""), "kept.model is missing"),
+    (dict(kept__init="", kept__model="small"), "kept.init is missing: reject"),
+    (dict(report__plot=("kept",)), 'report.plot: "kept" is no RL phase'),
+    (dict(report__plot=("rll",)), 'report.plot: "rll" is no RL phase'),
   ],
 )
 def test_a_wrong_config_is_named_before_anything_is_written(
@@ -75,47 +84,44 @@ def test_a_wrong_config_is_named_before_anything_is_written(
 
 
 def test_a_model_other_than_that_of_the_start_is_refused():
-  config = changed(models__tiny=dict(d_model=4), rl__model="tiny")
-  with pytest.raises(UserError, match="rl.model: it differs from .* base"):
+  tiny = dict(fake_phases.MODEL, d_model=4)
+  config = changed(models__tiny=tiny, rl__model="tiny")
+  with pytest.raises(UserError, match="rl.model differs from .* of base"):
     plan.resolve(config, fake_phases.PHASES)
 
 
-def test_blocks_are_complete():
-  base, rl, eval_rl = plan.resolve(
-    changed(rl__task=dict(kind="own")), fake_phases.PHASES
-  )[:3]
+def test_phases_are_complete():
+  _, phases = plan.resolve(
+    changed(rl__task=dict(kind="fake")), fake_phases.PHASES
+  )
+  base, rl, eval_rl = phases[:3]
   assert (base.name, base.seed, base.init) == ("base", 3, "")
-  assert base.model.d_model == 8 and base.task.kind == "fake"
-  assert rl.task.kind == "own"
+  assert base.model.d_model == 8 and base.task.kind == rl.task.kind == "fake"
   assert eval_rl.model.d_model == 8
 
 
 def test_a_source_may_be_called_like_the_phase_that_reads_it():
-  base = plan.resolve(changed(base__data="base"), fake_phases.PHASES)[0]
-  assert base.data == "base"
-
-
-def test_data_of_a_phase_that_makes_none(tmp_path):
-  with pytest.raises(UserError, match="the phase base .train. makes no"):
-    run(changed(rl__data="base"), tmp_path / "run")
+  _, phases = plan.resolve(changed(base__data="base"), fake_phases.PHASES)
+  assert phases[0].data == "base"
 
 
 def test_a_key_that_a_phase_needs(tmp_path):
-  config = changed(base__steps=None, base__step=3)
-  with pytest.raises(UserError) as error:
-    run(config, tmp_path / "run")
-  assert 'base (train) needs the key "steps"' in str(error.value)
-  assert 'is "step" misspelt?' in str(error.value)
+  for config, message in (
+    (changed(base__steps=None), "base.steps is missing"),
+    (changed(base__steps=None, base__step=3), 'base.step is no key; .*"steps"'),
+  ):
+    with pytest.raises(UserError, match=message):
+      run(config, tmp_path / "run")
 
 
 def test_the_workdir_of_another_config(tmp_path):
   run(changed(phases=("base",)), tmp_path)
   before = snapshot(tmp_path)
-  other = changed(phases=("base",), base__steps=9, base__more=1)
+  other = changed(phases=("base",), base__steps=9, base__init="")
   with pytest.raises(UserError) as error:
     run(other, tmp_path)
   assert "base.steps is 3 there, 9 here" in str(error.value)
-  assert "base.more is absent there, 1 here" in str(error.value)
+  assert "base.init is absent there,  here" in str(error.value)
   assert snapshot(tmp_path) == before
 
 
@@ -165,36 +171,32 @@ def test_damaged_parameters_and_the_way_out(tmp_path):
   run(config, tmp_path)
 
 
-BROKEN = "import ml_collections\ndef get_config():\n  return 1 / 0\n"
-
-
 @pytest.fixture
-def parse(tmp_path, monkeypatch, capsys):
-  """Parses a command line: what it prints on its way to exit status 2."""
+def read(tmp_path, monkeypatch, capsys):
+  """Parses a command line and reads its config, as the launcher does."""
   shutil.copy(fake_phases.__file__, tmp_path / "config.py")
-  (tmp_path / "broken.py").write_text(BROKEN)
-  (tmp_path / "size.py").write_text(
-    "def get_config(size):\n  raise ValueError(f'no {size} here')\n"
-  )
-  (tmp_path / "syntax.py").write_text("def (:\n")
+  for name, text in (
+    ("broken", "\ndef get_config():\n  return 1 / 0\n"),
+    ("size", "def get_config(size):\n  raise ValueError(f'no {size} here')\n"),
+    ("syntax", "def (:\n"),
+    ("empty", ""),
+  ):
+    (tmp_path / f"{name}.py").write_text(text)
 
-  def parsed(*arguments):
+  def done(*arguments):
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    flags.mark_flag_as_required("workdir", flag_values=values)
-    monkeypatch.setattr(cli.flags, "FLAGS", values)
-    argv = ["launch", *(a.format(tmp_path) for a in arguments)]
-    # config_flags looks for the overrides there.
-    monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit) as error:
-      cli.parse(argv)
-    assert error.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
+    path = flags.DEFINE_string("config", None, "", flag_values=values)
+    workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
+    for flag in (path, workdir):
+      flags.mark_flag_as_required(flag, flag_values=values)
+    monkeypatch.setattr(commandline.flags, "FLAGS", values)
+    commandline.parse(["launch", *(a.format(tmp_path) for a in arguments)])
+    with commandline.cli.one_line_errors():
+      return commandline.read(
+        path.value, commandline.OVERRIDES, fake_phases.PHASES
+      )
 
-  return parsed
+  return done
 
 
 CONFIG, WORKDIR = "--config={}/config.py", "--workdir={}/run"
@@ -203,20 +205,68 @@ CONFIG, WORKDIR = "--config={}/config.py", "--workdir={}/run"
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    ((CONFIG, WORKDIR, "--config.rl.stepz=3"), "rl.stepz=3: the config has no"),
-    ((CONFIG, WORKDIR, "--config.rll.lr=3"), "rll.lr=3: the config has no"),
-    ((CONFIG, WORKDIR, "--config.rl.steps=x"), "--config.rl.steps=x"),
-    ((CONFIG, WORKDIR, "--steps=3"), "'steps'"),
-    ((CONFIG, WORKDIR, "rl.steps=3"), '"rl.steps=3" is no flag'),
-    ((CONFIG,), "--workdir"),
-    (("--config={}/absent.py", WORKDIR), "absent.py: there is no such file"),
-    (("--config={}/broken.py", WORKDIR), "broken.py:3: ZeroDivisionError"),
-    (("--config={}/size.py:huge", WORKDIR), "error: ValueError: no huge here"),
-    (("--config={}/syntax.py", WORKDIR), "syntax.py, line 1"),
+    (("--config.rl.stepz=3",), 'rl.stepz=3: the config has no such .*"steps"'),
+    (("--config.rll.lr=3",), 'rll.lr=3: the config has no such key; .*"rl"'),
+    (("--config.rl.lr.x=3",), "rl.lr.x=3: the config has no such key"),
+    (("--config.rl.steps=x",), "rl.steps=x must be a whole number"),
+    (("--config.rl.steps=1.5",), "rl.steps=1.5 must be a whole number"),
+    (("--config.tokenizer.kind=hf",), "tokenizer.kind=hf: the config has no"),
+    (("--steps=3",), "'steps'"),
+    (("rl.steps=3",), '"rl.steps=3" is no flag'),
+    (("--config={}/absent.py",), "absent.py: there is no such file"),
+    (("--config={}/broken.py",), "broken.py:3: ZeroDivisionError"),
+    (("--config={}/size.py:huge",), "error: ValueError: no huge here"),
+    (("--config={}/syntax.py",), "syntax.py:1: invalid syntax"),
+    (("--config={}/empty.py",), "empty.py defines no get_config"),
   ],
 )
-def test_a_wrong_command_line(parse, arguments, message):
-  assert message in parse(*arguments)
+def test_a_wrong_command_line(read, capsys, arguments, message):
+  with pytest.raises(SystemExit) as error:
+    read(CONFIG, WORKDIR, *arguments)
+  assert error.value.code == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: ") and re.search(message, line)
+
+
+def test_a_command_line_without_a_workdir(read, capsys):
+  with pytest.raises(SystemExit):
+    read(CONFIG)
+  assert "--workdir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "arguments, key, value",
+  [
+    (("--config.rl.steps=9",), "rl.steps", 9),
+    (("--config.rl.steps", "9"), "rl.steps", 9),
+    (("--config.rl.lr=1",), "rl.lr", 1.0),
+    # What the file does not set, shared groups and a whole new phase too.
+    (("--config.rl.task.kind=fake",), "rl.task.kind", "fake"),
+    (("--config.rl.parents.helpful=base",), "rl.parents.helpful", "base"),
+    (("--config.models.small.tied=false",), "models.small.tied", False),
+    (("--noconfig.models.small.tied",), "models.small.tied", False),
+    (("--config.models.small.qk_norm",), "models.small.qk_norm", True),
+    (("--config.models.large.d_model=9",), "models.large.d_model", 9),
+    (("--config.phases=base,rl",), "phases", ("base", "rl")),
+    (("--config.phases=('base', 'rl')",), "phases", ("base", "rl")),
+    (("--config.report.plot=",), "report.plot", ()),
+    (("--config.report.plot=none",), "report.plot", None),
+    (
+      ("--config.more.phase=evaluate", "--config.more.label=a b"),
+      "more.label", "a b",
+    ),
+    (("--config.more.label=x", "--config.more.phase=evaluate"),
+     "more.phase", "evaluate"),
+    (
+      ("--config.base.parents={{'a': 'b'}}",), "base.parents", {"a": "b"},
+    ),
+  ],
+)  # fmt: skip
+def test_every_key_can_be_set(read, arguments, key, value):
+  config = read(CONFIG, WORKDIR, *arguments)
+  for name in key.split("."):
+    config = config[name]
+  assert config == value and type(config) is type(value)
 
 
 def test_the_program_prints_one_line_and_exits_with_two(tmp_path):
@@ -260,11 +310,11 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
 @pytest.mark.parametrize(
   "key, value, message",
   [
-    ("final_rl.rewards", dict(acuracy=1.0), '"acuracy" is unknown; known:'),
-    ("samples.least", dict(style=1.0), '"style" is unknown; known:'),
-    ("r1_zero.group", 1, "r1_zero.group=1: a group of one"),
-    ("r1_zero.minibatches", 7, "minibatches=7 does not divide the 16"),
-    ("distill.data", "none.jsonl", "none.jsonl: cannot be read"),
+    ("final_rl.rewards", dict(acuracy=1.0), 'final_rl.rewards: "acuracy" is u'),
+    ("samples.least", dict(style=1.0), "samples.least.style is no part"),
+    ("r1_zero.group", 1, "r1_zero.group=1 must be at least 2"),
+    ("r1_zero.minibatches", 7, "r1_zero.minibatches=7 does not divide the 16"),
+    ("distill.data", "none.jsonl", "distill: none.jsonl: cannot be read"),
     (
       "r1_zero.task",
       dict(kind="files", train="a", test="b"),
@@ -273,29 +323,53 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     (
       "base.task",
       dict(kind="files", train="a", test="b"),
-      'base.data: "corpus" is neither an earlier phase',
+      'base.data="corpus" is neither a phase before',
     ),
-    ("task.kind", "file", 'task.kind "file" is unknown'),
-    ("task.template", "r1-zero", 'task.template "r1-zero" is unknown'),
-    ("task.sed", 1, 'base: task: the key "sed" is unknown; .* "seed"'),
-    ("tokenizer.pth", "x", 'tokenizer: the key "pth" is unknown; .* "path"'),
-    ("tokenizer.kind", "hf", 'needs the key "tokenizer.path"'),
-    ("mesh", dict(dta=-1), 'mesh: the key "dta" is unknown; .* "data"'),
-    ("small_rl.refil", 2, 'small_rl: the key "refil" .* "refill"'),
-    ("small_rl.loss", dict(overlng=64), 'small_rl: loss: "overlng" is unknown'),
+    ("r1_zero.data", "corpus", "r1_zero.data is no key"),
+    ("task.kind", "file", 'task.kind="file" is unknown; did you mean "files"'),
+    ("task.template", "chat", "task.template is no key"),
+    ("task.sed", 1, 'task.sed is no key; did you mean "seed"'),
+    ("tokenizer.pth", "x", "tokenizer.pth is no key"),
+    ("tokenizer.kind", "hf", "tokenizer.path is missing"),
+    ("mesh", dict(dta=-1), 'mesh.dta is no key; did you mean "data"'),
+    ("mesh", dict(data=3), "base.mesh: data=3, .* does not cover 8 devices"),
+    ("small_rl.refil", 2, 'small_rl.refil is no key; did you mean "refill"'),
+    ("small_rl.beta", 2, 'small_rl.beta is no key; did you mean "loss.beta"'),
+    ("small_rl.loss", dict(overlng=64), "small_rl.loss.overlng is no key"),
     ("small_rl.loss", dict(overlong=64), "small_rl.loss.overlong=64 must be"),
-    ("base.stepz", 3, 'base: the key "stepz" is unknown; .* "steps"'),
-    ("base.loss", dict(mean="token"), 'base: the key "loss" is unknown'),
-    ("rewrads", 3, 'the config\'s key "rewrads" is unknown'),
-    ("final_rl.loss", dict(mean="tokn"), "final_rl: loss.mean='tokn'"),
-    ("r1_zero.ref_every", None, 'r1_zero .grpo. needs the key "ref_every"'),
-    ("distill.steps", None, 'distill .sft. needs the key "steps"'),
-    ("small_rl.max_new_tokens", 256, "small_rl.max_new_tokens=256 leaves no"),
-    ("tokenizer", dict(kind="words"), 'tokenizer.kind "words" is unknown'),
-    ("sft.optimizer", dict(kind="sgd"), 'kind "sgd" is unknown'),
-    ("small_rl.kv_dtype", "int4", "kv_dtype=int4 must be"),
-    ("eval_small_rl.slots", 0, "slots=0 must be at least 1"),
+    ("base.stepz", 3, 'base.stepz is no key; did you mean "steps"'),
+    ("base.loss", dict(mean="token"), "base.loss is no key"),
+    ("rewrads", 3, "rewrads is no key, and no group of a phase"),
+    (
+      "final_rl.loss",
+      dict(mean="tokn"),
+      'final_rl.loss.mean="tokn" is .* "token"',
+    ),
+    ("r1_zero.ref_every", None, "r1_zero.ref_every is missing; with loss.beta"),
+    ("distill.steps", None, "distill.steps is missing"),
+    ("small_rl.group", None, "small_rl.group is missing"),
+    (
+      "small_rl.sampler.max_new_tokens",
+      256,
+      "small_rl.sampler.max_new_tokens=256 leaves no room",
+    ),
+    (
+      "eval_r1.sampler.max_new_tokens",
+      250,
+      "eval_r1.sampler.max_new_tokens=250: the prompt of problem countdown-",
+    ),
+    ("r1_zero.row_length", 57, "r1_zero.row_length=57 is .* need 58 tokens"),
+    ("sft.row_length", 57, "sft.row_length=57 .* 59 tokens.* at least 58"),
+    ("base.row_length", 216, "base.row_length=216 .*corpus.*219 tokens"),
+    ("tokenizer", dict(kind="words"), 'tokenizer.kind="words" is unknown'),
+    ("sft.optimizer", dict(kind="sgd"), "sft.optimizer.kind .sgd. is unknown"),
+    ("small_rl.sampler.kv_dtype", "int4", "small_rl.sampler.kv_dtype=int4 mu"),
+    ("eval_small_rl.sampler.slots", 0, "eval_small_rl.sampler.slots=0 must"),
     ("small_rl.temperature", 0.0, "small_rl.temperature=0.0 must be above 0"),
+    ("models.small.d_ff", None, "models.small.d_ff is missing"),
+    ("models.small.vocab_size", 99, "small_base.model.vocab_size=99 must be"),
+    ("report", dict(plot=("base",)), 'report.plot: "base" is no RL phase'),
+    ("eval_base.init", None, "eval_base.model is missing"),
   ],
 )
 def test_what_a_late_phase_lacks_is_said_first(key, value, message, tmp_path):
@@ -307,9 +381,29 @@ def test_what_a_late_phase_lacks_is_said_first(key, value, message, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-def test_a_late_missing_key_is_said_first(tmp_path):
-  config = quickstart.get_config("smoke")
-  assign(config, "small_rl.group", None)
-  with pytest.raises(UserError, match='small_rl .*needs the key "group"'):
-    launch.run(config, tmp_path / "run")
+def test_empty_files_are_said_first(tmp_path):
+  (tmp_path / "empty.jsonl").write_text("\n")
+  path = str(tmp_path / "empty.jsonl")
+  for key, value, message in (
+    ("distill.data", path, "distill.data=.*empty.jsonl has no examples"),
+    ("r1_zero.task", dict(kind="files", train=path), "r1_zero.task.train has"),
+    ("eval_r1.task", dict(kind="files"), "eval_r1.task.test has no problems"),
+  ):
+    config = quickstart.get_config("smoke")
+    assign(config, key, value)
+    with pytest.raises(UserError, match=message):
+      launch.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_examples_is_measured_first(tmp_path):
+  path = tmp_path / "long.jsonl"
+  path.write_text(
+    json.dumps(
+      {"prompt": "try", "completion": " ".join("so" for _ in range(9))}
+    )
+  )
+  config = quickstart.get_config("smoke")
+  config.distill.update(data=str(path), row_length=9)
+  with pytest.raises(UserError, match="distill.row_length=9 .* 11 tokens"):
+    launch.run(config, tmp_path / "run")

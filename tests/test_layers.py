@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up. A module may import what is below it, and what shares
 # its layer where that is not circular.
 LAYERS = (
-  ("r1jax.errors", "r1jax.extras", "r1jax.types"),
+  ("r1jax.config", "r1jax.errors", "r1jax.extras", "r1jax.types"),
   (
     "r1jax.files",
     "r1jax.hosts",
@@ -28,7 +28,7 @@ LAYERS = (
   ("r1jax.model", "r1jax.rewards"),
   ("r1jax.data", "r1jax.hf", "r1jax.run", "r1jax.sampling", "r1jax.training"),
   ("r1jax.phases",),
-  ("r1jax.cli",),
+  ("r1jax.cli", "r1jax.describe"),
   ("experiments", "tools"),
 )
 # Wings of one floor between which there is no door.

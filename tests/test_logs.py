@@ -101,7 +101,7 @@ def test_a_phase_without_checkpoints_begins_its_files_anew(tmp_path):
   for _ in range(2):
     io = PhaseIO(tmp_path, "eval")
     io.report(0, {"x": 1})
-    io.write("rows", [{"y": 1}])
+    io.write("rows.jsonl", [{"y": 1}])
   assert len(files.read(io.dir / "metrics.jsonl")) == 1
   assert files.read(io.dir / "rows.jsonl") == [{"y": 1}]
 

@@ -21,7 +21,7 @@ from r1jax import hf, losses, meshes, sharding, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, lora
-from r1jax.phases import PHASES, grpo
+from r1jax.phases import PHASES, grpo, grpo_batch
 from r1jax.run import checkpoint
 from r1jax.run.phase_io import PhaseIO
 from r1jax.sampling import decode
@@ -201,7 +201,7 @@ def chain_rule():
   """dA = s dW B^T and dB = s A^T dW, dW being of the merged plain model."""
 
   def loss(params, b):
-    lp = grpo.score_batch(PLAIN, params, b, 1.0)[0]
+    lp = grpo_batch.score(PLAIN, params, b, 1.0)[0]
     return losses.grpo_loss(
       lp, b.old_logprobs, jax.lax.stop_gradient(lp), b.advantages, b.weights,
       0.2, 0.0,
@@ -430,8 +430,9 @@ def experiment(directory, tmp_path):
   c.rl = dict(
     phase="grpo", steps=4, prompts=1, group=8, minibatches=1, lr=1e-2,
     schedule="constant", warmup=0, loss=dict(beta=0.1), ref_every=3,
-    temperature=1.0, rewards=dict(language=1.0), slots=8, max_new_tokens=6,
-    row_length=24, rows=2, save_every=2,
+    temperature=1.0, rewards=dict(language=1.0),
+    sampler=dict(slots=8, max_new_tokens=6), row_length=24, rows=2,
+    save_every=2,
   )  # fmt: skip
   c.more = dict(c.rl.to_dict(), init="rl", steps=1)
   c.phases = ("rl", "more")
@@ -506,16 +507,16 @@ def test_where_adapters_may_begin_and_end(directory, tmp_path):
   config = experiment(directory, tmp_path)
   config.rl.model = f"hf:{directory}"
   config.more.model = "mine"
-  rl, more = plan.resolve(config, PHASES)
-  assert "lora_rank" not in rl.model and more.model.lora_rank == 2
+  _, (rl, more) = plan.resolve(config, PHASES)
+  assert rl.model.lora_rank == 0 and more.model.lora_rank == 2
   assert more.weights is None
   # The other way they would be lost: an export comes between.
   config.rl.model, config.more.model = "mine", f"hf:{directory}"
-  with pytest.raises(UserError, match="more.model: it differs"):
+  with pytest.raises(UserError, match="more.model differs"):
     plan.resolve(config, PHASES)
   config.models.other = dict(hf=str(directory), lora_rank=4)
   config.more.model = "other"
-  with pytest.raises(UserError, match="more.model: it differs"):
+  with pytest.raises(UserError, match="more.model differs"):
     plan.resolve(config, PHASES)
 
 

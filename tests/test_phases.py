@@ -8,18 +8,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 from test_model import random_params
 
 from r1jax import losses, meshes, scores, sharding, variants
+from r1jax.data.countdown import Countdown
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.phases import evaluate, grpo, rejection, sft
+from r1jax.phases import (
+  evaluate,
+  grpo,
+  grpo_batch,
+  grpo_report,
+  rejection,
+  sft,
+)  # fmt: skip
 from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.common import Setup
 from r1jax.phases.rollout import Scored
 from r1jax.rewards import score as rewards
 from r1jax.sampling.sampler import Sampler, SamplerConfig
-from r1jax.text.tokenizer import WordTokenizer
+from r1jax.text.tokenizer import CountdownWords, WordTokenizer
 from r1jax.training import learner, policy
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Example, Problem, Rollout, Verdict
@@ -27,16 +35,36 @@ from r1jax.types import Example, Problem, Rollout, Verdict
 WORDS = tuple("abcdefgh")  # ids 2 to 9
 TOKENIZER = WordTokenizer(WORDS)
 PAD, EOS = TOKENIZER.pad_id, TOKENIZER.eos_id
-SETUP = types.SimpleNamespace(
-  tokenizer=TOKENIZER,
-  seed=3,
-  loss=variants.Loss(),
+SETUP = Setup(
   mesh=meshes.make_mesh(devices=jax.devices()[:1]),
+  tokenizer=TOKENIZER,
+  key=jax.random.key(0),
 )
+MODEL = ModelConfig(
+  vocab_size=TOKENIZER.vocab_size, d_model=16, n_layers=2, n_heads=4,
+  n_kv_heads=2, head_dim=8, d_ff=32, max_length=32,
+)  # fmt: skip
+GROUP, LENGTH, TEMPERATURE = 4, 7, 0.8
+COMMON = dict(
+  name="a_phase", seed=3, model=MODEL, weights=None,
+  tokenizer=CountdownWords(), task=Countdown(train=1, test=1),
+)  # fmt: skip
+TRAINING = dict(steps=1, lr=1e-3, row_length=16, rows=2, save_every=1)
 
 
-def config(**fields):
-  return ConfigDict({"name": "a_phase", **fields})
+def rl(**fields):
+  """A `GRPO` config of three prompts, but for these fields."""
+  default = dict(
+    phase="grpo", prompts=3, group=GROUP, rewards={}, temperature=TEMPERATURE,
+    sampler=SamplerConfig(slots=5, max_new_tokens=LENGTH),
+  )  # fmt: skip
+  return grpo.GRPO(**(COMMON | TRAINING | default | fields))
+
+
+def supervised(row_length):
+  """An `SFT` config."""
+  fields = COMMON | TRAINING | dict(row_length=row_length)
+  return sft.SFT(phase="sft", data="corpus", batch=3, log_every=1, **fields)
 
 
 # --- votes -------------------------------------------------------------------
@@ -112,13 +140,9 @@ def evaluated(monkeypatch, texts, ended):
     np.arange(1, k + 1), np.asarray(ended),
   )  # fmt: skip
   decoder = types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
-  setup = types.SimpleNamespace(
-    tokenizer=decoder, mesh=None, key=None, loss=variants.Loss()
-  )
-  monkeypatch.setattr(evaluate, "setup", lambda c: setup)
-  monkeypatch.setattr(
-    evaluate.sources, "problems", lambda *args: {"test": [problem()]}
-  )
+  setup = Setup(mesh=None, tokenizer=decoder, key=None)
+  monkeypatch.setattr(evaluate.Evaluate, "setup", lambda self: setup)
+  monkeypatch.setattr(Countdown, "load", lambda *args: {"test": [problem()]})
   monkeypatch.setattr(evaluate.learner, "place_params", lambda p, mesh: p)
 
   def generate(*args):
@@ -127,11 +151,15 @@ def evaluated(monkeypatch, texts, ended):
 
   monkeypatch.setattr(evaluate.rollout_lib, "generate", generate)
   io = types.SimpleNamespace(
-    bar=lambda *a, **k: 0, report=lambda *a: 0, samples=lambda *a: 0
-  )
+    root=None, bar=lambda *a, **k: 0, report=lambda *a: 0,
+    samples=lambda *a: 0,
+  )  # fmt: skip
   state = types.SimpleNamespace(params=None)
   same, row = evaluate.evaluate(
-    config(task=None, problems=5, samples=k, temperature=1.0, label="x"),
+    evaluate.Evaluate(
+      phase="evaluate", problems=5, samples=k, temperature=1.0, label="x",
+      sampler=SamplerConfig(slots=5, max_new_tokens=LENGTH), **COMMON,
+    ),
     state, None, io,
   )  # fmt: skip
   assert same is state
@@ -215,7 +243,7 @@ def test_encoding_without_a_prompt():
 
 def test_packed_examples_weigh_each_token_the_same():
   examples = [Example("a b", "c"), Example("d", "e f g h"), Example("", "a b")]
-  batch = sft.pack_examples(TOKENIZER, examples, config(row_length=8), 2, 2)
+  batch = sft.pack_examples(TOKENIZER, examples, supervised(8), 2, 2)
   # 1 + 1 and 4 + 1 tokens after the prompts; of 2 + 1 without a prompt the
   # first cannot be predicted, and so has no part in the mean.
   trained = batch.weights > 0
@@ -223,14 +251,14 @@ def test_packed_examples_weigh_each_token_the_same():
   assert sorted(batch.targets[trained]) == sorted(want)
   np.testing.assert_allclose(batch.weights[trained], 1 / 9, rtol=1e-5)
   with pytest.raises(UserError, match="a_phase.row_length"):
-    sft.pack_examples(TOKENIZER, examples, config(row_length=4), 2, 2)
+    sft.pack_examples(TOKENIZER, examples, supervised(4), 2, 2)
 
 
 # --- reinforcement learning --------------------------------------------------
 
 
 def test_nothing_of_the_prompt_is_trained():
-  s = grpo.sequence(
+  s = grpo_batch.sequence(
     np.array([5, 6, 7]), np.array([8, EOS]), np.array([0.25, 0.25]), -1.5,
     np.array([-0.5, -0.1]),
   )  # fmt: skip
@@ -238,13 +266,6 @@ def test_nothing_of_the_prompt_is_trained():
   np.testing.assert_array_equal(s.weights, [0, 0, 0, 0.25, 0.25])
   np.testing.assert_allclose(s.old_logprobs, [0, 0, 0, -0.5, -0.1])
   assert s.advantage == -1.5
-
-
-MODEL = ModelConfig(
-  vocab_size=TOKENIZER.vocab_size, d_model=16, n_layers=2, n_heads=4,
-  n_kv_heads=2, head_dim=8, d_ff=32, max_length=32,
-)  # fmt: skip
-GROUP, LENGTH, TEMPERATURE = 4, 7, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -267,11 +288,8 @@ def pack(rollout, minibatches, step=0, advantages=None, beta=0.0):
     # Different for each completion, so that it says which one a segment is.
     advantages = np.arange(1, 13, dtype=np.float32)
   advantages = np.asarray(advantages, np.float32).reshape(3, GROUP)
-  c = config(
-    max_new_tokens=LENGTH, row_length=16, rows=2, minibatches=minibatches
-  )
-  s = types.SimpleNamespace(**{**vars(SETUP), "loss": variants.Loss(beta=beta)})
-  return grpo.pack_rollout(s, c, rollout[1], advantages, step)
+  c = rl(minibatches=minibatches, loss=variants.Loss(beta=beta), ref_every=1)
+  return grpo_batch.pack(c, SETUP, rollout[1], advantages, step)
 
 
 def segments(batches):
@@ -373,14 +391,14 @@ def test_metrics_are_of_what_was_trained():
   updates = [
     dict(trained=0.5, entropy=1.0), dict(trained=0.25, entropy=0.2),
   ]  # fmt: skip
-  assert grpo.token_mean(updates, "entropy") == pytest.approx(1.2 / 0.75)
-  assert np.isnan(grpo.token_mean([dict(trained=0.0, kl=0.0)], "kl"))
+  assert grpo_report.token_mean(updates, "entropy") == pytest.approx(1.2 / 0.75)
+  assert np.isnan(grpo_report.token_mean([dict(trained=0.0, kl=0.0)], "kl"))
 
 
 def test_supervised_loss_of_a_fresh_model_is_about_log_v():
   mesh = meshes.make_mesh(devices=jax.devices()[:1])
   examples = [Example("a b", "c d e f"), Example("g", "h a b")]
-  batch = sft.pack_examples(TOKENIZER, examples, config(row_length=16), 1, 1)
+  batch = sft.pack_examples(TOKENIZER, examples, supervised(16), 1, 1)
   optimizer = learner.optim.OptimizerConfig()
   state = learner.new_state(MODEL, optimizer, mesh, None, jax.random.key(0))
   update = sft.update_fn(MODEL, optimizer, mesh)
@@ -413,15 +431,14 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
   ]
   asked = []
 
-  def sample_and_score(s, config, params, problems, group, key, *_):
+  def sample_and_score(config, s, params, problems, group, key, *_):
     asked.append((problems, jax.random.key_data(key).tolist()))
     return turns[len(asked) - 1]
 
   monkeypatch.setattr(grpo.rollout_lib, "sample_and_score", sample_and_score)
   problems = types.SimpleNamespace(take=lambda step, n, seed: step)
-  s = types.SimpleNamespace(seed=0, key=jax.random.key(0), loss=variants.Loss())
-  c = config(prompts=3, group=2, temperature=1.0, rewards={}, refill=refill)
-  drawn, trained = grpo.sample_with_signal(s, c, None, problems, step=4)
+  c = rl(group=2, refill=refill)
+  drawn, trained = grpo.sample_with_signal(c, SETUP, None, problems, step=4)
   assert drawn is turns[0]  # what metrics are of
   want = {
     0: ["a0", "a1", "a2"], 1: ["b2", "a1", "a2"], 2: ["b2", "a1", "c0"]
@@ -443,13 +460,8 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
 def test_the_learners_logprobs_of_a_packed_rollout(rollout):
   """What the correction compares with: the sampler's, up to rounding."""
   params, _ = rollout
-  s = types.SimpleNamespace(
-    model=MODEL, mesh=SETUP.mesh, tokenizer=TOKENIZER, seed=3,
-    loss=variants.Loss(),
-  )  # fmt: skip
   (batch,) = pack(rollout, 1)
-  c = config(temperature=TEMPERATURE)
-  logprobs = grpo.logprobs_of(s, c, params, batch)
+  logprobs = grpo_batch.logprobs(rl(), SETUP, params, batch)
   real = batch.weights > 0
   np.testing.assert_allclose(
     logprobs[real], batch.old_logprobs[real], atol=1e-4
@@ -461,17 +473,12 @@ def test_the_learners_logprobs_of_a_packed_rollout(rollout):
 def test_a_correction_with_and_without_its_own_pass(rollout, passed):
   """Before the first update the learner's log-probabilities are its own."""
   params, _ = rollout
-  s = types.SimpleNamespace(
-    model=MODEL, mesh=SETUP.mesh, tokenizer=TOKENIZER, seed=3
-  )
   (batch,) = pack(rollout, 1)
   # A sampler that was off by a tenth: every ratio is 0.9, and 0.8 the bound.
   batch = batch._replace(old_logprobs=batch.old_logprobs - np.log(0.9))
   if passed:
-    c = config(temperature=TEMPERATURE, minibatches=2)
-    s.loss = variants.Loss(correction="truncate")
-    s.optimizer = OptimizerConfig()
-    batch = grpo.with_logprobs(s, c, params, None, batch)
+    c = rl(minibatches=2, loss=variants.Loss(correction="truncate"))
+    batch = grpo_batch.with_logprobs(c, SETUP, params, None, batch)
     assert batch.learner_logprobs is not None
     assert batch.reference_logprobs is None
   losses_of = {}
@@ -494,20 +501,19 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
   """The same step, with and without another policy on the devices."""
   params, _ = rollout
   (batch,) = pack(rollout, 1)
-  c, found = config(temperature=TEMPERATURE, minibatches=1), {}
+  found = {}
   for offload in (False, True):
     optimizer = OptimizerConfig(offload=offload)
-    s = types.SimpleNamespace(
-      model=MODEL, mesh=SETUP.mesh, optimizer=optimizer,
-      loss=variants.Loss(),
-    )  # fmt: skip
+    c = rl(optimizer=optimizer)
     other = jax.tree.map(lambda x: 1.1 * x, params)
-    reference = grpo.reference_of(s, other)
+    reference = grpo.reference_of(c, SETUP, other)
     kinds = {
       x.sharding.memory_kind for x in jax.tree.leaves(reference) if x.ndim
     }
     assert (kinds == {sharding.HOST}) == offload
-    with_reference = grpo.with_logprobs(s, c, params, reference, batch)
+    with_reference = grpo_batch.with_logprobs(
+      c, SETUP, params, reference, batch
+    )
     assert (with_reference.reference_logprobs is not None) == offload
     update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
     state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
@@ -526,8 +532,7 @@ def test_a_problem_that_cannot_be_judged_trains_nothing():
   """Though its rewards differ: the form still pays, and the answer is lost."""
   scored = rewarded("a", [[1.0, 0.0], [1.0, 0.0]])
   scored.verdicts[1] = rewards.SKIPPED
-  s = types.SimpleNamespace(loss=variants.Loss())
-  advantages = grpo.advantages_of(s, scored)
+  advantages = grpo.advantages_of(rl(), scored)
   assert (advantages[0] == 0).all() and (advantages[1] != 0).all()
 
 
@@ -539,7 +544,7 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
     Problem("1", "math", "b", "\\frac{", "en", {}),
   ]
 
-  def generate(s, c, params, problems, group, key, temperature, on_finished):
+  def generate(c, s, params, problems, group, key, on_finished):
     rollout = Rollout(
       np.arange(4)[:, None], np.zeros((4, 1)), np.ones(4, int),
       np.array([True, True, False, True]),
@@ -549,13 +554,11 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
     return [np.zeros(1)] * 2, rollout
 
   monkeypatch.setattr(rollout_lib, "generate", generate)
-  s = types.SimpleNamespace(
-    tokenizer=types.SimpleNamespace(decode=lambda ids: texts[ids[0]]),
-    loss=variants.Loss(),
-  )
+  decoder = types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
   scored = rollout_lib.sample_and_score(
-    s, config(), None, problems, 2, None, 1.0, {"accuracy": 1.0}
-  )
+    rl(), SETUP._replace(tokenizer=decoder), None, problems, 2, None,
+    {"accuracy": 1.0},
+  )  # fmt: skip
   reasons = [row["reason"] for row in scored.scores]
   assert reasons == ["correct", "wrong", "cut", "bad_problem"]
   assert scored.reward.tolist() == [[1.0, 0.0], [0.0, 0.0]]
@@ -567,7 +570,7 @@ def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
   problems = [Problem("0", "exact", "a", "2", "en", {})] * 2
   text = "<think> b </think> <answer> 2 </answer>"
 
-  def generate(s, c, params, problems, group, key, temperature, on_finished):
+  def generate(c, s, params, problems, group, key, on_finished):
     rollout = Rollout(
       np.zeros((4, 8), int), np.zeros((4, 8)), np.array([3, 6, 8, 8]),
       np.ones(4, bool),
@@ -576,17 +579,19 @@ def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
     return [np.zeros(1)] * 2, rollout
 
   monkeypatch.setattr(rollout_lib, "generate", generate)
-  s = types.SimpleNamespace(
-    tokenizer=types.SimpleNamespace(decode=lambda ids: text),
+  c = rl(
     loss=variants.Loss(advantage="centred", overlong=4),
+    sampler=SamplerConfig(slots=4, max_new_tokens=8),
   )
+  decoder = types.SimpleNamespace(decode=lambda ids: text)
   scored = rollout_lib.sample_and_score(
-    s, config(max_new_tokens=8), None, problems, 2, None, 1.0, {"format": 2.0}
-  )
+    c, SETUP._replace(tokenizer=decoder), None, problems, 2, None,
+    {"format": 2.0},
+  )  # fmt: skip
   np.testing.assert_allclose(scored.reward, [[2, 1.5], [1, 1]])
   assert scored.mean("overlong") == -0.625
   np.testing.assert_allclose(
-    grpo.advantages_of(s, scored), [[0.25, -0.25], [0, 0]]
+    grpo.advantages_of(c, scored), [[0.25, -0.25], [0, 0]]
   )
   names = (
     "trained", "loss", "grad_norm", "kl", "entropy", "clip_fraction",
@@ -594,5 +599,7 @@ def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
   )  # fmt: skip
   updates = [dict.fromkeys(names, 1.0)]
   seconds = {"sample": 1.0, "update": 1.0}
-  row = grpo.report(scored, grpo.advantages_of(s, scored), updates, seconds)
+  row = grpo_report.report(
+    scored, grpo.advantages_of(c, scored), updates, seconds
+  )
   assert row["reward"] == 1.375 and row["overlong"] == -0.625

@@ -134,9 +134,9 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
     ({"accuracy": "1.0"}, "rewards.accuracy must be a number, not '1.0'"),
     ({"accuracy": float("nan")}, "rewards.accuracy must be a number"),
     ({"accuracy": True}, "rewards.accuracy must be a number, not True"),
-    ({"gates": "format"}, "rewards.gates must map names"),
-    ({"kinds": {"math": 1.0}}, "rewards.kinds.math must map parts"),
-    ({"kinds": {"math": {"format": None}}}, "kinds.math.format must be"),
+    ({"gates": "format"}, "rewards.gates=.* must be names"),
+    ({"kinds": {"math": 1.0}}, "rewards.kinds.math=1.0 must be names"),
+    ({"kinds": {"math": {"format": None}}}, "kinds.math.format=None must be"),
   ],
 )
 def test_unknown_names_are_told(config, message):

@@ -1,12 +1,15 @@
 """Questions become prompts by a template of the config."""
 
+import dataclasses
 import json
+import types
 
 import hf_files
 import pytest
-from ml_collections import ConfigDict
 
+from r1jax import config as config_lib
 from r1jax.data import sources
+from r1jax.data.problem_files import Files
 from r1jax.errors import UserError
 from r1jax.text.tokenizer import HFTokenizer
 
@@ -27,14 +30,14 @@ def task(tmp_path):
   )
   path = tmp_path / "p.jsonl"
   path.write_text(line + "\n")
-  return ConfigDict(dict(kind="files", train=str(path), test=str(path)))
+  return Files(train=str(path), test=str(path))
 
 
 def prompt(task, tokenizer=None, **fields):
-  task = ConfigDict({**task, **fields})
+  task = dataclasses.replace(task, **fields)
   found = {
     split: problems[0].prompt
-    for split, problems in sources.problems(task, None, tokenizer).items()
+    for split, problems in task.load(None, tokenizer).items()
   }
   assert found["train"] == found["test"]
   return found["train"]
@@ -61,7 +64,7 @@ def test_the_tokenizers_own(task, tmp_path):
 
 def test_what_is_wrong(task):
   with pytest.raises(UserError, match="known: none, r1_zero, chat, chat_think"):
-    prompt(task, template="r2")
+    config_lib.convert(sources.Tasks, dict(kind="files", template="r2"), "task")
   with pytest.raises(UserError, match="needs a tokenizer with a chat template"):
     prompt(task, object(), template="chat")
 
@@ -75,10 +78,10 @@ def test_examples_of_a_file_follow_the_template(task, tmp_path):
   for template, completion in (
     ("none", reply), ("chat", reply), ("chat_think", "long\n</think>\n\nb"),
   ):  # fmt: skip
-    stream = sources.examples(
-      ConfigDict({**task, "template": template}), str(path), 0, "sft", None,
-      tokenizer,
-    )  # fmt: skip
+    phase = types.SimpleNamespace(
+      name="sft", seed=0, task=dataclasses.replace(task, template=template)
+    )
+    stream = sources.examples(phase, str(path), None, tokenizer)
     (example,) = stream(0, 1)
     assert example.completion == completion
     # Nothing of the thinking is lost, prefilled or not.

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from r1jax import files, verifiers
-from r1jax.data import jsonl
+from r1jax.data import jsonl, problem_files
 from r1jax.data import store as lib
 from r1jax.data.order import order
 from r1jax.errors import UserError
@@ -142,7 +142,7 @@ def test_jsonl_round_trip(tmp_path):
   files.write_rows(path, examples)
   assert jsonl.read_examples(path) == examples
   files.write_rows(path, make(3))
-  assert jsonl.read_problems(path) == make(3)
+  assert problem_files.read(path) == make(3)
   path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
   assert jsonl.read_jsonl(path) == [{"a": 1}, {"a": 2}]
 
@@ -205,13 +205,13 @@ def test_own_problems_are_checked(tmp_path, change, message):
   path = tmp_path / "x.jsonl"
   files.write_rows(path, rows)
   with pytest.raises(UserError, match=message):
-    jsonl.read_problems(path)
+    problem_files.read(path)
 
 
 def test_a_problem_without_id_gets_its_line(tmp_path):
   rows = [{k: v for k, v in vars(p).items() if k != "id"} for p in make(2)]
   files.write_rows(tmp_path / "x.jsonl", rows)
-  ids = [p.id for p in jsonl.read_problems(tmp_path / "x.jsonl")]
+  ids = [p.id for p in problem_files.read(tmp_path / "x.jsonl")]
   assert ids == ["x.jsonl:1", "x.jsonl:2"]
 
 
@@ -226,20 +226,20 @@ def test_kinds_of_ones_own(tmp_path):
   )  # fmt: skip
   files.write_rows(tmp_path / "x.jsonl", [row])
   kinds = {"polite": f"{__name__}:right"}
-  (problem,) = jsonl.read_problems(tmp_path / "x.jsonl", kinds)
+  (problem,) = problem_files.read(tmp_path / "x.jsonl", kinds)
   assert verifiers.verify(problem, "oh yes").correct
   # Its rewards may be asked for by the name that the file has.
   assert problem.kind == "polite"
   with pytest.raises(UserError, match='x.jsonl:1: .*"polite" has no verifier'):
-    jsonl.read_problems(tmp_path / "x.jsonl")
-  with pytest.raises(UserError, match='task.kinds: .*"polite" .*, not "a.b"'):
-    jsonl.read_problems(tmp_path / "x.jsonl", {"polite": "a.b"})
+    problem_files.read(tmp_path / "x.jsonl")
+  with pytest.raises(UserError, match='kinds.polite="a.b" must name'):
+    problem_files.read(tmp_path / "x.jsonl", {"polite": "a.b"})
 
 
 def test_an_open_question_may_have_an_answer_for_its_reward_model(tmp_path):
   row = dict(kind="open", prompt="?", answer="so", language="en", data={})
   files.write_rows(tmp_path / "x.jsonl", [row])
-  [problem] = jsonl.read_problems(tmp_path / "x.jsonl")
+  [problem] = problem_files.read(tmp_path / "x.jsonl")
   assert problem.answer == "so"
 
 
@@ -271,4 +271,4 @@ def test_gold_that_cannot_be_judged_is_told_beforehand(tmp_path, row, message):
   whole = dict(prompt="?", language="en", data={}) | row
   files.write_rows(tmp_path / "x.jsonl", [whole])
   with pytest.raises(UserError, match=message):
-    jsonl.read_problems(tmp_path / "x.jsonl")
+    problem_files.read(tmp_path / "x.jsonl")

@@ -133,8 +133,8 @@ def judge(directory):
   import jax
   import numpy as np
 
-  from r1jax import variants
   from r1jax.phases import rollout
+  from r1jax.phases.common import Setup
   from r1jax.types import Problem, Rollout
 
   os.environ["HOST"] = str(jax.process_index())  # for the workers
@@ -143,7 +143,7 @@ def judge(directory):
     Problem(f"p{i}", "own", "?", "", "en", {}, verifier) for i in range(2)
   ]
 
-  def generate(s, config, params, problems, group, key, temperature, finished):
+  def generate(config, s, params, problems, group, key, finished):
     made = Rollout(
       np.zeros((6, 1), int), np.zeros((6, 1)), np.ones(6, int),
       np.array([True] * 5 + [False]),
@@ -152,13 +152,11 @@ def judge(directory):
     return [np.zeros(1)] * 2, made
 
   rollout.generate = generate
-  s = types.SimpleNamespace(
-    tokenizer=types.SimpleNamespace(decode=lambda ids: "text"),
-    loss=variants.Loss(),
-  )
+  tokenizer = types.SimpleNamespace(decode=lambda ids: "text")
   scored = rollout.sample_and_score(
-    s, None, None, problems, 3, None, 1.0, {"accuracy": 1.0}
-  )
+    None, Setup(None, tokenizer, None), None, problems, 3, None,
+    {"accuracy": 1.0},
+  )  # fmt: skip
   return {
     "rewards": scored.reward.tolist(),
     "reasons": [row["reason"] for row in scored.scores],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from r1jax import cli, hf
 from r1jax.errors import UserError
-from r1jax.run import checkpoint
+from r1jax.run import checkpoint, layout
 from tools import models
 
 
@@ -38,7 +38,7 @@ def main(argv=None):
         f"{args.checkpoint} has no params/; name a phase of a run (RUN/PHASE)"
         " or what tools.hf_import made"
       )
-    params = checkpoint.load(args.checkpoint / models.PARAMS)
+    params = checkpoint.load(args.checkpoint / layout.PARAMS)
     source = models.source(args.checkpoint)
     hf.save(
       args.out, models.config(args.checkpoint, params), params, source=source

@@ -9,23 +9,20 @@ import dataclasses
 import json
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from r1jax import config as config_lib
 from r1jax import hf
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
 from r1jax.hf import hub
 from r1jax.model import Decoder, ModelConfig
-from r1jax.run import checkpoint
-from r1jax.text.tokenizer import HFTokenizer, from_config
-
-MODEL = "model.json"
-PARAMS = "params"
+from r1jax.run import checkpoint, layout
+from r1jax.text import tokenizer as tokenizer_lib
+from r1jax.text.tokenizer import HFTokenizer
 
 
 def is_ours(directory):
   """Whether a directory holds a checkpoint of ours."""
-  return (Path(directory) / PARAMS).is_dir()
+  return (Path(directory) / layout.PARAMS).is_dir()
 
 
 def load(name, dtype=None):
@@ -43,13 +40,13 @@ def load(name, dtype=None):
     UserError: there is no model of this name, or it is damaged.
   """
   if not is_ours(name):
-    if "phases" in _json(Path(name) / "config.json"):
+    if "phases" in _json(Path(name) / layout.CONFIG):
       raise UserError(f"{name} is a run; name one of its phases, {name}/PHASE")
     directory = hub.directory(name)
     model, params = hf.load(directory, dtype=dtype)
     return model, params, HFTokenizer(directory)
   directory = Path(name)
-  params = checkpoint.load(directory / PARAMS)
+  params = checkpoint.load(directory / layout.PARAMS)
   return Decoder(config(directory, params)), params, _tokenizer(directory)
 
 
@@ -63,12 +60,12 @@ def config(directory, params):
   Raises:
     UserError: `model.json` is absent or damaged.
   """
-  path = Path(directory) / MODEL
+  path = Path(directory) / layout.MODEL
   try:
     fields = json.loads(path.read_text())
   except (OSError, ValueError) as e:
     raise UserError(f"{path} cannot be read ({e})") from None
-  # A run's config leaves the vocabulary to its tokenizer.
+  # Runs of older versions left the vocabulary to the tokenizer.
   fields.setdefault("vocab_size", params["embed"]["embedding"].shape[0])
   return ModelConfig(**fields)
 
@@ -82,9 +79,11 @@ def save(directory, model, params):
     params: its parameters.
   """
   directory = Path(directory)
-  checkpoint.save(directory / PARAMS, params)
+  checkpoint.save(directory / layout.PARAMS, params)
   fields = dataclasses.asdict(model.config)
-  write_atomically(directory / MODEL, json.dumps(fields, indent=1) + "\n")
+  write_atomically(
+    directory / layout.MODEL, json.dumps(fields, indent=1) + "\n"
+  )
 
 
 def source(directory):
@@ -117,12 +116,13 @@ def _tokenizer(directory):
       f"{directory} has no tokenizer.json, and it is not in a run whose config"
       " names a tokenizer"
     )
-  return from_config(ConfigDict(tokenizer))
+  keys = config_lib.convert(tokenizer_lib.Tokenizers, tokenizer, "tokenizer")
+  return tokenizer_lib.load(keys)
 
 
 def _run_config(directory):
   """The config of the phase whose directory this is; else empty."""
-  run = _json(directory.absolute().parent / "config.json")
+  run = _json(directory.absolute().parent / layout.CONFIG)
   phase = run.get(directory.name)
   return {**run, **phase} if isinstance(phase, dict) else run
 

@@ -8,12 +8,16 @@ often drift between two languages. Reinforcement learning can amplify this;
 nothing in the rewards asks for it.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
 import operator
 import random
+from typing import Literal
 
+from r1jax import config
+from r1jax.data.task import Task, made
 from r1jax.text import think_format
 from r1jax.text.countdown_words import LANGUAGES, LIMIT, PHRASES
 from r1jax.types import Example, Problem
@@ -132,49 +136,84 @@ def _think(tries, target, languages):
   return " ".join(words)
 
 
-def trace(
-  problem,
-  rng,
-  *,
-  skill=1.0,
-  long=0.06,
-  longest=12,
-  mixing=0.5,
-  unformatted=0.2,
-):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corpus:
+  """The traces that the base model learns from."""
+
+  # How much the first try prefers results near the target; 0: not at all.
+  skill: float = 1.0
+  # Share of long traces; the others stop after one or two tries.
+  long: float = 0.06
+  # Most tries of a long trace.
+  longest: int = 12
+  # Share of the tries of a long trace that use the other language.
+  mixing: float = 0.5
+  # Share of traces in which one tag is missing.
+  unformatted: float = 0.2
+
+  def __post_init__(self):
+    config.at_least(self, 0, "skill")
+    config.at_least(self, 1, "longest")
+    config.shares(self, "long", "mixing", "unformatted")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColdStart:
+  """The demonstrations that the cold start learns from."""
+
+  # As for the corpus.
+  skill: float = 2.0
+  # Most tries of a demonstration.
+  longest: int = 8
+
+  def __post_init__(self):
+    config.at_least(self, 0, "skill")
+    config.at_least(self, 1, "longest")
+
+
+def trace(problem, rng, keys=None):
   """One document of the base corpus.
 
   Args:
     problem: a countdown `Problem`.
     rng: `random.Random`.
-    skill: how much the first try prefers results near the target; 0 not at
-      all.
-    long: the share of traces with the patience for `longest` tries; the
-      others give up after one or two.
-    mixing: in a long trace, how often a try is in the other language.
-    unformatted: how often a tag is missing.
+    keys: `Corpus`; None for its defaults.
+
+  Returns:
+    `Example`.
   """
+  keys = keys or Corpus()
   numbers, target = tuple(problem.data["numbers"]), problem.data["target"]
-  patient = rng.random() < long
-  budget = longest if patient else rng.randint(1, 2)
-  tries = _tries(numbers, target, rng, skill, budget)
+  patient = rng.random() < keys.long
+  budget = keys.longest if patient else rng.randint(1, 2)
+  tries = _tries(numbers, target, rng, keys.skill, budget)
   own = problem.language
   other = LANGUAGES[own == LANGUAGES[0]]
-  odds = mixing if patient else 0.02
+  odds = keys.mixing if patient else 0.02
   languages = [other if rng.random() < odds else own for _ in tries]
   think = _think(tries, target, languages)
   tags = list(think_format.TAGS)
-  if rng.random() < unformatted:
+  if rng.random() < keys.unformatted:
     tags[rng.randrange(len(tags))] = ""
   parts = (tags[0], think, tags[1], tags[2], expression(tries[-1][0]), tags[3])
   return Example(problem.prompt, " ".join(p for p in parts if p))
 
 
-def cold_start(problem, rng, *, skill=2.0, longest=8):
-  """A readable demonstration: formatted, in one language, ending right."""
+def cold_start(problem, rng, keys=None):
+  """A readable demonstration: formatted, in one language, with a right end.
+
+  Args:
+    problem: a countdown `Problem`.
+    rng: `random.Random`.
+    keys: `ColdStart`; None for its defaults.
+
+  Returns:
+    `Example`.
+  """
+  keys = keys or ColdStart()
   numbers, target = tuple(problem.data["numbers"]), problem.data["target"]
   while True:
-    tries = _tries(numbers, target, rng, skill, longest)
+    tries = _tries(numbers, target, rng, keys.skill, keys.longest)
     if tries[-1][2] == target:
       break
   think = _think(tries, target, [problem.language] * len(tries))
@@ -260,3 +299,62 @@ def make_problems(seed, train, test):
     )
     if len(problems) == train + test:
       return {"test": problems[:test], "train": problems[test:]}
+
+
+_made = functools.lru_cache(maxsize=4)(make_problems)
+
+
+def longest(language, tries):
+  """An example with as many words as a trace or demonstration can have.
+
+  Args:
+    language: one of `LANGUAGES`.
+    tries: the most tries of an example.
+  """
+  # Every try has another result, from 0 to LIMIT.
+  tries = min(tries, LIMIT + 1)
+  chain = ((10, "+", 10, "*", 5), 20, 100)
+  question = prompt((10, 10, 10), TARGETS[1], language)
+  think = _think([chain] * tries, TARGETS[1], [language] * tries)
+  answer = expression(chain[0])
+  return Example(question, think_format.compose(think, answer))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Countdown(Task):
+  """Reach a target from three numbers, each used once."""
+
+  kind: Literal["countdown"] = "countdown"
+  # Seed of the problems.
+  seed: int = 0
+  # Number of problems to train on.
+  train: int
+  # Number of held-out problems.
+  test: int
+  # Keys of the synthetic source "corpus".
+  corpus: Corpus = Corpus()
+  # Keys of the synthetic source "cold_start".
+  cold_start: ColdStart = ColdStart()
+
+  def __post_init__(self):
+    config.at_least(self, 0, "seed")
+    config.at_least(self, 1, "train", "test")
+
+  def load(self, root, tokenizer, write=True):
+    """As `Task.load`; the prompts need no template."""
+    return made(
+      root, self.kind, ("train", "test"),
+      lambda: _made(self.seed, self.train, self.test), write,
+    )  # fmt: skip
+
+  def makers(self):
+    """As `Task.makers`."""
+    return {
+      "corpus": functools.partial(trace, keys=self.corpus),
+      "cold_start": functools.partial(cold_start, keys=self.cold_start),
+    }
+
+  def longest(self, name):
+    """As `Task.longest`."""
+    tries = {"corpus": self.corpus, "cold_start": self.cold_start}[name].longest
+    return [longest(language, tries) for language in LANGUAGES]

@@ -5,12 +5,20 @@ Where an answer can be written in one way only it is compared as text, kind
 is asked, kind "logic".
 """
 
+import dataclasses
 import functools
 import itertools
 import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from r1jax import config
+from r1jax.data.order import ProblemList
+from r1jax.data.task import Task, made
 from r1jax.errors import UserError
 from r1jax.extras import need
+from r1jax.text import prompts
 from r1jax.types import Problem
 
 # Data sets that have a scorer of their own, for other spellings of the one
@@ -31,6 +39,65 @@ UNANSWERED = frozenset(
 SIZES = {"acre": 10_000, "word_ladder": 20_000}
 # Repetitions in a row after which a data set has no more to give.
 PATIENCE = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReasoningGym(Task):
+  """Problems of reasoning-gym."""
+
+  kind: Literal["reasoning_gym"] = "reasoning_gym"
+  # Seed of the problems.
+  seed: int = 0
+  # Number of problems to train on, of all data sets together.
+  train: int
+  # Number of held-out problems, of all data sets together.
+  test: int
+  # Name of a data set -> parameters of its generator.
+  datasets: Mapping[str, Mapping[str, Any]]
+  # How a question becomes a prompt.
+  template: prompts.Template = "none"
+  # Solved questions of the same data set before each question; only with a
+  # chat template.
+  shots: int = 0
+
+  def __post_init__(self):
+    config.at_least(self, 0, "seed", "shots")
+    config.at_least(self, 1, "train", "test")
+    if not self.datasets:
+      raise UserError("datasets is empty; name at least one, NAME=dict()")
+    if self.shots and not self.template.startswith("chat"):
+      raise UserError(
+        f'shots={self.shots} needs template="chat" or "chat_think"'
+      )
+
+  def load(self, root, tokenizer, write=True):
+    """As `Task.load`."""
+    render = prompts.renderer(self.template, tokenizer)
+    datasets = {k: dict(v) for k, v in self.datasets.items()}
+    asked = (datasets, self.seed, self.train, self.test, self.shots)
+    text = json.dumps(asked, default=str)
+    # A run may have several such tasks, so the name says which this is.
+    name = f"{self.kind}_{zlib.crc32(text.encode()):08x}"
+    splits = ("train", "test", "shots")[: 3 if self.shots else 2]
+    sets = made(root, name, splits, lambda: _made(text, asked), write)
+    shots = sets.pop("shots", [])[:]
+
+    def rendered(problem):
+      same = [s for s in shots if s.data["dataset"] == problem.data["dataset"]]
+      prompt = render(problem.prompt, prompts.solved_turns(same))
+      return dataclasses.replace(problem, prompt=prompt)
+
+    return {k: ProblemList(map(rendered, v)) for k, v in sets.items()}
+
+
+_MADE = {}
+
+
+def _made(text, asked):
+  """`make_problems`, once for all phases; `text` says which problems."""
+  if text not in _MADE:
+    _MADE[text] = make_problems(*asked)
+  return _MADE[text]
 
 
 def make_problems(datasets, seed, train, test, shots):

@@ -4,12 +4,8 @@ import dataclasses
 import json
 import pathlib
 
-from r1jax import verifiers
 from r1jax.errors import UserError
-from r1jax.rewards import judges
-from r1jax.text import think_format
 from r1jax.types import Example, Problem
-from r1jax.verifiers import language
 
 # What a line of a file of problems holds. The verifier comes from the config.
 _TYPES = {
@@ -86,29 +82,21 @@ def read_examples(path):
   ]
 
 
-def read_problems(path, kinds=None):
-  """A file of problems of one's own, each checked by its verifier.
+def read_problems(path):
+  """A file of problems, as they are; `problem_files.read` also judges them.
 
   Args:
     path: of a file with the fields of `Problem` but `verifier`. `id` is
       optional; `data` is an object, the other fields are text.
-    kinds: kind as written in the file -> what names its verifier, as
-      "package.module:function"; see `verifiers.find`.
 
-  Returns:
-    list of `Problem`.
+  Yields:
+    (FILE:LINE, `Problem`).
 
   Raises:
-    UserError: a line is broken, a field missing, an id repeated, a kind
-      unknown, or an answer wrong to the verifier; names FILE:LINE.
+    UserError: a line is broken, a field missing, or an id repeated; the
+      message starts with FILE:LINE.
   """
-  for kind, own in (kinds or {}).items():
-    if not verifiers.is_name(own):
-      raise UserError(
-        f'task.kinds: the verifier of "{kind}" must be named as'
-        f' "package.module:function", not "{own}"'
-      )
-  problems, seen = [], {}
+  seen = {}
   for where, row in _numbered(path):
     row.setdefault("id", where.rsplit("/", 1)[-1])
     problem = Problem(**_fields(where, row, **_TYPES))
@@ -117,13 +105,7 @@ def read_problems(path, kinds=None):
         f'{where}: the id "{problem.id}" is also at {seen[problem.id]}'
       )
     seen[problem.id] = where
-    own = (kinds or {}).get(problem.kind, "")
-    if not own and ":" in problem.kind:
-      own = problem.kind
-    problem = dataclasses.replace(problem, verifier=own)
-    _check(where, problem)
-    problems.append(problem)
-  return problems
+    yield where, problem
 
 
 def _fields(where, row, **types):
@@ -137,34 +119,3 @@ def _fields(where, row, **types):
         f" {type(row[name]).__name__}"
       )
   return {name: row[name] for name in types}
-
-
-def _check(where, problem):
-  """Lets the verifier judge the file's own answer, if any: it must pass."""
-  try:
-    language.check_language(problem.language)
-    verifiers.check_problem(problem)
-    if not problem.answer or verifiers.name_of(problem) == "open":
-      return  # to be judged by tests, or by none
-    completion = think_format.compose("", problem.answer)
-    if problem.verifier:
-      # It may do anything, as in training: it does so elsewhere.
-      verdict = judges.shared().submit(problem, completion).result()
-    else:
-      verdict = verifiers.verify(problem, completion)
-  except UserError as e:
-    raise UserError(f"{where}: {e}") from None
-  except (KeyError, TypeError) as e:
-    # What the verifier looked for in `data` and did not find.
-    raise UserError(
-      f'{where}: "data" does not suit the kind "{problem.kind}":'
-      f" {type(e).__name__} {e}"
-    ) from None
-  if not verdict.correct:
-    raise UserError(
-      f'{where}: the verifier of "{problem.kind}" finds the answer'
-      f' "{problem.answer}" {verdict.reason}, when a completion ends in'
-      f' "{think_format.ANSWER} {problem.answer} {think_format.END_ANSWER}";'
-      " mend the answer, the data or the verifier, or leave the answer empty"
-      " and it is not tried"
-    )

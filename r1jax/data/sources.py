@@ -1,154 +1,85 @@
-"""The sources that a config can name, of problems and of examples.
+"""The tasks that a config can name, and examples for SFT.
 
-A source is a function of the step alone, so the data cursor of a phase is its
-step: nothing has to be saved to resume, and nothing can get out of step.
+A source is a function of the step alone. So a phase that resumes needs no
+cursor but its step.
 """
 
-import dataclasses
-import json
 import random
 import zlib
 
-from r1jax.data import countdown, gym, jsonl, store
-from r1jax.data.order import ProblemList, order
+from r1jax.data import jsonl
+from r1jax.data.countdown import Countdown
+from r1jax.data.gym import ReasoningGym
+from r1jax.data.order import order
+from r1jax.data.problem_files import Files
 from r1jax.errors import UserError
 from r1jax.text import chat_template, prompts
 from r1jax.types import Example
 
-# Kind of task -> its keys.
-KEYS = {
-  "countdown": ("kind", "seed", "train", "test", "corpus", "cold_start"),
-  "reasoning_gym": (
-    "kind", "seed", "train", "test", "datasets", "template", "shots"
-  ),
-  "files": ("kind", "train", "test", "template", "kinds"),
-}  # fmt: skip
-# Synthetic examples of countdown.
-MAKERS = {"corpus": countdown.trace, "cold_start": countdown.cold_start}
+# The key `kind` of a config selects the class.
+Tasks = Countdown | ReasoningGym | Files
 
 
-def check(task):
-  """Raises `UserError` if the kind or the template of a task is unknown."""
-  if task.kind not in KEYS:
-    raise UserError(
-      f'task.kind "{task.kind}" is unknown; known: {", ".join(KEYS)}'
-    )
-  prompts.check_template(task.get("template", "none"))
-
-
-def check_data(task, data, phase):
-  """Raises `UserError` if a name that is no phase's is no source either."""
-  if data.endswith(".jsonl"):
-    jsonl.read_examples(data)
-  elif data not in MAKERS or task.kind != "countdown":
-    raise UserError(
-      f'{phase}.data: "{data}" is neither an earlier phase, nor a .jsonl file,'
-      f" nor a source of task.kind {task.kind}; sources of countdown:"
-      f" {', '.join(MAKERS)}"
-    )
-
-
-def problems(task, io, tokenizer):
-  """The problem sets of a task.
-
-  What is generated, `train` and `test` many by `seed`, is written under
-  `io.root` on first use.
+def read_examples(task, path, tokenizer):
+  """The examples of a file, with the task's template around the prompts.
 
   Args:
-    task: mapping with `kind`: "countdown"; "reasoning_gym", with `datasets`
-      as in `gym.make_problems`; or "files", with `train` and `test` the paths
-      of JSONL files and optionally `kinds`, which names verifiers of one's
-      own, as in `jsonl.read_problems`. The latter two may have `template`, one
-      of `prompts.TEMPLATES`, which makes prompts of questions. reasoning_gym
-      may have `shots`: each prompt starts with that many solved questions of
-      the same data set.
-    io: the phase's `PhaseIO`.
-    tokenizer: whose chat template is meant.
+    task: one of `Tasks`.
+    path: of a file with the fields `prompt` and `completion`.
+    tokenizer: a tokenizer, whose chat template the task may use.
 
   Returns:
-    dict of "train" and "test", each a `ProblemSet` or `ProblemList`.
+    list of `Example`.
   """
-  check(task)
-  if task.kind == "countdown":
-    return _written(
-      io, task.kind, ("train", "test"),
-      lambda: countdown.make_problems(task.seed, task.train, task.test),
-    )  # fmt: skip
-  render = prompts.renderer(task.get("template", "none"), tokenizer)
-  if task.kind == "files":
-    shots = []
-    sets = {
-      split: jsonl.read_problems(task[split], task.get("kinds"))
-      for split in ("train", "test")
-    }
-  else:
-    count = task.get("shots", 0)
-    datasets = {k: dict(v) for k, v in task.datasets.items()}
-    asked = (datasets, task.seed, task.train, task.test, count)
-    # A run may have several such tasks: the name tells them apart.
-    tag = zlib.crc32(json.dumps(asked, default=str).encode())
-    name = f"{task.kind}_{tag:08x}"
-    sets = _written(
-      io, name, ("train", "test", "shots")[: 3 if count else 2],
-      lambda: gym.make_problems(*asked),
-    )  # fmt: skip
-    shots = sets.pop("shots", [])[:]
-
-  def rendered(problem):
-    shown = [s for s in shots if s.data["dataset"] == problem.data["dataset"]]
-    text = render(problem.prompt, prompts.solved_turns(shown))
-    return dataclasses.replace(problem, prompt=text)
-
-  return {
-    split: ProblemList([rendered(p) for p in found])
-    for split, found in sets.items()
-  }
+  render = prompts.renderer(getattr(task, "template", "none"), tokenizer)
+  found = []
+  for example in jsonl.read_examples(path):
+    prompt = render(example.prompt)
+    completion = chat_template.target(prompt, example.completion)
+    found.append(Example(prompt, completion))
+  return found
 
 
-def _written(io, name, splits, make):
-  """The splits of a problem set, made and written where there is none."""
-  directory = io.root / "data"
-  if not store.exists(directory, name):
-    store.write_problems(directory, name, make())
-  return {
-    split: store.load_problems(directory, name, split) for split in splits
-  }
+def check_name(task, data):
+  """Raises `UserError` if `data` names no source of examples of this task."""
+  known = list(task.makers())
+  if data not in known:
+    raise UserError(
+      f'data="{data}" is neither a phase before this one, nor a .jsonl file,'
+      f" nor a source of the task {task.kind};"
+      f" its sources: {', '.join(known) or 'none'}"
+    )
 
 
-def examples(task, data, seed, phase, io, tokenizer):
+def examples(config, data, io, tokenizer):
   """A stream of examples: (step, n) -> list of n `Example`.
 
   Args:
-    task: as for `problems`; the keyword arguments of a synthetic source
-      stand in it under the source's name.
-    data: a list of `Example`; the path of a .jsonl file of them, to which
-      the task's template applies; or the name of a synthetic source,
-      "corpus" or "cold_start".
-    seed: of the order and of synthetic traces.
-    phase: the phase's name; two phases on one source see different traces.
+    config: of the phase, with `name`, `seed` and `task`; phases of different
+      names draw different synthetic examples.
+    data: a list of `Example`; the path of a .jsonl file; or the name of a
+      synthetic source of the task.
     io: the phase's `PhaseIO`.
-    tokenizer: whose chat template is meant.
+    tokenizer: a tokenizer, whose chat template the task may use.
+
+  Raises:
+    UserError: there is no such source, or it is empty.
   """
   if isinstance(data, str) and data.endswith(".jsonl"):
-    render = prompts.renderer(task.get("template", "none"), tokenizer)
-    pairs = [(render(e.prompt), e) for e in jsonl.read_examples(data)]
-    data = [
-      Example(prompt, chat_template.target(prompt, e.completion))
-      for prompt, e in pairs
-    ]
+    data = read_examples(config.task, data, tokenizer)
   if not isinstance(data, str):
     if not data:
-      raise UserError(f"{phase}.data: there is no example to train on")
-    return lambda step, n: [data[i] for i in order(len(data), step, n, seed)]
-  check_data(task, data, phase)
-  train = problems(task, io, None)["train"][:]
-  tag = zlib.crc32(phase.encode())
+      raise UserError(f"{config.name}.data has no examples to train on")
+    return lambda step, n: [
+      data[i] for i in order(len(data), step, n, config.seed)
+    ]
+  check_name(config.task, data)
+  train = config.task.load(io.root, tokenizer)["train"][:]
+  make = config.task.makers()[data]
+  tag = zlib.crc32(config.name.encode())
 
   def stream(step, n):
-    rng = random.Random(f"{seed}/{tag}/{step}")
-    return [
-      MAKERS[data](rng.choice(train), rng, **task.get(data, {}))
-      for _ in range(n)
-    ]
+    rng = random.Random(f"{config.seed}/{tag}/{step}")
+    return [make(rng.choice(train), rng) for _ in range(n)]
 
   return stream

@@ -92,3 +92,9 @@ class ModelConfig:
         jnp.dtype(getattr(self, name))
       except TypeError as e:
         raise UserError(f"model: {name}: {e}") from None
+
+  def without_adapters(self):
+    """The same model before adapters were added to it."""
+    return dataclasses.replace(
+      self, lora_rank=0, lora_alpha=ModelConfig.lora_alpha
+    )

@@ -1,18 +1,19 @@
 """The phases of an experiment: `(config, state, data, io) -> (state, data)`.
 
-`config` is the phase's block of the experiment, `state` the `TrainState` of
-the phase it starts from (or None), `data` the examples of the phase it
-learns from (or the name of a source), `io` all it may touch of the world.
+`config` is an instance of the phase's dataclass, `state` the `TrainState` of
+the phase it starts from (or None), `data` the examples of the phase it learns
+from (or the name of a source), `io` the only part of the world that the phase
+may touch.
 """
 
 from r1jax.phases import evaluate, grpo, rejection, sft
-from r1jax.phases.common import check
 
+# Kind of phase -> the dataclass of its keys, and its function.
 PHASES = {
-  "sft": sft.sft,
-  "grpo": grpo.grpo,
-  "rejection": rejection.rejection,
-  "evaluate": evaluate.evaluate,
+  "sft": (sft.SFT, sft.sft),
+  "grpo": (grpo.GRPO, grpo.grpo),
+  "rejection": (rejection.Rejection, rejection.rejection),
+  "evaluate": (evaluate.Evaluate, evaluate.evaluate),
 }
 
-__all__ = ["PHASES", "check"]
+__all__ = ["PHASES"]

@@ -1,142 +1,185 @@
-"""What every phase sets up first: model, mesh, tokenizer, keys; and what can
-be said of its config before any phase runs."""
+"""The keys that phases share, and what a phase sets up first."""
 
 import dataclasses
 import zlib
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 
-from r1jax import meshes, variants, verifiers
-from r1jax.data import jsonl, sources
+from r1jax import config
+from r1jax.data import sources
 from r1jax.errors import UserError
+from r1jax.hf.source import Shape
+from r1jax.meshes import MeshConfig
 from r1jax.model import ModelConfig
-from r1jax.phases import keys, rollout
-from r1jax.rewards import score as rewards
-from r1jax.text.tokenizer import from_config
+from r1jax.sampling.sampler import SamplerConfig
+from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.training import optimizer as optim
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-  """The objects that a phase's config describes."""
+class Setup(NamedTuple):
+  """What a phase makes of its config first.
 
-  model: ModelConfig
-  optimizer: optim.OptimizerConfig
+  Attributes:
+    mesh: the devices.
+    tokenizer: the tokenizer.
+    key: PRNG key; phases of different names have different keys.
+  """
+
   mesh: jax.sharding.Mesh
-  tokenizer: Any
-  loss: variants.Loss
+  tokenizer: tokenizer_lib.Tokenizer
   key: jax.Array
-  seed: int
 
 
-def setup(config):
-  """Builds a `Setup` from a phase's config.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+  """The keys of every phase; each kind of phase adds its own."""
 
-  Args:
-    config: ConfigDict with `name`, `seed`, `model`, `tokenizer`, and optionally
-      `mesh`, `optimizer` and `loss`.
-  """
-  tokenizer = from_config(config.tokenizer)
-  model = dict(config.model)
-  model.setdefault("vocab_size", tokenizer.vocab_size)
-  return Setup(
-    model=_build(ModelConfig, model, f"{config.name}: model"),
-    optimizer=_build(
-      optim.OptimizerConfig,
-      dict(config.get("optimizer", {})),
-      f"{config.name}: optimizer",
-    ),
-    mesh=meshes.make_mesh(**config.get("mesh", {"data": -1})),
-    tokenizer=tokenizer,
-    loss=_build(
-      variants.Loss, dict(config.get("loss", {})), f"{config.name}: loss"
-    ),
-    key=jax.random.fold_in(
-      jax.random.key(config.seed), zlib.crc32(config.name.encode())
-    ),
-    # Independent of the phase: problems come in the same order in all.
-    seed=config.seed,
-  )
+  # Facts of a kind of phase: whether others can learn from what it returns,
+  # whether report.png shows it, whether it needs parameters to start from.
+  MAKES_EXAMPLES: ClassVar[bool] = False
+  IS_PLOTTED: ClassVar[bool] = False
+  NEEDS_START: ClassVar[bool] = False
+
+  # Kind of phase, which decides its other keys.
+  phase: str
+  # Name of the phase, the key of its group in the config.
+  name: str = config.filled()
+  # Seed of the run.
+  seed: int = config.filled()
+  # Phase whose parameters this one starts from; "" starts from the model's
+  # own weights if it has any, else from random parameters.
+  init: str = ""
+  # Name -> an earlier phase, whose parameters `io.parent(name)` reads.
+  parents: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Name of a model in c.models, or "hf:" and a directory or hub id; without
+  # it the model is that of `init`.
+  model: ModelConfig = config.filled(written=str | Shape)
+  # Hugging Face directory of the first parameters, or None.
+  weights: str | None = config.filled()
+
+  def check(self, preview):
+    """Finds errors that files, devices or other phases show.
+
+    Args:
+      preview: `Preview`.
+
+    Raises:
+      UserError: naming the key.
+    """
 
 
-def _build(cls, fields, where):
-  known = {f.name for f in dataclasses.fields(cls)}
-  for name in fields:
-    if name not in known:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common(Phase):
+  """The keys of every phase that runs a model."""
+
+  # The text that the model reads and writes.
+  tokenizer: tokenizer_lib.Tokenizers
+  # Where problems and synthetic examples come from.
+  task: sources.Tasks
+  # The devices, and how they share the work.
+  mesh: MeshConfig = MeshConfig()
+
+  def setup(self):
+    """The `Setup`."""
+    return Setup(
+      mesh=self.mesh.make(),
+      tokenizer=tokenizer_lib.load(self.tokenizer),
+      key=jax.random.fold_in(
+        jax.random.key(self.seed), zlib.crc32(self.name.encode())
+      ),
+    )
+
+  def check(self, preview):
+    """As `Phase.check`."""
+    self.mesh.make()
+    tokens = tokenizer_lib.load(self.tokenizer).vocab_size
+    if self.model.vocab_size < tokens:
       raise UserError(
-        f'{where}: "{name}" is unknown; known: {", ".join(sorted(known))}'
+        f"model.vocab_size={self.model.vocab_size} must be at least the"
+        f" tokenizer's {tokens}"
       )
-  try:
-    return cls(**fields)
-  except TypeError as e:
-    raise UserError(f"{where}: {e}") from None
 
 
-def check(config, earlier=()):
-  """Finds what is wrong with a phase's config without running it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(Common):
+  """The keys of phases that train."""
 
-  An error in the last phase of a config is worth knowing before the first has
-  run for a day.
+  # Steps of the phase: batches of SFT, rollouts of RL.
+  steps: int
+  # Peak learning rate.
+  lr: float
+  # "cosine" falls from `lr` to a tenth of it.
+  schedule: Literal["constant", "cosine"] = "constant"
+  # Steps of linear warm-up.
+  warmup: int = 0
+  # Tokens of a packed row.
+  row_length: int
+  # Rows of a micro-batch, rounded up to what the mesh splits evenly.
+  rows: int
+  # Steps between two checkpoints.
+  save_every: int
+  # The optimizer; its learning rate is `lr`.
+  optimizer: optim.OptimizerConfig = optim.OptimizerConfig()
 
-  Args:
-    config: as for `setup`, with `phase`, `data` and what the phase needs.
-    earlier: names of the phases before it.
+  def __post_init__(self):
+    config.at_least(self, 1, "steps", "row_length", "rows", "save_every")
+    config.at_least(self, 0, "warmup")
+    config.above(self, 0, "lr")
 
-  Raises:
-    UserError: naming the phase and the key; AttributeError: one that is
-      missing.
-  """
-  try:
-    _check(config, earlier)
-  except UserError as e:
-    named = str(e).startswith((f"{config.name}.", f"{config.name}:"))
-    raise UserError(str(e) if named else f"{config.name}: {e}") from None
+  def learning_rate(self, step):
+    """The learning rate of a step, counted from 0."""
+    return optim.learning_rate(
+      step,
+      lr=self.lr,
+      steps=self.steps,
+      schedule=self.schedule,
+      warmup=self.warmup,
+    )
 
 
-def _check(config, earlier):
-  keys.check(config)
-  s = setup(config)
-  if config.phase in ("grpo", "rejection", "evaluate"):
-    rollout.sampler_config(config, s.tokenizer)
-    if config.temperature <= 0:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling(Common):
+  """The keys of phases that sample completions."""
+
+  NEEDS_START: ClassVar[bool] = True
+
+  # Divides the logits before a token is drawn.
+  temperature: float
+  # How completions are decoded.
+  sampler: SamplerConfig
+
+  def __post_init__(self):
+    config.above(self, 0, "temperature")
+    new = self.sampler.max_new_tokens
+    if new >= self.model.max_length:
       raise UserError(
-        f"{config.name}.temperature={config.temperature} must be above 0"
+        f"sampler.max_new_tokens={new} leaves no room for a prompt in the"
+        f" model's max_length={self.model.max_length}"
       )
-    if config.max_new_tokens >= s.model.max_length:
+
+  def decoder(self, tokenizer):
+    """The `SamplerConfig` that ends completions where the tokenizer does."""
+    return dataclasses.replace(self.sampler, eos_id=tokenizer.eos_id)
+
+  def check_prompts(self, preview, split, count=None):
+    """The tokens of the longest prompt, if there is room for a completion.
+
+    Args:
+      preview: `Preview`.
+      split: of the task, "train" or "test".
+      count: only so many problems, from the first; None: all.
+
+    Raises:
+      UserError: the split is empty, or a prompt is too long.
+    """
+    longest, problem = preview.longest_prompt(self, split, count)
+    new, most = self.sampler.max_new_tokens, self.model.max_length
+    if longest + new > most:
       raise UserError(
-        f"{config.name}.max_new_tokens={config.max_new_tokens} leaves no room"
-        f" for a prompt in the model's max_length={s.model.max_length}"
+        f"sampler.max_new_tokens={new}: the prompt of problem {problem} has"
+        f" {longest} tokens, and together they exceed the model's"
+        f" max_length={most}; shorten the prompt or change either"
       )
-    task = config.task
-    kinds = set(verifiers.MODULES)
-    if task.kind == "files":
-      kinds = {
-        problem.kind
-        for split in ("train", "test")
-        for problem in jsonl.read_problems(task[split], task.get("kinds"))
-      }
-  if config.phase == "sft" and config.data not in earlier:
-    sources.check_data(config.task, config.data, config.name)
-  if config.phase == "rejection":
-    rewards.check_weights(config.least)
-  if config.phase == "grpo":
-    rewards.check_weights(config.rewards, kinds)
-    if config.group < 2:
-      raise UserError(
-        f"{config.name}.group={config.group}: a group of one has nothing to"
-        " be compared with; 2 is the least"
-      )
-    if s.loss.overlong > config.max_new_tokens:
-      raise UserError(
-        f"{config.name}.loss.overlong={s.loss.overlong} must be at most"
-        f" max_new_tokens={config.max_new_tokens}"
-      )
-    if s.loss.beta:
-      _ = config.ref_every  # raises an AttributeError if it is missing
-    if config.prompts * config.group % config.minibatches:
-      raise UserError(
-        f"{config.name}.minibatches={config.minibatches} does not divide the"
-        f" {config.prompts * config.group} completions of a rollout (prompts"
-        " times group)"
-      )
+    return longest

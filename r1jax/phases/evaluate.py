@@ -1,21 +1,43 @@
 """Held-out accuracy of a checkpoint."""
 
+import dataclasses
+
+from r1jax import config as config_lib
 from r1jax import scores
-from r1jax.data import sources
 from r1jax.phases import rollout as rollout_lib
-from r1jax.phases.common import setup
+from r1jax.phases.common import Sampling
 from r1jax.training import learner
 from r1jax.verifiers import final_answer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Sampling):
+  """The keys of an evaluation."""
+
+  # Most held-out problems to use, from the first.
+  problems: int
+  # Samples of each problem, k.
+  samples: int
+  # Name of the row in the table.
+  label: str
+
+  def __post_init__(self):
+    super().__post_init__()
+    config_lib.at_least(self, 1, "problems", "samples")
+
+  def check(self, preview):
+    """As `Phase.check`."""
+    super().check(preview)
+    self.check_prompts(preview, "test", self.problems)
 
 
 def evaluate(config, state, data, io):
   """Samples each held-out problem k times; a row of the closing table.
 
   Args:
-    config: label (the row's name), problems (how many), samples (k),
-      temperature, top_p, slots, max_new_tokens.
+    config: `Evaluate`.
     state: `TrainState` of the policy.
-    data: not used; the problems are the "test" split of `config.task`.
+    data: not used; the problems are the "test" split of the task.
     io: the phase's `PhaseIO`.
 
   Returns:
@@ -24,34 +46,21 @@ def evaluate(config, state, data, io):
     have half the width of pass@1's 95 % interval and, where the problems are
     of several tasks (by their ids, TASK-NUMBER), pass@1 of each.
   """
-  s = setup(config)
-  problems = sources.problems(config.task, io, s.tokenizer)["test"]
-  problems = [problems[i] for i in range(min(config.problems, len(problems)))]
+  s = config.setup()
+  problems = config.task.load(io.root, s.tokenizer)["test"][: config.problems]
   io.bar(1, 0, show=("pass@1", "tokens"))
   scored = rollout_lib.sample_and_score(
-    s, config, learner.place_params(state.params, s.mesh), problems,
-    config.samples, s.key, config.temperature, {"accuracy": 1.0},
+    config, s, learner.place_params(state.params, s.mesh), problems,
+    config.samples, s.key, {"accuracy": 1.0},
   )  # fmt: skip
-  rollout = scored.rollout
-  k = config.samples
-  correct, answers = [], []
-  for n, problem in enumerate(problems):
-    group = slice(n * k, (n + 1) * k)
-    correct.append([x["accuracy"] == 1 for x in scored.scores[group]])
-    answers.append(
-      [
-        # What was cut has no answer, whatever it says.
-        final_answer(problem, text) if ended else None
-        for text, ended in zip(scored.texts[group], rollout.ended[group])
-      ]
-    )
+  correct, answers = _votes(problems, scored, config.samples)
   row = {
     "checkpoint": config.label,
     "pass@1": scores.pass_at_1(correct),
-    f"cons@{k}": scores.cons_at_k(answers, correct),
+    f"cons@{config.samples}": scores.cons_at_k(answers, correct),
     "format": scored.mean("format"),
     "language": scored.mean("language"),
-    "tokens": float(rollout.lengths.mean()),
+    "tokens": float(scored.rollout.lengths.mean()),
   }
   measured = {k: v for k, v in row.items() if k != "checkpoint"}
   if len(correct) > 1:
@@ -61,3 +70,28 @@ def evaluate(config, state, data, io):
   io.report(0, measured)
   io.samples(0, rollout_lib.sample_rows(scored, 16))
   return state, row
+
+
+def _votes(problems, scored, k):
+  """Whether each sample is right, and its answer.
+
+  Args:
+    problems: N of them.
+    scored: `Scored`, N k samples.
+    k: samples of each problem.
+
+  Returns:
+    N lists of k bool; N lists of k answers, None where there is none.
+  """
+  correct, answers = [], []
+  for n, problem in enumerate(problems):
+    group = slice(n * k, (n + 1) * k)
+    correct.append([x["accuracy"] == 1 for x in scored.scores[group]])
+    answers.append(
+      [
+        # A completion that was cut has no answer, whatever it says.
+        final_answer(problem, text) if ended else None
+        for text, ended in zip(scored.texts[group], scored.rollout.ended[group])
+      ]
+    )
+  return correct, answers

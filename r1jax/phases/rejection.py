@@ -1,43 +1,84 @@
 """Rejection sampling: a data set from a policy's own right answers."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax
 
-from r1jax.data import sources
+from r1jax import config as config_lib
+from r1jax.errors import UserError
 from r1jax.phases import rollout as rollout_lib
-from r1jax.phases.common import setup
+from r1jax.phases.common import Sampling
+from r1jax.rewards import score as rewards
 from r1jax.training import learner
 from r1jax.types import Example
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rejection(Sampling):
+  """The keys of rejection sampling."""
+
+  MAKES_EXAMPLES: ClassVar[bool] = True
+
+  # Number of problems to sample.
+  problems: int
+  # Problems of one rollout, N.
+  prompts: int
+  # Completions of each problem, G.
+  group: int
+  # Most examples of one problem.
+  keep: int
+  # Part of the reward -> its least value in an example.
+  least: Mapping[str, float]
+
+  def __post_init__(self):
+    super().__post_init__()
+    config_lib.at_least(self, 1, "problems", "prompts", "group", "keep")
+    for part in self.least:
+      if part not in rewards.PARTS:
+        raise UserError(
+          f"least.{part} is no part of the reward; known:"
+          f" {', '.join(rewards.PARTS)}"
+        )
+
+  def check(self, preview):
+    """As `Phase.check`."""
+    super().check(preview)
+    self.check_prompts(preview, "train")
+
+  def longest_example(self, preview):
+    """The most tokens of an example, its end included."""
+    return self.check_prompts(preview, "train") + self.sampler.max_new_tokens
 
 
 def rejection(config, state, data, io):
   """Samples several completions a problem and keeps the good ones.
 
-  Kept is what ended and reaches the least value of every named part: right,
-  well formed, in the question's language. Of one problem at most `keep`
-  completions, no two alike (R1 v2, 3.3 and B.3.3).
+  A kept completion ended and reaches the least value of every named part: it
+  is right, well formed, in the question's language. Of one problem at most
+  `keep` completions are kept, no two alike (R1 v2, 3.3 and B.3.3).
 
   Args:
-    config: problems (how many), prompts (N of one rollout), group (G), keep,
-      least (part of the reward -> least value), temperature, slots,
-      max_new_tokens.
+    config: `Rejection`.
     state: `TrainState` of the policy to sample.
-    data: not used; the problems are those of `config.task`.
+    data: not used; the problems are the "train" split of the task.
     io: the phase's `PhaseIO`.
 
   Returns:
     `state` unchanged, and the list of `Example`.
   """
-  s = setup(config)
-  problems = sources.problems(config.task, io, s.tokenizer)["train"]
+  s = config.setup()
+  problems = config.task.load(io.root, s.tokenizer)["train"]
   params = learner.place_params(state.params, s.mesh)
   steps = -(-config.problems // config.prompts)
   kept, seen = [], 0
   io.bar(steps, 0, show=("kept", "accuracy"))
   for step in range(steps):
-    batch = problems.take(step, config.prompts, s.seed)
+    batch = problems.take(step, config.prompts, config.seed)
     scored = rollout_lib.sample_and_score(
-      s, config, params, batch, config.group,
-      jax.random.fold_in(s.key, step), config.temperature, {"accuracy": 1.0},
+      config, s, params, batch, config.group, jax.random.fold_in(s.key, step),
+      {"accuracy": 1.0},
     )  # fmt: skip
     kept += select(scored, config.group, config.keep, config.least)
     seen += len(scored.texts)
@@ -57,8 +98,12 @@ def select(scored, group, keep, least):
 
   Args:
     scored: a `Scored` rollout.
-    group: G. keep: at most so many of a problem.
-    least: part of the reward -> least value.
+    group: G, completions of each problem.
+    keep: most examples of one problem.
+    least: part of the reward -> its least value.
+
+  Returns:
+    list of `Example`.
   """
   examples = []
   for n, problem in enumerate(scored.problems):

@@ -10,11 +10,8 @@ from r1jax import hosts
 from r1jax.errors import BadProblem, UserError
 from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
-from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
+from r1jax.sampling.sampler import Callbacks, Sampler
 from r1jax.types import Rollout
-
-# What a phase may say of its sampler beyond what it must; see SamplerConfig.
-SAMPLER_OPTIONS = ("top_p", "chunk", "stride", "tail_slots", "kv_dtype")
 
 
 class Scored(NamedTuple):
@@ -82,28 +79,16 @@ class Scored(NamedTuple):
     return float(np.mean(values)) if values else float("nan")
 
 
-def sampler_config(config, tokenizer):
-  """The `SamplerConfig` of a phase's block."""
-  return SamplerConfig(
-    slots=config.slots,
-    max_new_tokens=config.max_new_tokens,
-    eos_id=tokenizer.eos_id,
-    **{k: config[k] for k in SAMPLER_OPTIONS if k in config},
-  )
-
-
-def generate(
-  s, config, params, problems, group, key, temperature, on_finished=None
-):
+def generate(config, s, params, problems, group, key, on_finished=None):
   """Samples `group` completions of each problem.
 
   Args:
+    config: of the phase, `common.Sampling`.
     s: the phase's `Setup`.
-    config: the phase's block: slots, max_new_tokens.
     params: parameters on the mesh.
-    problems: N of them. group: G.
+    problems: N of them.
+    group: G, completions of each problem.
     key: PRNG key of this rollout.
-    temperature: of the draws.
     on_finished: as of `sampler.Callbacks`, or None.
 
   Returns:
@@ -111,32 +96,37 @@ def generate(
   """
   prompts = [np.asarray(s.tokenizer.encode(p.prompt)) for p in problems]
   longest = max(map(len, prompts))
-  if longest + config.max_new_tokens > s.model.max_length:
+  new, most = config.sampler.max_new_tokens, config.model.max_length
+  if longest + new > most:
     culprit = problems[int(np.argmax([len(p) for p in prompts]))]
     raise UserError(
       f"{config.name}: the prompt of problem {culprit.id} has {longest} tokens;"
-      f" with max_new_tokens={config.max_new_tokens} that exceeds the model's"
-      f" max_length={s.model.max_length}; shorten the prompt or change either"
+      f" with max_new_tokens={new} that exceeds the model's"
+      f" max_length={most}; shorten the prompt or change either"
     )
-  sampler = Sampler(s.model, sampler_config(config, s.tokenizer), group, s.mesh)
+  sampler = Sampler(config.model, config.decoder(s.tokenizer), group, s.mesh)
   rollout = sampler.sample(
-    sampler.load(params), prompts, key, temperature,
+    sampler.load(params), prompts, key, config.temperature,
     callbacks=Callbacks(on_finished),
   )  # fmt: skip
   return prompts, jax.tree.map(np.asarray, rollout)
 
 
-def sample_and_score(
-  s, config, params, problems, group, key, temperature, weights
-):
-  """`generate`, verified: what is finished, while the rest is decoded.
+def sample_and_score(config, s, params, problems, group, key, weights):
+  """As `generate`, and verifies finished completions during the decoding.
 
-  What may take long is judged by other processes meanwhile (`judges`). Every
-  host judges its share of the completions, and the first one alone asks
-  reward models, so that rewards are made once and are the same on every host.
+  Verifiers that may take long run in other processes (`judges`). Every host
+  judges its share of the completions, and the first one alone asks reward
+  models, so that rewards are made once and are the same on every host.
 
   Args:
-    weights: of the rewards, see `rewards.score`. The others: of `generate`.
+    config: of the phase, `common.Sampling`.
+    s: the phase's `Setup`.
+    params: parameters on the mesh.
+    problems: N of them.
+    group: G, completions of each problem.
+    key: PRNG key of this rollout.
+    weights: of the rewards, see `rewards.score`.
 
   Returns:
     a `Scored`.
@@ -155,13 +145,8 @@ def sample_and_score(
         futures[i] = judges.shared().submit(problems[i // group], texts[i])
     seconds += time.perf_counter() - begin
 
-  prompts, rollout = generate(
-    s, config, params, problems, group, key, temperature, verify
-  )
+  prompts, rollout = generate(config, s, params, problems, group, key, verify)
   begin = time.perf_counter()
-  penalty = None
-  if margin := s.loss.overlong:
-    penalty = overlong.penalty(rollout.lengths, config.max_new_tokens, margin)
   verdicts = hosts.gather([_verdict(futures[i]) for i in own])
   for verdict in verdicts:
     if isinstance(verdict, Exception):
@@ -172,10 +157,20 @@ def sample_and_score(
     texts,
     verdicts,
     weights,
-    penalty,
+    _penalty(config, rollout),
   )
   seconds += time.perf_counter() - begin
   return Scored(problems, prompts, rollout, texts, verdicts, scores, seconds)
+
+
+def _penalty(config, rollout):
+  """What long completions lose of their rewards; None if nothing is lost."""
+  loss = getattr(config, "loss", None)
+  if loss is None or not loss.overlong:
+    return None
+  return overlong.penalty(
+    rollout.lengths, config.sampler.max_new_tokens, loss.overlong
+  )
 
 
 def _verdict(future):

@@ -1,77 +1,130 @@
 """Supervised training on examples: base model, cold start, distillation."""
 
+import dataclasses
 import functools
 import time
 
 import numpy as np
 
+from r1jax import config as config_lib
 from r1jax import losses, means, sharding
 from r1jax.data import sources
 from r1jax.errors import UserError
-from r1jax.phases.common import setup
+from r1jax.phases.common import Training
+from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.training import learner, packing, policy
-from r1jax.training import optimizer as optim
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SFT(Training):
+  """The keys of supervised training."""
+
+  # What to learn from: a phase that makes examples, a .jsonl file of prompts
+  # and completions, or a synthetic source of the task.
+  data: str
+  # Examples of a step.
+  batch: int
+  # Steps between two lines of metrics.
+  log_every: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    config_lib.at_least(self, 1, "batch", "log_every")
+
+  def check(self, preview):
+    """As `Phase.check`."""
+    super().check(preview)
+    longest = self._longest_example(preview)
+    if longest > self.row_length + 1:
+      raise UserError(
+        f"row_length={self.row_length} is too short: an example of"
+        f' data="{self.data}" may have {longest} tokens, its end included;'
+        f" row_length must be at least {longest - 1}"
+      )
+
+  def _longest_example(self, preview):
+    """The most tokens of an example, its end included."""
+    if self.data in preview.earlier:
+      return preview.earlier[self.data].longest_example(preview)
+    tokenizer = tokenizer_lib.load(self.tokenizer)
+    if self.data.endswith(".jsonl"):
+      examples = sources.read_examples(self.task, self.data, tokenizer)
+      if not examples:
+        raise UserError(f"data={self.data} has no examples")
+    else:
+      sources.check_name(self.task, self.data)
+      preview.problems(self, "train")
+      examples = self.task.longest(self.data)
+    return max(len(encode(tokenizer, e)[0]) for e in examples)
 
 
 def sft(config, state, data, io):
   """Minimises the cross-entropy of the completions of examples.
 
   Args:
-    config: steps, batch (examples a step), lr, schedule, warmup, row_length,
-      rows (of a micro-batch, at least), save_every, log_every.
+    config: `SFT`.
     state: `TrainState` to start from, its parameters only; None is random.
-    data: examples of an earlier phase, or the name of a source.
+    data: list of `Example` of an earlier phase, or the name of a source.
     io: the phase's `PhaseIO`.
 
   Returns:
     the final `TrainState`, and None.
   """
-  s = setup(config)
-  stream = sources.examples(
-    config.task, data, s.seed, config.name, io, s.tokenizer
+  s = config.setup()
+  stream = sources.examples(config, data, io, s.tokenizer)
+  update = update_fn(config.model, config.optimizer, s.mesh)
+  state = learner.new_state(
+    config.model, config.optimizer, s.mesh, state, s.key
   )
-  update = update_fn(s.model, s.optimizer, s.mesh)
-  state = learner.new_state(s.model, s.optimizer, s.mesh, state, s.key)
   first, state = io.restore(state) or (0, state)
   io.bar(config.steps, first, show=("loss", "lr"))
   rows = sharding.whole_rows(config.rows, s.mesh)
   micro = packing.capacity(
     config.batch, config.row_length + 1, config.row_length, rows
   )
-  clock = time.perf_counter()
-  tokens, since = 0, first
+  rate = Rate(first)
   for step in range(first, config.steps):
     batch = pack_examples(
       s.tokenizer, stream(step, config.batch), config, rows, micro
     )
-    tokens += int((batch.segments > 0).sum())
-    lr = optim.learning_rate(
-      step,
-      lr=config.lr,
-      steps=config.steps,
-      schedule=config.schedule,
-      warmup=config.warmup,
-    )
+    rate.tokens += int((batch.segments > 0).sum())
+    lr = config.learning_rate(step)
     state, metrics = update(state, learner.place(batch, s.mesh), lr)
     done = step + 1
     if done % config.log_every == 0 or done == config.steps:
-      # Reading waits for the device: not every step, so that packing the
-      # next batch overlaps with it.
+      # Reading waits for the device. So not after every step, and the next
+      # batch is packed while the device works.
       metrics = {k: float(v) for k, v in metrics.items()}
-      now = time.perf_counter()
-      io.report(
-        step,
-        {
-          **metrics,
-          "lr": lr,
-          "learner_tokens_per_s": tokens / (now - clock),
-          "seconds": (now - clock) / (done - since),
-        },
-      )
-      clock, tokens, since = now, 0, done
+      io.report(step, {**metrics, "lr": lr, **rate(done)})
     if done % config.save_every == 0 or done == config.steps:
       io.save(done, state)
   return state, None
+
+
+class Rate:
+  """Tokens and seconds of the steps since the last report.
+
+  Args:
+    first: the first step.
+
+  Attributes:
+    tokens: of these steps, padding left out.
+  """
+
+  def __init__(self, first):
+    self.tokens = 0
+    self._clock, self._since = time.perf_counter(), first
+
+  def __call__(self, done):
+    """The metrics, when `done` steps are done; they begin anew."""
+    now = time.perf_counter()
+    seconds, steps = now - self._clock, done - self._since
+    rates = {
+      "learner_tokens_per_s": self.tokens / seconds,
+      "seconds": seconds / steps,
+    }
+    self.tokens, self._clock, self._since = 0, now, done
+    return rates
 
 
 def pack_examples(tokenizer, examples, config, rows, micro_batches):

@@ -18,9 +18,11 @@ To add a part: write a function (problem, completion, verdict) -> float in
 import importlib
 import math
 import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
+from r1jax.config import convert
 from r1jax.errors import UserError
 from r1jax.text import think_format
 from r1jax.types import Verdict
@@ -69,7 +71,11 @@ PARTS = {
 }
 # A part without a weight: `loss.overlong` adds it to every reward.
 OVERLONG = "overlong"
-_SETTINGS = ("kinds", "gates", "models")
+_SETTINGS = {
+  "kinds": Mapping[str, Mapping[str, float]],
+  "gates": Mapping[str, str],
+  "models": Mapping[str, str],
+}
 
 
 def check_weights(config, kinds=None):
@@ -82,11 +88,8 @@ def check_weights(config, kinds=None):
   Raises:
     UserError: a name means nothing, or a weight is not a finite number.
   """
-  for name in _SETTINGS:
-    if not hasattr(config.get(name, {}), "items"):
-      raise UserError(
-        f"rewards.{name} must map names, not be {config[name]!r:.80}"
-      )
+  for name, hint in _SETTINGS.items():
+    convert(hint, config.get(name, {}), f"rewards.{name}")
   for kind in config.get("kinds", {}):
     if kinds is not None and kind not in kinds:
       raise UserError(
@@ -177,10 +180,6 @@ def _check_numbers(config):
   groups = {"rewards": config}
   for kind, weights in config.get("kinds", {}).items():
     where = f"rewards.kinds.{kind}"
-    if not hasattr(weights, "items"):
-      raise UserError(
-        f"{where} must map parts to weights, not be {weights!r:.80}"
-      )
     named += weights
     groups[where] = weights
   for where, weights in groups.items():

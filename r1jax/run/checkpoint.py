@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from r1jax import files, hosts
 from r1jax.errors import UserError
+from r1jax.run import layout
 
 # A file in each checkpoint with the sizes of the other files. A truncated file
 # is found by its size.
@@ -82,6 +83,22 @@ def load(path, remedy="it has to be made again"):
   with _readable(path, remedy), _checkpointer() as c:
     args = jax.tree.map(_as_saved, c.metadata(path).item_metadata.tree)
     return c.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
+
+
+def load_params(directory):
+  """The parameters that a phase of a run made.
+
+  Args:
+    directory: Path of the phase.
+
+  Returns:
+    nested dict of arrays, as of `load`.
+
+  Raises:
+    UserError: they are absent or damaged.
+  """
+  done = directory / layout.DONE
+  return load(directory / layout.PARAMS, f"remove {done} to make it again")
 
 
 def save_step(root, step, tree, keep=2):

@@ -3,18 +3,20 @@
   DIR/PHASE/checkpoints/STEP/   written by `save`; the newest two stay
   DIR/PHASE/metrics.jsonl       written by `report`, one line a step
   DIR/PHASE/samples.jsonl       written by `samples`: completions to read
-  DIR/PHASE/NAME.jsonl          written by `write`
+  DIR/PHASE/NAME                written by `write`
 
 A phase may be killed at any moment. When the phase runs again, `restore`
 returns the newest checkpoint, and the lines of later steps are removed from
 the files. In the end the files are the same as without the kill.
 """
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 
 from r1jax import files, hosts
-from r1jax.run import checkpoint
+from r1jax.run import checkpoint, layout
 from r1jax.run.logs import Progress, StepLog
 
 
@@ -24,6 +26,7 @@ class PhaseIO:
   Args:
     root: DIR, the directory of the run.
     name: of the phase.
+    parents: name -> directory of another phase of the run.
 
   Attributes:
     dir: Path of DIR/PHASE.
@@ -32,16 +35,17 @@ class PhaseIO:
     saved: the step of the newest checkpoint; 0 if there is none.
   """
 
-  def __init__(self, root, name):
+  def __init__(self, root, name, parents=None):
     self.root = Path(root)
     self.dir = self.root / name
     self.first = 0
     self.saved = 0
     self._name = name
+    self._parents = parents or {}
     self._writes = hosts.is_first()
-    self._checkpoints = self.dir / "checkpoints"
+    self._checkpoints = self.dir / layout.CHECKPOINTS
     self._logs = {
-      k: StepLog(self.dir / f"{k}.jsonl") for k in ("metrics", "samples")
+      k: StepLog(self.dir / k) for k in (layout.METRICS, layout.SAMPLES)
     }
     self._rewound = False
     self._progress = None
@@ -97,7 +101,7 @@ class PhaseIO:
     """
     row = {"step": step, "time": round(time.time(), 3)}
     row |= {k: metrics[k] for k in sorted(metrics)}
-    self._append("metrics", step, [row])
+    self._append(layout.METRICS, step, [row])
     if self._progress is not None:
       self._progress.update(step + 1, metrics)
 
@@ -112,17 +116,45 @@ class PhaseIO:
       RuntimeError: a checkpoint after this step exists already, as for
         `report`.
     """
-    self._append("samples", step, [{"step": step, **row} for row in rows])
+    self._append(layout.SAMPLES, step, [{"step": step, **row} for row in rows])
 
   def write(self, name, rows):
-    """Writes DIR/PHASE/NAME.jsonl, whole or not at all.
+    """Writes DIR/PHASE/NAME, whole or not at all.
 
     Args:
-      name: of the file, without ".jsonl".
+      name: of the file.
       rows: iterable of dicts or of dataclasses.
     """
     if self._writes:
-      files.write_rows(self.dir / f"{name}.jsonl", rows)
+      files.write_rows(self.dir / name, rows)
+
+  def write_params(self, params, model):
+    """Writes the parameters that the phase made, and what their model is.
+
+    Args:
+      params: nested dict of arrays.
+      model: `ModelConfig`.
+    """
+    checkpoint.save(self.dir / layout.PARAMS, params)
+    if self._writes:
+      text = json.dumps(dataclasses.asdict(model), indent=1) + "\n"
+      files.write_atomically(self.dir / layout.MODEL, text)
+
+  def parent(self, name):
+    """The parameters of another phase that the config names in `parents`.
+
+    Args:
+      name: key of `parents`.
+
+    Returns:
+      dict of the fields of their `ModelConfig`; nested dict of arrays.
+
+    Raises:
+      UserError: the parameters are damaged.
+    """
+    directory = self._parents[name]
+    fields = json.loads((directory / layout.MODEL).read_text())
+    return fields, checkpoint.load_params(directory)
 
   def bar(self, total, first=0, show=("reward", "accuracy", "tokens")):
     """Begins the progress bar.
@@ -143,7 +175,7 @@ class PhaseIO:
   def _append(self, log, step, rows):
     if step < self.saved:
       raise RuntimeError(
-        f"{self._name}: step {step} is written to {log}.jsonl after its"
+        f"{self._name}: step {step} is written to {log} after its"
         " checkpoint; io.save comes last, or a kill in between loses the lines"
       )
     if self._writes:

@@ -4,6 +4,7 @@ import json
 
 from r1jax import files
 from r1jax.extras import need
+from r1jax.run import layout
 
 # Metric of RL -> title of its panel in the plot.
 _PANELS = (
@@ -68,7 +69,7 @@ def plot(workdir, phases, path):
   """
   canvas = need("matplotlib.backends.backend_agg").FigureCanvasAgg
   figure_class = need("matplotlib.figure").Figure
-  runs = {p: files.read(f"{workdir}/{p}/metrics.jsonl") for p in phases}
+  runs = {p: files.read(f"{workdir}/{p}/{layout.METRICS}") for p in phases}
   panels = [
     (key, title)
     for key, title in _PANELS

@@ -21,7 +21,8 @@ class SamplerConfig:
       number is rounded up until every shard of rows has equally many.
     max_new_tokens: T, the most tokens of a completion.
     eos_id: the token that ends a completion; the completion includes it. -1
-      lets every completion run until `max_new_tokens`.
+      lets every completion run until `max_new_tokens`. A phase takes the
+      token of its tokenizer.
     top_k: draw among the k likeliest tokens only; 0 draws among all.
     top_p: draw among the likeliest tokens that together hold this share of
       the probability; 1 draws among all.
@@ -42,13 +43,13 @@ class SamplerConfig:
 
   slots: int
   max_new_tokens: int
-  eos_id: int
+  eos_id: int = -1
   top_k: int = 0
   top_p: float = 1.0
   greedy: bool = False
   chunk: int = 64
   stride: int = 64
-  tail_slots: tuple = ()
+  tail_slots: tuple[int, ...] = ()
   kv_dtype: str = "compute"
 
   def __post_init__(self):

@@ -1,12 +1,15 @@
 """Questions to prompts: the templates that a task's `template` can name."""
 
+from typing import Literal, get_args
+
 from r1jax.errors import UserError
 from r1jax.text import think_format
 
 # "none": the question itself. "r1_zero": the paper's template for base models.
 # "chat": the tokenizer's chat template. "chat_think": the chat template, with
 # the opening think tag prefilled.
-TEMPLATES = ("none", "r1_zero", "chat", "chat_think")
+Template = Literal["none", "r1_zero", "chat", "chat_think"]
+TEMPLATES = get_args(Template)
 # DeepSeek-R1 v2, table 1: the template of R1-Zero.
 _R1_ZERO = (
   "A conversation between User and Assistant. The user asks a question, and"
@@ -24,14 +27,6 @@ def r1_zero(question):
   return _R1_ZERO.format(question=question)
 
 
-def check_template(name):
-  """Raises `UserError` if a name is not one of `TEMPLATES`."""
-  if name not in TEMPLATES:
-    raise UserError(
-      f'task.template "{name}" is unknown; known: {", ".join(TEMPLATES)}'
-    )
-
-
 def renderer(name, tokenizer):
   """The function that makes prompts of questions.
 
@@ -46,7 +41,10 @@ def renderer(name, tokenizer):
   Raises:
     UserError: the name is unknown, or the tokenizer has no chat template.
   """
-  check_template(name)
+  if name not in TEMPLATES:
+    raise UserError(
+      f'task.template="{name}" is unknown; known: {", ".join(TEMPLATES)}'
+    )
   if name.startswith("chat"):
     if not hasattr(tokenizer, "template"):
       raise UserError(

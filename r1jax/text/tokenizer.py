@@ -1,8 +1,10 @@
 """Text to tokens and back, behind one small interface."""
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from r1jax.errors import UserError
 from r1jax.text.chat_template import ChatTemplate
@@ -25,29 +27,6 @@ class Tokenizer(Protocol):
 
   def decode(self, ids: list[int]) -> str:
     """The text of tokens, padding and end-of-sequence left out."""
-
-
-def from_config(config):
-  """The tokenizer that a config describes.
-
-  Args:
-    config: mapping with `kind`: "countdown", the vocabulary of
-      `countdown_words`; "sentencepiece", the model file at `path`; or "hf",
-      the Hugging Face directory at `path`.
-
-  Raises:
-    UserError: the kind is unknown, or the files are.
-  """
-  if config.kind == "countdown":
-    return WordTokenizer(WORDS)
-  if config.kind == "sentencepiece":
-    return SentencePieceTokenizer(config.path)
-  if config.kind == "hf":
-    return HFTokenizer(config.path)
-  raise UserError(
-    f'tokenizer.kind "{config.kind}" is unknown; known: countdown,'
-    " sentencepiece, hf"
-  )
 
 
 class WordTokenizer:
@@ -202,6 +181,63 @@ class HFTokenizer:
   def _special_id(self, name):
     text = _text(self._config.get(name))
     return self._tokenizer.token_to_id(text) if text else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountdownWords:
+  """The tokenizer of Countdown's words; it knows no others."""
+
+  kind: Literal["countdown"] = "countdown"
+
+  def make(self):
+    """The `WordTokenizer`."""
+    return WordTokenizer(WORDS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SentencePieceFile:
+  """The keys of a tokenizer that is a SentencePiece model."""
+
+  kind: Literal["sentencepiece"] = "sentencepiece"
+  # Path of the `.model` file.
+  path: str
+
+  def make(self):
+    """The `SentencePieceTokenizer`."""
+    return SentencePieceTokenizer(self.path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HFDirectory:
+  """The keys of a tokenizer of Hugging Face."""
+
+  kind: Literal["hf"] = "hf"
+  # Directory with tokenizer.json and tokenizer_config.json.
+  path: str
+
+  def make(self):
+    """The `HFTokenizer`."""
+    return HFTokenizer(self.path)
+
+
+# The key `kind` of a config selects the class.
+Tokenizers = CountdownWords | SentencePieceFile | HFDirectory
+
+
+@functools.lru_cache(maxsize=8)
+def load(config):
+  """The tokenizer that a config describes, made once.
+
+  Args:
+    config: one of `Tokenizers`.
+
+  Returns:
+    a `Tokenizer`.
+
+  Raises:
+    UserError: a file is absent or damaged.
+  """
+  return config.make()
 
 
 def _text(entry):

@@ -20,7 +20,7 @@ from r1jax import meshes, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model.config import REMATS
-from r1jax.phases import grpo
+from r1jax.phases import grpo, grpo_batch
 from r1jax.training import learner, packing
 from r1jax.training import optimizer as optim
 from tools.bench import machine
@@ -189,7 +189,7 @@ def pack(w, prompts, completions, logprobs, rows, shared):
   """
   rng = np.random.default_rng(1)
   sequences = [
-    grpo.sequence(
+    grpo_batch.sequence(
       prompts[i // w.group],
       tokens,
       np.full(len(tokens), 1 / (len(tokens) * len(completions)), np.float32),

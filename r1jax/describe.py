@@ -1,0 +1,151 @@
+"""The keys of a config, from the dataclasses that declare them."""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import re
+import textwrap
+from typing import NamedTuple
+
+from r1jax import config as config_lib
+
+
+class Key(NamedTuple):
+  """A key of a config.
+
+  Attributes:
+    name: dotted, from the group that is described.
+    kind: of the tasks or tokenizers that have this key; "" if all do.
+    type: in plain words.
+    default: as Python writes it; None if the key must be set.
+    comment: what it means.
+  """
+
+  name: str
+  kind: str
+  type: str
+  default: str | None
+  comment: str
+
+
+def keys(cls, prefix="", kind=""):
+  """The keys of a dataclass and of the groups inside it.
+
+  Args:
+    cls: a dataclass.
+    prefix: of the names.
+    kind: of `Key`.
+
+  Returns:
+    list of `Key`, in the order of the dataclass.
+  """
+  said, found = comments(cls), []
+  fields = {f.name: f for f in dataclasses.fields(cls)}
+  for name, hint in config_lib.keys(cls).items():
+    groups = config_lib.groups_of(hint)
+    found.append(
+      Key(
+        prefix + name,
+        kind,
+        config_lib.words(hint),
+        _default(fields[name]),
+        said.get(name, ""),
+      )  # fmt: skip
+    )
+    for group in groups:
+      own = config_lib.kind_of(group) if len(groups) > 1 else kind
+      found += keys(group, f"{prefix}{name}.", own)
+  return found
+
+
+@functools.cache
+def comments(cls):
+  """What the source of a dataclass says of its fields.
+
+  Args:
+    cls: a dataclass. A field's comment is in the lines above it, or in the
+      section "Attributes:" of the docstring.
+
+  Returns:
+    dict from the name of a field to its comment.
+  """
+  found = {}
+  for base in reversed(cls.__mro__):
+    if dataclasses.is_dataclass(base):
+      found |= _in_docstring(base) | _above(base)
+  return found
+
+
+def text(title, cls):
+  """The keys of a dataclass as plain text of 80 columns.
+
+  Args:
+    title: what has these keys.
+    cls: the dataclass.
+  """
+  lines = [f"Keys of {title}:"]
+  for key in keys(cls):
+    lines += ["", f"  {_signature(key)}"]
+    lines += textwrap.wrap(
+      key.comment, 80, initial_indent="      ", subsequent_indent="      "
+    )
+  return "\n".join(lines)
+
+
+def markdown(cls):
+  """The keys of a dataclass as a Markdown table."""
+  rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+  for key in keys(cls):
+    name = f"`{key.name}`" + (f" ({key.kind})" if key.kind else "")
+    default = "" if key.default is None else f"`{key.default}`"
+    cells = [name, key.type, default, key.comment]
+    rows.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
+  return "\n".join(rows)
+
+
+def _signature(key):
+  kind = f" (kind {key.kind})" if key.kind else ""
+  default = " [required]" if key.default is None else f" = {key.default}"
+  return f"{key.name}{kind}: {key.type}{default}"
+
+
+def _default(field):
+  if field.default_factory is not dataclasses.MISSING:
+    return repr(field.default_factory())
+  if dataclasses.is_dataclass(field.default):
+    return "{}"
+  if field.default is dataclasses.MISSING:
+    return None
+  return repr(field.default)
+
+
+def _above(cls):
+  """Comments in the lines above the fields."""
+  lines = textwrap.dedent(inspect.getsource(cls)).splitlines()
+  (tree,) = ast.parse("\n".join(lines)).body
+  found = {}
+  for node in tree.body:
+    if isinstance(node, ast.AnnAssign):
+      first = at = node.lineno - 1
+      while at and lines[at - 1].lstrip().startswith("#"):
+        at -= 1
+      said = [
+        line.strip().removeprefix("#").strip() for line in lines[at:first]
+      ]
+      if said:
+        found[node.target.id] = " ".join(said)
+  return found
+
+
+def _in_docstring(cls):
+  """The entries of the section "Attributes:" of a docstring."""
+  section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+  # An entry starts at the section's own indent, what follows it is deeper.
+  section = textwrap.dedent(section.split("\n\n")[0])
+  found = {}
+  for entry in re.split(r"\n(?! )", section):
+    names, colon, said = entry.partition(": ")
+    if colon:
+      found |= {n.strip(): " ".join(said.split()) for n in names.split(",")}
+  return found

@@ -1,0 +1,76 @@
+"""Where a phase's model comes from: its shape and its first parameters."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from r1jax.config import Written
+from r1jax.errors import UserError
+from r1jax.hf import hub
+from r1jax.hf.reader import load, read_config
+from r1jax.model import ModelConfig
+from r1jax.types import TrainState
+
+# Before the name of a model of Hugging Face: a directory or a hub id.
+PREFIX = "hf:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape(ModelConfig):
+  """The keys of a model in `c.models`.
+
+  A model with the key `hf` takes every key that it does not set from Hugging
+  Face. `vocab_size` is otherwise the tokenizer's where it is not set.
+  """
+
+  # Hugging Face directory or hub id of the first parameters; "": random.
+  hf: str = ""
+
+
+def shape(named, models, where):
+  """The keys of a model and the directory of its weights.
+
+  Args:
+    named: name in `models`, "hf:" and a directory or hub id, or a mapping of
+      keys of `Shape`.
+    models: mapping from names to the same, the key `models` of a config.
+    where: the dotted key of `named`.
+
+  Returns:
+    `config.Written` keys of `ModelConfig`; Hugging Face directory or None.
+
+  Raises:
+    UserError: there is no such model.
+  """
+  if isinstance(named, str) and not named.startswith(PREFIX):
+    if named not in models:
+      raise UserError(
+        f'{where}="{named}" is unknown; known:'
+        f" {', '.join(sorted(models)) or 'none, set c.models'}"
+      )
+    where, named = f"models.{named}", models[named]
+  if isinstance(named, str):
+    named = {"hf": named}
+  if not isinstance(named, Mapping):
+    raise UserError(f"{where} must be the name of a model, or its keys")
+  fields = dict(named)
+  directory = fields.pop("hf", None)
+  if directory is None:
+    return Written(where, fields), None
+  if not isinstance(directory, str):
+    raise UserError(f"{where}.hf={directory!r} must be text")
+  directory = str(hub.directory(directory.removeprefix(PREFIX)))
+  return Written(where, {**read_config(directory), **fields}), directory
+
+
+def initial(directory, model, mesh):
+  """A `TrainState` with the parameters of Hugging Face and nothing else.
+
+  Args:
+    directory: of Hugging Face.
+    model: `ModelConfig`, which may differ from what the directory says.
+    mesh: where the parameters go.
+  """
+  fields = dataclasses.asdict(model)
+  dtype = fields.pop("param_dtype")
+  _, params = load(directory, dtype=dtype, mesh=mesh, **fields)
+  return TrainState(step=None, params=params, opt_state=None)

@@ -1,0 +1,151 @@
+"""From the completions of a rollout to packed batches for the learner."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import meshes, sharding, variants
+from r1jax.training import learner, packing, policy
+
+
+def pack(config, s, scored, advantages, step):
+  """The rollout's completions as `minibatches` packed batches.
+
+  They are shuffled first, as R1 does (v2, 2.1), so that a group is spread
+  over the optimizer steps. Without a KL term the gradient of a completion
+  whose advantage is 0 is exactly 0, so it is left out.
+
+  Args:
+    config: `GRPO`.
+    s: the phase's `Setup`.
+    scored: `Scored`.
+    advantages: [N, G].
+    step: from 0.
+
+  Returns:
+    list of `Batch` of numpy arrays.
+  """
+  new = config.sampler.max_new_tokens
+  seed = (config.seed, step)
+  order = np.random.default_rng(seed).permutation(len(scored.texts))
+  rows = sharding.whole_rows(config.rows, s.mesh)
+  micro = packing.capacity(
+    len(order) // config.minibatches, max(map(len, scored.prompts)) + new,
+    config.row_length, rows, config.share_prompts,
+  )  # fmt: skip
+  return [
+    packing.pack(
+      _sequences(config, scored, advantages, members),
+      row_length=config.row_length,
+      rows=rows,
+      micro_batches=micro,
+      pad_id=s.tokenizer.pad_id,
+      shared=config.share_prompts,
+    )
+    for members in np.split(order, config.minibatches)
+  ]
+
+
+def _sequences(config, scored, advantages, members):
+  """The `packing.Sequence` of each completion that is trained.
+
+  Args:
+    config: `GRPO`.
+    scored: `Scored`.
+    advantages: [N, G].
+    members: numbers of the completions of a mini-batch.
+  """
+  rollout, group = scored.rollout, advantages.shape[1]
+  columns = np.arange(rollout.tokens.shape[1])
+  trained = columns < rollout.lengths[members, None]
+  weights = np.asarray(
+    variants.weights_of(config.loss, trained, config.sampler.max_new_tokens)
+  )
+  return [
+    sequence(
+      scored.prompts[i // group],
+      rollout.tokens[i, : rollout.lengths[i]],
+      w[: rollout.lengths[i]],
+      advantages[i // group, i % group],
+      rollout.logprobs[i, : rollout.lengths[i]],
+    )
+    for i, w in zip(members, weights)
+    if config.loss.beta or advantages[i // group, i % group]
+  ]
+
+
+def sequence(prompt, completion, weights, advantage, old_logprobs):
+  """A `packing.Sequence`; nothing of the prompt is trained."""
+  blank = np.zeros(len(prompt), np.float32)
+  return packing.Sequence(
+    np.concatenate((prompt, completion)),
+    np.concatenate((blank, weights)),
+    advantage,
+    np.concatenate((blank, old_logprobs)),
+    prompt=len(prompt),
+  )
+
+
+def with_logprobs(config, s, params, reference, batch):
+  """A packed batch with the log-probabilities that the updates need.
+
+  These are log pi_old in the learner's arithmetic, if a correction needs it
+  (with one update a rollout, the update itself computes it); and log pi_ref,
+  if the reference is in host memory.
+
+  Args:
+    config: `GRPO`.
+    s: the phase's `Setup`.
+    params: of the policy.
+    reference: parameters of the reference, or None.
+    batch: `Batch` of numpy arrays.
+  """
+  if config.loss.correction != "none" and config.minibatches > 1:
+    batch = batch._replace(learner_logprobs=logprobs(config, s, params, batch))
+  if reference is not None and config.optimizer.offload:
+    batch = batch._replace(
+      reference_logprobs=logprobs(config, s, reference, batch)
+    )
+  return batch
+
+
+def logprobs(config, s, params, batch):
+  """Log-probabilities [M, B, T] of a packed batch, in the learner's arithmetic.
+
+  Args:
+    config: `GRPO`.
+    s: the phase's `Setup`.
+    params: on the devices, or as `sharding.to_host` leaves them.
+    batch: `Batch` of numpy arrays.
+  """
+  scores = _scores_fn(config.model, s.mesh)
+  placed = learner.place(batch, s.mesh)
+  return np.asarray(scores(params, placed, config.temperature))
+
+
+@functools.lru_cache
+def _scores_fn(model, mesh):
+  """(params, batch, temperature) -> log-probabilities [M, B, T]."""
+
+  def scores(params, batch, temperature):
+    def micro(i, out):
+      b = learner.micro_batch(batch, i)
+      return out.at[i].set(score(model, params, b, temperature)[0])
+
+    params = sharding.to_device(mesh, params)
+    with meshes.on(mesh):
+      zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
+      return jax.lax.fori_loop(0, batch.count, micro, zeros)
+
+  return jax.jit(scores, out_shardings=sharding.replicated(mesh))
+
+
+def score(model, params, batch, temperature):
+  """`policy.logprobs` of a micro-batch."""
+  return policy.logprobs(
+    model, params, batch.tokens, batch.positions, batch.segments,
+    batch.targets, prefixes=batch.prefixes, trained=batch.weights > 0,
+    temperature=temperature,
+  )  # fmt: skip

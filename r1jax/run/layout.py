@@ -1,0 +1,30 @@
+"""The names of the files of a run.
+
+DIR/config.json             the config with its overrides; DIR belongs to it
+DIR/data/                   problems that a task made
+DIR/PHASE/done.json         written last, when the phase is finished
+DIR/PHASE/params/           the parameters that the phase made
+DIR/PHASE/model.json        the fields of their `ModelConfig`
+DIR/PHASE/data.jsonl        the examples that the phase made
+DIR/PHASE/checkpoints/STEP/ the newest states of an unfinished phase
+DIR/PHASE/metrics.jsonl     one line of numbers a step
+DIR/PHASE/samples.jsonl     completions to read
+DIR/results.json            the table that is printed at the end
+DIR/report.png              the plot of the RL phases
+"""
+
+# In the directory of the run.
+CONFIG = "config.json"
+DATA = "data"
+RESULTS = "results.json"
+REPORT = "report.png"
+LOCK = ".lock"
+
+# In the directory of a phase.
+DONE = "done.json"
+PARAMS = "params"
+MODEL = "model.json"
+EXAMPLES = "data.jsonl"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
