@@ -11,7 +11,7 @@ into a smaller student, beside that student trained by RL alone.
 `configs/quickstart.py:smoke` runs every phase in little more than the time
 that compilation takes; its numbers mean nothing.
 
-Results: see experiments/README.md.
+Results: see docs/results.md.
 """
 
 from ml_collections import ConfigDict

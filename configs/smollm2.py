@@ -11,7 +11,7 @@ The questions come from reasoning-gym: tasks at which the model is right now
 and then, which is what RL can amplify. Three solved questions go before each:
 the model knows no tags of its own accord, and what no sample ever shows
 cannot be rewarded. Held-out accuracy rises from 0.36 to 0.44; see
-experiments/README.md.
+docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,0 +1,1 @@
+"""Run experiments: the launcher, its plan, sweeps."""

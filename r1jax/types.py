@@ -3,13 +3,19 @@
 Axes, the same letter everywhere:
 
   N  prompts (questions) of a rollout
-  G  completions of one prompt: its group
+  G  completions of one prompt, its group
   C  completions of a rollout, C = N * G
+  P  tokens of a prompt
+  M  micro-batches of an optimizer step
+  B  rows of a micro-batch
+  T  tokens of a row, or of a completion
+  U  tokens that are attended to
+  V  vocabulary
   S  decoding slots of the sampler
-  P  prompt tokens          L  layers
-  T  tokens of a row        B  rows
-  M  micro-batches          V  vocabulary
-  H  query heads, K key/value heads, D dimensions of a head
+  L  layers
+  H  query heads
+  K  key/value heads
+  D  dimensions of a head
 """
 
 from __future__ import annotations

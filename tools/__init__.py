@@ -1,0 +1,1 @@
+"""Programs besides the launcher: chat, import, export, benchmarks."""

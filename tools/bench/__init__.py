@@ -1,0 +1,1 @@
+"""Benchmarks: sampler, learner, whole iteration, verifiers."""
