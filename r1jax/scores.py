@@ -1,4 +1,4 @@
-"""Scores of repeated samples: pass@1 and majority vote."""
+"""Scores of an evaluation: pass@1 and majority vote."""
 
 import collections
 import math
@@ -7,7 +7,7 @@ import statistics
 
 
 def pass_at_1(correct):
-  """Mean over problems of the share of right samples (R1 v1, 3).
+  """The mean over problems of the share of right samples (R1 v1, 3).
 
   Args:
     correct: N lists of k bools.
@@ -16,10 +16,10 @@ def pass_at_1(correct):
 
 
 def half_width(correct):
-  """Of the 95 % interval of `pass_at_1`, by the normal approximation.
+  """Half the width of the 95 % interval of `pass_at_1`.
 
-  The problems are what was drawn, and samples of one problem are not
-  independent: the error is that of the mean over problems (Miller 2024,
+  It uses the normal approximation. Samples of one problem are not independent,
+  so the error is that of the mean over problems (Miller 2024,
   arXiv:2411.00640, section 2.2).
 
   Args:
@@ -30,15 +30,15 @@ def half_width(correct):
 
 
 def cons_at_k(answers, correct):
-  """Share of problems whose most frequent answer is right.
+  """The share of problems whose most frequent answer is right.
 
   Args:
-    answers: N lists of k hashable answers, None where a sample has none; a
-      None never wins a vote against an answer.
+    answers: N lists of k hashable answers, None for a sample without one. None
+      never wins a vote against an answer.
     correct: N lists of k bools, equal where answers are equal.
 
   Returns:
-    the share; a tie is broken by the answer that came first.
+    float; the answer that came first wins a tie.
   """
   right = 0
   for group, verdicts in zip(answers, correct):
@@ -50,14 +50,15 @@ def cons_at_k(answers, correct):
 
 
 def by_task(ids, correct):
-  """The verdicts of each task, where problems are of several.
+  """Splits verdicts by task.
 
   Args:
-    ids: of N problems, TASK-NUMBER. correct: N lists of bools.
+    ids: N ids of problems, TASK-NUMBER.
+    correct: N lists of bools.
 
   Returns:
-    list of (task, the lists of its problems); empty if there is one task, or
-    if the ids tell as many tasks as problems.
+    list of (task, the lists of its problems); empty if there is only one task,
+    or if each problem is a task of its own.
   """
   tasks = {}
   for name, verdicts in zip(ids, correct):

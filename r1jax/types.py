@@ -1,21 +1,28 @@
-"""The words that the modules share, and the glossary of axes.
+"""The types that all packages share, and the glossary of axes.
 
-Axes, the same letter everywhere:
+A letter in the shape of an array means the same everywhere:
 
   N  prompts (questions) of a rollout
   G  completions of one prompt, its group
   C  completions of a rollout, C = N * G
-  P  tokens of a prompt
   M  micro-batches of an optimizer step
-  B  rows of a micro-batch
-  T  tokens of a row, or of a completion
-  U  tokens that are attended to
-  V  vocabulary
+  B  rows of a micro-batch, or of a prefill
+  T  tokens of a row or of a completion
+  P  tokens of a prompt
   S  decoding slots of the sampler
+  A  places for prompts in the sampler's pool
   L  layers
+  V  vocabulary
+  d  width of the residual stream (`d_model`)
   H  query heads
-  K  key/value heads
-  D  dimensions of a head
+  K  key and value heads
+  D  width of a head
+  E  width of a head's value, where it differs from D
+  Q  query tokens of a tile of attention
+  U  tokens that an attention reads
+
+Other axes are written as words: [banks, places, P]. In code that shards arrays
+`P` is JAX's `PartitionSpec`.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-  # Verifiers' worker processes need these words, but no JAX.
+  # The workers of the judges import this module and must not import JAX.
   import jax
 
 
@@ -59,7 +66,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A prompt and the completion to imitate; only the latter is trained."""
+  """A prompt and the completion to imitate; only the completion is trained."""
 
   prompt: str
   completion: str
@@ -86,10 +93,10 @@ class Verdict:
 
 
 class TrainState(NamedTuple):
-  """All that an optimiser step reads and writes.
+  """All that an optimizer step reads and writes.
 
   Attributes:
-    step: [] int32, optimiser steps taken.
+    step: [] int32, optimizer steps taken.
     params: nested dict of arrays, as `model.init` makes it.
     opt_state: optax state, its moments shaped like what is trained of
       `params`: all, or the adapters where there are any.
@@ -104,12 +111,12 @@ class Rollout(NamedTuple):
   """C completions and what the sampler knew when it drew them.
 
   Attributes:
-    tokens: [C, T] int32; the end-of-sequence token is part of a completion,
-      what follows it is padding.
+    tokens: [C, T] int32. The end-of-sequence token is part of a completion;
+      padding follows it.
     logprobs: [C, T] float32, log pi(token | prompt, tokens before) of the
       temperature-scaled distribution over the whole vocabulary; 0 in padding.
-    lengths: [C] int32, tokens of a completion, end-of-sequence included.
-    ended: [C] bool, False where it was cut at T tokens.
+    lengths: [C] int32, tokens of a completion, with the end-of-sequence token.
+    ended: [C] bool, False if the completion was cut at T tokens.
   """
 
   tokens: jax.Array
@@ -119,29 +126,30 @@ class Rollout(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Packed rows. Entry t of a row concerns the prediction of its token t + 1.
+  """Packed rows. Entry t of a row is about the prediction of its token t + 1.
 
   Leaves are [M, B, T]: M micro-batches of B rows. Only the first `count`
-  micro-batches hold anything; the rest is capacity, so that one compiled
-  program serves every filling.
+  micro-batches contain data. The rest are padding, so the compiled program
+  has a fixed shape.
 
   Attributes:
     tokens: int32, the inputs.
     positions: int32, from 0 in each segment, or on from its prefix.
-    segments: int32, 1, 2, ... along a row; 0 is padding.
-    prefixes: int32, the earlier segment that also comes before this token,
-      the prompt that several completions share; 0 where there is none. None
-      if no row has any.
+    segments: int32, 1, 2, ... along a row; 0 in padding.
+    prefixes: int32, the earlier segment that also comes before this token, such
+      as a prompt that several completions share; 0 without one. None if no
+      row has prefixes.
     targets: int32, the next token of the same segment.
-    weights: float32, the share of this prediction in the loss; they sum to 1
-      over the whole batch, 0 where nothing is to be learned.
-    advantages, old_logprobs: float32, zero outside RL. The latter are the
-      sampler's.
-    learner_logprobs: float32, log pi_old in the learner's arithmetic; None
-      where no loss asks for them.
-    reference_logprobs: float32, log pi_ref; None where the update computes
-      them, or needs none.
-    count: [] int32, micro-batches in use.
+    weights: float32, the share of this prediction in the loss. The weights of
+      a batch sum to 1; a token that is not trained has 0.
+    advantages: float32; zero outside of RL.
+    old_logprobs: float32, log pi_old as the sampler computed it; zero outside
+      of RL.
+    learner_logprobs: float32, log pi_old as the learner computes it; None if
+      the loss does not need it.
+    reference_logprobs: float32, log pi_ref; None if the update computes it or
+      does not need it.
+    count: [] int32, number of micro-batches that contain data.
   """
 
   tokens: Any

@@ -1,7 +1,7 @@
 """Chat templates: messages to the text that a model was trained on.
 
-Rendered as `transformers` renders them: Jinja2 in its immutable sandbox, since
-a template comes with the weights and is nobody's trusted code.
+They are rendered as in `transformers`, with Jinja2 in its immutable sandbox: a
+template comes with the weights, and its code is not trusted.
 """
 
 import datetime
@@ -19,14 +19,14 @@ PREFILL = f"{think_format.THINK}\n"
 
 
 class ChatTemplate:
-  """A Jinja2 chat template with its tokenizer's special tokens.
+  """A Jinja2 chat template with the special tokens of its tokenizer.
 
   Args:
-    source: the template's text.
-    special: name ("bos_token", ...) -> text, as templates refer to them.
+    source: text of the template.
+    special: dict from names such as "bos_token" to texts, for the template.
 
   Raises:
-    UserError: the text is no template.
+    UserError: the text is not a template.
   """
 
   def __init__(self, source, special=None):
@@ -41,16 +41,15 @@ class ChatTemplate:
 
     Args:
       messages: list of dicts with "role" and "content".
-      generate: whether the assistant's turn is opened at the end.
-      think: whether `<think>\\n` is prefilled; nothing is added where the
-        template does so itself.
-      **variables: for the template, such as `tools`.
+      generate: whether to open the assistant's turn at the end.
+      think: whether to prefill `<think>\\n`, unless the template does so.
+      **variables: variables of the template, such as `tools`.
 
     Returns:
-      str. What is prefilled belongs to the prompt and is never trained.
+      str. A prefilled tag belongs to the prompt and is never trained.
 
     Raises:
-      UserError: the template raises, as it may for roles it does not know.
+      UserError: the template raises, for instance for an unknown role.
     """
     try:
       text = self._template.render(
@@ -59,7 +58,7 @@ class ChatTemplate:
         **self._special,
         **variables,
       )
-    except Exception as e:  # a template can raise whatever Python can
+    except Exception as e:  # a template can raise anything
       raise UserError(f"chat template: {type(e).__name__}: {e}") from None
     if think and not think_format.is_prefilled(text):
       text += PREFILL
@@ -67,13 +66,14 @@ class ChatTemplate:
 
 
 def target(prompt, reply):
-  """What of a reply is to be learned after a prompt.
+  """The part of a reply that is trained after a prompt.
 
-  All of it, its thinking too, which templates strip from turns of the past
-  only; but what the prompt prefills was not written by the policy.
+  It is the whole reply with its thinking, but without a tag that the prompt
+  prefills.
 
   Args:
-    prompt: a rendered one. reply: the whole turn.
+    prompt: a rendered prompt.
+    reply: text of the whole turn.
 
   Returns:
     str; prompt + target ends with the reply.

@@ -1,4 +1,4 @@
-"""Text to tokens and back, behind one small interface."""
+"""Tokenizers of several formats with one small interface."""
 
 import dataclasses
 import functools
@@ -12,10 +12,12 @@ from r1jax.text.countdown_words import WORDS
 
 
 class Tokenizer(Protocol):
-  """What the rest of the project asks of a tokenizer.
+  """The interface that the rest of the project uses.
 
   Attributes:
-    vocab_size: V. eos_id: ends every completion. pad_id: fills rows.
+    vocab_size: V, the number of token ids.
+    eos_id: the token that ends every completion.
+    pad_id: the token that fills rows.
   """
 
   vocab_size: int
@@ -23,24 +25,26 @@ class Tokenizer(Protocol):
   pad_id: int
 
   def encode(self, text: str) -> list[int]:
-    """Tokens of a text, without any special token added."""
+    """Tokens of a text; adds no special tokens."""
 
   def decode(self, ids: list[int]) -> str:
-    """The text of tokens, padding and end-of-sequence left out."""
+    """The text of tokens, without padding and end of sequence."""
 
 
 class WordTokenizer:
   """A fixed vocabulary of words that white space separates.
 
+  Id 0 is padding and id 1 ends a sequence.
+
   Args:
-    words: distinct, none of them empty; id 0 is padding, 1 ends a sequence.
+    words: distinct words, none of them empty.
   """
 
   pad_id, eos_id = 0, 1
 
   def __init__(self, words):
     self._words = ("<pad>", "<eos>", *words)
-    # Without the first two: no text may spell the end of a sequence.
+    # Without the first two, so that no text can spell the end of a sequence.
     self._ids = {word: i for i, word in enumerate(words, 2)}
     if len(self._ids) + 2 != len(self._words):
       raise UserError("tokenizer: the words of a vocabulary must be distinct")
@@ -66,14 +70,14 @@ class WordTokenizer:
 
 
 class SentencePieceTokenizer:
-  """A SentencePiece model file.
+  """A SentencePiece model.
 
   Args:
-    path: of the `.model` file.
+    path: path of the `.model` file.
 
   Raises:
-    UserError: the file is absent or no SentencePiece model, or has no
-      end-of-sequence piece.
+    UserError: there is no such file, it is not a SentencePiece model, or it has
+      no end-of-sequence piece.
   """
 
   def __init__(self, path):
@@ -87,8 +91,7 @@ class SentencePieceTokenizer:
     self.eos_id = self._model.eos_id()
     if self.eos_id < 0:
       raise UserError(f"tokenizer: {path} has no end-of-sequence piece")
-    # A model trained without padding has pad_id -1; any id serves, since
-    # padding is masked, and 0 always exists.
+    # Without padding pad_id is -1. Padding is masked, so id 0 serves too.
     self.pad_id = max(self._model.pad_id(), 0)
 
   def encode(self, text):
@@ -96,22 +99,23 @@ class SentencePieceTokenizer:
     return self._model.encode(text)
 
   def decode(self, ids):
-    """The text of token ids, special ones left out."""
+    """The text of token ids, without special tokens."""
     special = (self.eos_id, self.pad_id)
     return self._model.decode([i for i in ids if i not in special])
 
 
 class HFTokenizer:
-  """A `tokenizer.json` with its `tokenizer_config.json`.
+  """A Hugging Face tokenizer: tokenizer.json and tokenizer_config.json.
 
   Args:
-    directory: that holds them.
+    directory: the directory of these files.
 
   Attributes:
-    vocab_size: ids that may occur; the model's may be larger, padded.
+    vocab_size: number of token ids. A model's vocabulary may be padded to more.
 
   Raises:
-    UserError: a file is absent or damaged, or names no end-of-sequence token.
+    UserError: a file is missing or damaged, or it names no end-of-sequence
+      token.
   """
 
   def __init__(self, directory):
@@ -138,13 +142,13 @@ class HFTokenizer:
     self.pad_id = self.eos_id if pad is None else pad
 
   def encode(self, text):
-    """Token ids of a text; special tokens spelt in it are recognised."""
+    """Token ids of a text, in which special tokens are recognized."""
     return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def decode(self, ids):
-    """The text of token ids, end-of-sequence and padding left out.
+    """The text of token ids, without padding and end of sequence.
 
-    Other special tokens stay: `<think>` is one to some tokenizers.
+    Other special tokens stay, since `<think>` is one in some vocabularies.
     """
     left_out = (self.eos_id, self.pad_id, self.bos_id)
     return self._tokenizer.decode(
@@ -152,10 +156,10 @@ class HFTokenizer:
     )
 
   def template(self):
-    """The `ChatTemplate`.
+    """The tokenizer's `ChatTemplate`.
 
     Raises:
-      UserError: there is none.
+      UserError: the tokenizer has no chat template.
     """
     path = self._where / "chat_template.jinja"
     source = (
@@ -235,13 +239,13 @@ def load(config):
     a `Tokenizer`.
 
   Raises:
-    UserError: a file is absent or damaged.
+    UserError: a file is missing or damaged.
   """
   return config.make()
 
 
 def _text(entry):
-  """A special token's text: given plainly, or in an object."""
+  """The text of a special token, which may be in an object."""
   if isinstance(entry, dict):
     entry = entry.get("content")
   return entry if isinstance(entry, str) else None

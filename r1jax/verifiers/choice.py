@@ -13,14 +13,14 @@ _DRESS = re.compile(
   r"|[][{}$*_`\"'().:\s\uff08\uff09\uff0e\uff1a\u3002\u3001]+"
 )
 _BOX = re.compile(r"\\boxed\s?\{((?:[^{}]|\{[^{}]*\})*)\}")
-# What a letter is said after; the second kind counts where there is none of
-# the first, as options are also talked about.
+# Words before the chosen letter. The second kind counts only without any of the
+# first kind, since a text also discusses options that it does not choose.
 _SAID = (
   re.compile("answer|\u7b54\u6848", re.IGNORECASE),
   re.compile("choice|option|choose|\u9009", re.IGNORECASE),
 )
-# Between it and the letter, and the letter: C, (c), **C**. A small one stands
-# in brackets or ends the clause. The article is no letter.
+# What is between such a word and the letter, then the letter: C, (c), **C**. A
+# small letter is in brackets or ends the clause. The article "A" is no letter.
 _OPEN = r"[\s:\uff1a\\*_\"'`$({\[\uff08\u201c]{0,8}"
 _LETTER = re.compile(
   rf"{_OPEN}(?:(?:is|must\sbe|should\sbe|would\sbe|the|correct|option|choice"
@@ -36,19 +36,18 @@ _END = re.compile(r"[.!?](?=\s)|[\n\u3002\uff01\uff1f]")
 
 
 def verify(problem, completion):
-  """Whether the one letter that was chosen is `problem.answer`.
+  """Whether the chosen letter is `problem.answer`.
 
   Args:
-    problem: a `Problem`; the answer is a letter A to J. Its data may have
-      "options", the list of their texts: an option's text then stands for its
-      letter.
-    completion: the text that the policy wrote. After the thinking, the
-      answer's tags count if there are any, and in them or without them the
-      last box, else the last "answer is".
+    problem: a `Problem` whose answer is a letter from A to J. Its data may have
+      "options", the list of the options' texts; a text then means its letter.
+    completion: the text that the policy wrote. After the thinking, the text in
+      the answer tags counts, if there are any. In it the last box counts, else
+      the last "answer is".
 
   Returns:
-    `Verdict`; reason "correct", "wrong" or "no_answer", which is also that of
-    two letters.
+    `Verdict`; reason "correct", "wrong" or "no_answer". Two chosen letters are
+    no answer.
 
   Raises:
     BadProblem: see `check_problem`.
@@ -63,7 +62,7 @@ def verify(problem, completion):
 
 
 def final_answer(problem, completion):
-  """The letter that was chosen, or None."""
+  """The chosen letter, or None."""
   options = problem.data.get("options", ())
   text = think_format.answer(completion)
   tagged = text is not None
@@ -77,7 +76,7 @@ def final_answer(problem, completion):
 
 
 def _said(text):
-  """What follows the last "the answer is", from the letter on if any."""
+  """The text after the last "the answer is", from its letter on."""
   for lead in _SAID:
     found = [_LETTER.match(text, m.end()) for m in lead.finditer(text)]
     found = [match for match in found if match]
@@ -109,7 +108,7 @@ def _letter(text, options):
 
 
 def _is_article(words, i):
-  """Whether A, or I, stands in a sentence and is no further choice."""
+  """Whether an A or I is a word of a sentence and not a letter."""
   return (
     words[i] in "AI" and 0 < i < len(words) - 1
     and words[i - 1].lower() not in ("or", "and", ",", ";", "/", "&")
@@ -121,7 +120,7 @@ def _plain(text):
 
 
 def check_problem(problem):
-  """Raises a `BadProblem` if the answer is no letter, or not an option's."""
+  """Raises a `BadProblem` if the answer is not the letter of an option."""
   options = problem.data.get("options", [])
   if not (
     isinstance(options, list) and all(isinstance(x, str) for x in options)

@@ -13,11 +13,11 @@ MAX_DEPTH = 20
 
 
 class Unparsable(ValueError):
-  """The text is no expression of the grammar, or is too long for one."""
+  """The text is no expression of the grammar, or it is too long."""
 
 
 class _Parser:
-  """Recursive descent over + - * / ( ) and whole numbers, exact."""
+  """An exact recursive descent parser of + - * / ( ) and whole numbers."""
 
   def __init__(self, text):
     self.tokens = [
@@ -73,11 +73,11 @@ class _Parser:
 def evaluate(text):
   """The exact value of an expression, and the numbers in it.
 
-  The grammar is + - * / ( ) and whole numbers: no signs, powers, decimals or
-  names. The limits on length and depth keep a hostile text cheap.
+  The grammar has + - * / ( ) and whole numbers, and no signs, powers, decimals
+  or names. Limits on length and depth keep a hostile text cheap.
 
   Args:
-    text: what stands between the answer's tags.
+    text: the text between the answer tags.
 
   Returns:
     (`Fraction`, list of int in order of appearance).
@@ -95,7 +95,7 @@ def verify(problem, completion):
   """Whether the answer uses each number once and equals the target.
 
   Args:
-    problem: a `Problem` whose data has `numbers` and `target`.
+    problem: a `Problem` whose data has "numbers" and "target".
     completion: the text that the policy wrote.
 
   Returns:
@@ -121,10 +121,10 @@ def verify(problem, completion):
 
 
 def final_answer(problem, completion):
-  """What a majority vote counts: the value, where the numbers are right.
+  """The value of the answer, for majority votes.
 
   Returns:
-    its text, or None where there is no such value.
+    str; None if there is no value or the numbers are not the given ones.
   """
   try:
     value, numbers = evaluate(think_format.answer(completion) or "")
@@ -136,7 +136,7 @@ def final_answer(problem, completion):
 
 
 def check_problem(problem):
-  """Raises a `BadProblem` where `numbers` or `target` are none."""
+  """Raises a `BadProblem` if "numbers" or "target" is missing or invalid."""
   numbers, target = (problem.data.get(k) for k in ("numbers", "target"))
   if not (isinstance(numbers, list) and numbers and all(map(_whole, numbers))):
     raise BadProblem(

@@ -6,12 +6,12 @@ from r1jax.types import Verdict
 
 
 def verify(problem, completion):
-  """Whether the answer is `problem.answer`, apart from white space.
+  """Whether the answer equals `problem.answer`, apart from white space.
 
-  For answers that can be written in one way only; "12.0" is not "12".
+  Use it for answers with one spelling only; "12.0" is not "12".
 
   Args:
-    problem: a `Problem`; its data plays no part.
+    problem: a `Problem`; its data is not used.
     completion: the text that the policy wrote.
 
   Returns:
@@ -26,7 +26,7 @@ def verify(problem, completion):
 
 
 def final_answer(problem, completion):
-  """What a majority vote counts: the answer's text, or None."""
+  """The text of the answer, for majority votes; or None."""
   return _normal(think_format.answer(completion) or "") or None
 
 
@@ -35,6 +35,6 @@ def _normal(text):
 
 
 def check_problem(problem):
-  """Raises a `BadProblem` where the answer is empty: none could equal it."""
+  """Raises a `BadProblem` if the answer is empty, since nothing equals it."""
   if not _normal(problem.answer):
     raise BadProblem(f"problem {problem.id}: the answer is empty")

@@ -1,4 +1,4 @@
-"""The share of a text's words that are of a given language."""
+"""How much of a text is in a given language."""
 
 import re
 
@@ -19,8 +19,8 @@ HAN_KANA = _HAN + _KANA
 _WORD = re.compile(rf"[{_HAN}{_KANA}{_HANGUL}]|[^\W\d_{_HAN}{_KANA}{_HANGUL}]+")
 _LATIN = "a-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff"
 _CYRILLIC = "\u0400-\u052f"
-# By script, which is all that can be told without a dictionary: French words
-# are English ones here. Japanese is written in Han, too.
+# Without a dictionary only the script can be seen, so French words count as
+# English here. Japanese also uses Han characters.
 _IN = {
   code: re.compile(f"[{letters}]+", re.IGNORECASE)
   for codes, letters in (
@@ -38,20 +38,23 @@ _IN = {
 
 
 def consistency(text, language):
-  """Num(words of the language) / Num(words), R1 v2, 3.2.1, Eq. 7.
+  """The share of a text's words that are in a language.
 
-  How words are split is not stated there. Here a Han, kana or Hangul character
-  is a word, and so is a run of any other letters; numbers, tags, code and
-  formulas are none.
+      Num(words of the language) / Num(words)
+
+  R1 v2, 3.2.1, Eq. 7. The paper does not say how to split words. Here a Han,
+  kana or Hangul character is a word, and so is a run of other letters. Numbers,
+  tags, code and formulas are not words.
 
   Args:
-    text: the thinking. language: ISO 639-1 code, of `_IN`.
+    text: the thinking.
+    language: ISO 639-1 code, a key of `_IN`.
 
   Returns:
     in [0, 1]; 0.0 for a text without words, so that silence earns nothing.
 
   Raises:
-    UserError: the language is not one of these.
+    UserError: the language is unknown.
   """
   check_language(language)
   text = _TAG.sub(" ", _CODE.sub(" ", text))
@@ -63,7 +66,7 @@ def consistency(text, language):
 
 
 def check_language(language):
-  """Raises a `UserError` for a language that is not one of `_IN`."""
+  """Raises a `UserError` if a language is not a key of `_IN`."""
   if language not in _IN:
     raise UserError(
       f'language "{language}" is unknown; known: {", ".join(_IN)}'

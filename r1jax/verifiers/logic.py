@@ -1,8 +1,8 @@
 """Puzzles of reasoning-gym, judged by the library's own scorers.
 
-Only what a scorer gives full marks is correct: partial credit is what a
-policy learns to live on. Some scorers evaluate the text that they are given;
-they see it only if it can mean nothing but an answer.
+An answer is correct only with full marks, since a policy would learn to live
+on partial credit. Some scorers evaluate the text of an answer. `GUARDS` says
+what such a text may contain.
 """
 
 import functools
@@ -18,15 +18,15 @@ MAX_CHARACTERS = 20_000
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _NAME = r"[A-Za-z]\d{0,2}|sin|cos|tan|exp|log|ln|sqrt|pi|Abs|asin|acos|atan"
 _EXPRESSION = re.compile(
-  # Words first: what is left of a longer one is no expression. A power has
-  # an exponent of two digits and is not raised again.
+  # Words come first: the rest of a longer word is no expression. An exponent
+  # has at most two digits, and a power is not raised again.
   rf"(?:(?:\b(?:{_NAME})\b)|\*\*\s*\(?-?\d{{1,2}}\b\)?(?!\s*\*\*)"
   rf"|(?<![\w.]){_NUMBER}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*"
 )
 _SUM = re.compile(r"(?:(?<![\w.])\d{1,9}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*")
 _LIST = re.compile(r"[\w\s\[\]',\".-]*")
-# What those scorers may see that evaluate their input: sympy's parse_expr
-# and Python's own eval.
+# Data set -> the only text that its scorer may see. These scorers evaluate the
+# text, by sympy's parse_expr or Python's eval.
 GUARDS = {
   "binary_matrix": _LIST,
   "countdown": _SUM,
@@ -39,7 +39,7 @@ GUARDS = {
   "string_insertion": _LIST,
 }
 MAX_GUARDED = 400
-# Their scorers compare with tuples, which JSON has none of.
+# Their scorers compare with tuples, which JSON does not have.
 _TUPLES = ("arc_agi", "rearc")
 
 
@@ -47,13 +47,14 @@ def verify(problem, completion):
   """Whether reasoning-gym's scorer gives the answer 1.0.
 
   Args:
-    problem: a `Problem`; its data has "dataset", "parameters" and "metadata",
-      the entry's own, as JSON.
-    completion: the text that the policy wrote; the answer's tags count.
+    problem: a `Problem` whose data has "dataset", "parameters" and "metadata"
+      of reasoning-gym's entry, as JSON.
+    completion: the text that the policy wrote; the text in the answer tags
+      counts.
 
   Returns:
-    `Verdict`; reason "correct", "wrong", "no_answer", or "unparsable" for
-    what a scorer that evaluates its input must not see.
+    `Verdict`; reason "correct", "wrong", "no_answer" or "unparsable". The last
+    is also that of a text which the scorer must not see.
 
   Raises:
     BadProblem: see `check_problem`.
@@ -78,7 +79,7 @@ def verify(problem, completion):
   try:
     right = scorer.score_answer(text, entry) == 1.0
   except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-    # Scorers trust in the form of their input.
+    # Scorers expect well-formed input.
     return Verdict(False, 0.0, "unparsable")
   if right:
     return Verdict(True, 1.0, "correct")
@@ -86,7 +87,7 @@ def verify(problem, completion):
 
 
 def check_problem(problem):
-  """Raises a `BadProblem` where there is no such data set or no metadata."""
+  """Raises a `BadProblem` if the data set or its metadata is missing."""
   _scorer_of(problem)
 
 

@@ -1,8 +1,8 @@
-"""Questions that have no right answer: form and reward models alone pay."""
+"""Questions without a right answer: only format and reward models pay."""
 
 from r1jax.types import Verdict
 
 
 def verify(problem, completion):
-  """Never correct; reason "open"."""
+  """A `Verdict` that is never correct; reason "open"."""
   return Verdict(False, 0.0, "open")

@@ -1,9 +1,9 @@
-"""How often a text turns back on itself: a metric, never a reward."""
+"""How often a text reconsiders what it said: a metric, not a reward."""
 
 import re
 
-# R1 v2, appendix C.2, merged there from the lists of three experts; the
-# Chinese ones are ours.
+# R1 v2, appendix C.2, where the lists of three experts are merged. The Chinese
+# words are ours.
 WORDS = (
   *("wait", "mistake", "however", "but", "retry"),
   *("error", "verify", "wrong", "evaluate", "check"),
@@ -16,5 +16,5 @@ _PATTERN = re.compile(
 
 
 def count(text):
-  """How many reflective words a text has."""
+  """The number of reflective words in a text."""
   return len(_PATTERN.findall(text))

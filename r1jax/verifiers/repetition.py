@@ -1,4 +1,4 @@
-"""How much a text repeats itself: a metric and a filter, not a reward."""
+"""How much a text repeats itself: a metric, not a reward."""
 
 import re
 
@@ -8,11 +8,11 @@ _WORD = re.compile(rf"[{HAN_KANA}]|[^\s{HAN_KANA}]+")
 
 
 def share(text, n=4):
-  """The share of a text's n-grams that stood before in the same text.
+  """The share of a text's n-grams that occur earlier in the same text.
 
   Args:
     text: words separated by white space; a Han or kana character is a word.
-    n: words of an n-gram.
+    n: number of words in an n-gram.
 
   Returns:
     in [0, 1); 0.0 for a text of fewer than n words.

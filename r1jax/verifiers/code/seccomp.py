@@ -1,8 +1,8 @@
-"""The system calls that a program which a model wrote may not make.
+"""The filter of system calls for programs that a model wrote.
 
-A classic BPF program for `seccomp(2)`, assembled here: no library is needed.
-It lists what is forbidden, since what interpreters and compilers ask for
-differs; what Linux added after 6.0 does not exist for the program either.
+It is a classic BPF program for `seccomp(2)`, assembled here without a library.
+It lists forbidden calls, since interpreters and compilers need different
+ones. Calls that Linux added after 6.0 are unknown to the program.
 """
 
 import functools
@@ -11,7 +11,7 @@ import struct
 
 from r1jax.errors import UserError
 
-# Name -> number on (x86_64, aarch64); None where the latter never had it.
+# Name -> number on (x86_64, aarch64); None if the latter never had the call.
 _DENIED = {
   # Other processes.
   "ptrace": (101, 117),
@@ -40,13 +40,13 @@ _DENIED = {
   "setns": (308, 268),
   "sethostname": (170, 161),
   "setdomainname": (171, 162),
-  # Talk: sockets of any family, System V and POSIX queues.
+  # Communication: sockets of any family, System V and POSIX queues.
   "socket": (41, 198),
   "socketpair": (53, 199),
   "msgget": (68, 186),
   "semget": (64, 190),
   "mq_open": (240, 180),
-  # Memory that no limit of a process counts, or that is placed by hand.
+  # Memory that no limit of a process counts, or that is placed explicitly.
   "shmget": (29, 194),
   "shmat": (30, 196),
   "memfd_create": (319, 279),
@@ -57,7 +57,7 @@ _DENIED = {
   "set_mempolicy": (238, 237),
   "migrate_pages": (256, 238),
   "move_pages": (279, 239),
-  # Parts of the kernel with a record of holes.
+  # Parts of the kernel that had security holes before.
   "bpf": (321, 280),
   "perf_event_open": (298, 241),
   "io_uring_setup": (425, 425),
@@ -92,8 +92,8 @@ _DENIED = {
 _FORKS = {"fork": (57, None), "vfork": (58, None)}
 _CLONE = (56, 220)
 _CLONE3 = 435
-# set_mempolicy_home_node, the last call of Linux 6.0. The calls of x32 are
-# numbered from 2^30 and fall with the newer ones.
+# set_mempolicy_home_node, the last call of Linux 6.0. The calls of x32 have
+# numbers from 2^30 on, so they are refused with the newer ones.
 _LAST = 450
 
 _MACHINES = {"x86_64": 0, "aarch64": 1}
@@ -109,24 +109,24 @@ _LOAD, _RETURN = 0x20, 0x06
 _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_SET = 0x15, 0x25, 0x45
 _KILL, _ALLOW = 0x80000000, 0x7FFF0000
 _EPERM, _ENOSYS = 0x00050001, 0x00050026
-# Offsets in struct seccomp_data; the low half of the first argument, as both
-# machines are little endian.
+# Offsets in struct seccomp_data. The last is that of the low half of the first
+# argument, since both machines are little endian.
 _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16
 
 
 @functools.cache
 def program(machine=None, *, forks=False):
-  """The filter, as `bwrap --seccomp` and the kernel read it.
+  """The filter in the format of `bwrap --seccomp` and the kernel.
 
   Args:
-    machine: "x86_64" or "aarch64"; by default, this one.
-    forks: whether new processes are allowed; threads always are.
+    machine: "x86_64" or "aarch64"; by default this machine.
+    forks: whether new processes are allowed; new threads always are.
 
   Returns:
     bytes: an array of struct sock_filter.
 
   Raises:
-    UserError: there is no table for that machine.
+    UserError: there is no table of system calls for the machine.
   """
   machine = machine or platform.machine()
   if machine not in _MACHINES:
@@ -149,8 +149,8 @@ def program(machine=None, *, forks=False):
   add(_RETURN, _KILL)
   add(_LOAD, _NUMBER)
   refuse(_JUMP_ABOVE, _LAST, _ENOSYS)
-  # Its flags lie in memory, out of a filter's sight; libraries then fall back
-  # on clone.
+  # The flags of clone3 are in memory, where a filter cannot see them. Libraries
+  # then use clone.
   refuse(_JUMP_EQUAL, _CLONE3, _ENOSYS)
   for numbers in (_DENIED if forks else _DENIED | _FORKS).values():
     if numbers[column] is not None:

@@ -1,4 +1,4 @@
-"""Whether two expressions are the same, exactly where they are numbers."""
+"""Compares two expressions; numbers exactly."""
 
 import random
 import re
@@ -15,6 +15,12 @@ _Relation = sympy.core.relational.Relational
 
 
 def same(gold, got):
+  """Whether two `latex.Answer`s mean the same.
+
+  Args:
+    gold: the right answer.
+    got: the answer to judge.
+  """
   if _is_false(got.expression) or _brackets_differ(gold, got):
     return False
   if _is_infinite(got.expression) != _is_infinite(gold.expression):
@@ -44,7 +50,7 @@ def _library(gold, got):
 
 
 def _is_infinite(expression):
-  """Whether it is 1/0 or the like, which the library holds equal to all."""
+  """Whether it is infinite, such as 1/0, which equals all to the library."""
   if not isinstance(expression, sympy.Expr | sympy.Eq):
     return False
   if _is_number(expression):
@@ -53,9 +59,9 @@ def _is_infinite(expression):
 
 
 def _is_false(expression):
-  """Whether an equation of numbers does not hold: 3 = 2 is no way to say 2."""
+  """Whether it is a false equation of numbers: 3 = 2 does not mean 2."""
   if isinstance(expression, sympy.And):
-    # What begins with an unknown, z = 3 + 3 = 2, is read for its end.
+    # A chain that begins with an unknown, z = 3 + 3 = 2, counts by its end.
     chain = not expression.free_symbols
     return chain and any(map(_is_false, expression.args))
   if isinstance(expression, sympy.Eq):
@@ -72,7 +78,10 @@ _ROUND = re.compile(r"(?:\\left\s*)?\((.*)(?:\\right\s*)?\)", re.DOTALL)
 
 
 def _brackets_differ(gold, got):
-  """A set is no tuple and no interval; bare braces keep their order."""
+  """Whether one is a set and the other a tuple or interval.
+
+  Bare braces {1, 2} may also mean a tuple.
+  """
   for a, b in ((gold, got), (got, gold)):
     braces, round_ = _BRACES.fullmatch(a.taken), _ROUND.fullmatch(b.taken)
     if not (braces and round_ and "," in b.taken) or _several(round_[1]):
@@ -83,7 +92,7 @@ def _brackets_differ(gold, got):
 
 
 def _several(inner):
-  """Whether what stands between the outer brackets closes the first."""
+  """Whether the text between outer brackets closes the first of them."""
   depth = 0
   for c in inner:
     depth += (c == "(") - (c == ")")
@@ -97,9 +106,9 @@ def _squeezed(text):
 
 
 def _as_set(a, b, text):
-  """A relation of one unknown as the set where it holds, if b is one, too."""
+  """A relation of one unknown as a set, if b is a relation or set too."""
   if isinstance(a, sympy.Eq) and isinstance(a.rhs, sympy.Set):
-    return a.rhs  # x = [0, 1) is how the library reads "x is in" it
+    return a.rhs  # the library reads "x in [0, 1)" as x = [0, 1)
   if isinstance(a, sympy.Intersection):
     a = a.doit()
   if isinstance(a, sympy.Complement):
@@ -108,7 +117,7 @@ def _as_set(a, b, text):
   if isinstance(b, sympy.Eq):
     b = b.rhs
   if _are_relations(a) or _are_relations(b):
-    # Several of them as a set, as against the other way to write it.
+    # Both are sets of relations, or both are not.
     if type(a) is type(b):
       return a
   elif not isinstance(b, sets):
@@ -117,7 +126,7 @@ def _as_set(a, b, text):
     left, right = a.args
     return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(right)).doit()
   if _are_relations(a):
-    # "x > 1 and x < 2", but "x < 1 and x > 2" is meant as "or".
+    # "x > 1 and x < 2" means "and", but "x < 1 and x > 2" means "or".
     both = "or" in text or _solved(sympy.And(*a.args))
     if both in (True, sympy.S.EmptySet, None):
       a = sympy.Or(*a.args)
@@ -127,7 +136,7 @@ def _as_set(a, b, text):
 
 
 def _without_bars(a):
-  """|x| < 2 as -2 < x and x < 2, |x| > 2 as x < -2 or x > 2."""
+  """|x| < 2 becomes -2 < x and x < 2; |x| > 2 becomes x < -2 or x > 2."""
   if isinstance(a, sympy.Gt | sympy.Ge) and isinstance(a.rhs, sympy.Abs):
     a = a.reversed
   if isinstance(a, sympy.Lt | sympy.Le) and isinstance(a.rhs, sympy.Abs):
@@ -145,7 +154,7 @@ def _without_bars(a):
 
 
 def _values(a, b):
-  """a = 1, b = 2 as (1, 2), in the order of writing, if b is a tuple."""
+  """a = 1, b = 2 becomes (1, 2), in the written order, if b is a tuple."""
   equations = isinstance(a, sympy.FiniteSet) and a.args and all(
     isinstance(x, sympy.Eq) and x.lhs.is_Symbol for x in a.args
   )  # fmt: skip
@@ -155,7 +164,7 @@ def _values(a, b):
 
 
 def _roots(a, b):
-  """x = 1, x = 2 and x_1 = 1, x_2 = 2 as what x may be, in both."""
+  """x = 1, x = 2 and x_1 = 1, x_2 = 2 both become the set {1, 2}."""
   names = []
   for x in (a, b):
     if not (isinstance(x, sympy.FiniteSet) and x.args):
@@ -181,7 +190,7 @@ def _are_relations(a):
 
 
 def _solved(a):
-  """Where inequalities of one unknown hold; None if it cannot be said."""
+  """The set where inequalities of one unknown hold, or None."""
   inequality = isinstance(a, _Relation | sympy.And | sympy.Or)
   if inequality and len(a.free_symbols) == 1 and not a.has(sympy.Eq):
     x = next(iter(a.free_symbols))
@@ -196,7 +205,7 @@ def _is_number(x):
 
 
 def _equal(a, b):
-  """Whether two expressions are the same; None where the library shall say."""
+  """Whether two expressions are equal; None if the library must decide."""
   if isinstance(a, sympy.Tuple) and isinstance(b, sympy.Tuple):
     return _all(a, b) if len(a) == len(b) else False
   if isinstance(a, sympy.Interval) and isinstance(b, sympy.Interval):
@@ -249,7 +258,7 @@ def _matched(a, b):
 
 
 def _known(x, other):
-  """x with i as the imaginary unit, unless it is an unknown of the other."""
+  """x with i as the imaginary unit, if i is the only unknown of both."""
   letters = {s.name for s in x.free_symbols | other.free_symbols}
   if letters != {"i"}:
     return x
@@ -257,10 +266,10 @@ def _known(x, other):
 
 
 def _exact(x):
-  """With every decimal as the fraction that was written, and evaluated."""
+  """x evaluated, with each decimal as the exact fraction."""
   floats = {f: sympy.Rational(str(f)) for f in x.atoms(sympy.Float)}
   x = x.xreplace(floats).doit()
-  # An odd root of a negative number is the real one.
+  # The odd root of a negative number means the real root.
   return x.replace(
     lambda e: e.is_Pow and e.base.is_Rational and e.base < 0
     and e.exp.is_Rational and e.exp.q > 1 and e.exp.q % 2 == 1,
@@ -289,7 +298,7 @@ def _equal_numbers(a, b):
     if digits < LONG_DECIMAL:
       return False
     return bool(abs(p - q) * 10 ** (digits - 1) < abs(p))
-  # Equal to sixty digits: closed forms of this size have no such neighbours.
+  # Different closed forms of this size do not agree in so many digits.
   return bool(abs(p - q) <= abs(p) * sympy.Float(10) ** (15 - _DIGITS))
 
 
@@ -298,11 +307,10 @@ def _significant(x):
 
 
 def _equal_at_random(a, b):
-  """Whether two expressions agree where unknowns are given random values.
+  """Whether two expressions agree at random values of their unknowns.
 
-  Identities hold there, and what does not hold everywhere fails somewhere of
-  six points of either sign but for a chance of about 10^-9 each. What stands
-  in a logarithm is meant to be positive.
+  An identity holds at all six points. Anything else fails at each point, but
+  for a chance of about 10^-9. Unknowns in a logarithm are positive.
   """
   unknown = sorted(a.free_symbols | b.free_symbols, key=str)
   draw = random.Random(f"{a}|{b}")
@@ -321,7 +329,7 @@ def _equal_at_random(a, b):
       continue
     size = abs(p) + abs(q)
     if abs(p - q) > size * sympy.Float(10) ** -25:
-      # What cancels leaves noise, of which only algebra knows that it is 0.
+      # Terms that cancel leave noise; only algebra knows that it is 0.
       return None if size < sympy.Float(10) ** -35 else False
     compared += 1
     if compared == 6:

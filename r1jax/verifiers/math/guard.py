@@ -1,8 +1,7 @@
-"""What keeps symbolic algebra on hostile text within bounds.
+"""Refuses mathematics that would take too much time or memory.
 
-Before anything is evaluated the text and then the expression are measured,
-and refused where they could explode; what is let through runs under the
-deadline of `verifiers.time_limit`.
+First the text and then the expression is measured, before either is evaluated.
+What is accepted runs under the deadline of `time_limit`.
 """
 
 import math
@@ -13,16 +12,16 @@ import sympy
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 24
-# Exponents of exponents.
+# Nested exponents.
 MAX_TOWER = 3
 MAX_DIGITS = 300
 MAX_NODES = 400
-# How often each may occur in a formula: comparing all pairs takes its time.
+# How often each may occur in a formula, since all pairs are compared.
 MAX_MARKS = {
   "=": 12, "<": 12, "\\le": 12, "|": 12, "!": 12, "/": 24, "^": 40,
   ",": 64, "&": 64, "(": 32, "{": 64, "_": 24,
 }  # fmt: skip
-# Bits of any number that is ever formed: 2006! has 19,000.
+# Bits of any number that is formed; 2006! has 19,000.
 MAX_BITS = 1 << 16
 
 _COMMANDS = re.compile(
@@ -31,11 +30,11 @@ _COMMANDS = re.compile(
 
 
 class Refused(ValueError):
-  """The text or expression is too large to be safely compared."""
+  """The text or expression is too large to compare safely."""
 
 
-# To rename what integrals and the like bind, the library builds anew all that
-# stands beside them: what it had left unevaluated is then evaluated.
+# To rename the variable of an integral or sum, the library rebuilds everything
+# beside it, and evaluates what it had left unevaluated.
 _BOUND = re.compile(r"\\(?:i*int|oint|sum|prod|lim)(?![A-Za-z])")
 _LARGE = re.compile(
   r"\^\s*\{[^{}]*\^|\^\s*\{?\s*-?\s*\d{5}|\d{5}\s*[)}\]]*\s*!"
@@ -43,7 +42,7 @@ _LARGE = re.compile(
 
 
 def check_text(text):
-  """Raises `Refused` for text that no parser should see."""
+  """Raises `Refused` for a text that no parser should see."""
   if len(text) > MAX_CHARACTERS:
     raise Refused("too long")
   if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
@@ -54,7 +53,7 @@ def check_text(text):
   for formula in re.split(r"\$|\\[()\[\]]", text):
     if any(formula.count(mark) > most for mark, most in MAX_MARKS.items()):
       raise Refused("too many parts")
-  # Factorials of factorials, towers: each is a large number by itself.
+  # A factorial of a factorial is a large number by itself.
   if re.search(r"!\s*[)}\]]*\s*!", text):
     raise Refused("too large")
   if re.search(r"(?:_\s*\w\s*){4}", text):
@@ -78,7 +77,7 @@ def _check_depth(text):
 
 
 def check_expression(expression):
-  """Raises `Refused` for an expression whose value could explode."""
+  """Raises `Refused` for an expression whose value could be too large."""
   for nodes, node in enumerate(sympy.preorder_traversal(expression)):
     if nodes > MAX_NODES:
       raise Refused("too large")
@@ -96,7 +95,7 @@ def check_expression(expression):
 
 
 def _check_exponent(exponent):
-  # (x + 1)^1000000 could be multiplied out.
+  # The library could expand (x + 1)^1000000.
   if abs(_value(exponent)) > 1000:
     raise Refused("too large")
 
@@ -108,7 +107,7 @@ def _check_range(node):
 
 
 def _value(node):
-  """A small number's float; the exponent or argument of something."""
+  """The float of a small number, such as an exponent."""
   if _log2(node) > 40:
     raise Refused("too large")
   value = sympy.N(node, 15)
@@ -119,15 +118,18 @@ def _value(node):
 
 
 def _log2(node):
-  """An upper bound of log2 of |node|, a number; its bits are never formed.
+  """An upper bound of log2 of |node|, found without forming the number.
+
+  Args:
+    node: a sympy expression without unknowns.
 
   Raises:
-    Refused: a part of it exceeds `MAX_BITS` bits, or is of an unknown kind.
+    Refused: a part of it exceeds `MAX_BITS` bits.
   """
   if node.is_Integer:
     bits = float(abs(int(node)).bit_length())
   elif node.is_Rational:
-    # As large as its denominator is its inverse.
+    # A small number counts as its inverse.
     bits = float(max(int(abs(node.p)).bit_length(), int(node.q).bit_length()))
   elif node.is_Float:
     bits = abs(float(sympy.log(abs(node), 2).evalf(5))) if node else 1.0
@@ -151,17 +153,19 @@ def _log2(node):
 
 
 def value_at(node, point, digits):
-  """The number that an expression is where its unknowns have these values.
+  """The value of an expression for given values of its unknowns.
 
-  Each step is measured before it is made: with random values for unknowns
-  x^x^x is soon a number that no memory holds.
+  Each step is measured before it is computed: for random values of its unknown,
+  x^x^x can be too large for any memory.
 
   Args:
-    node: a sympy expression. point: symbol -> number.
-    digits: of every intermediate value.
+    node: a sympy expression.
+    point: dict from symbols to numbers.
+    digits: digits of every intermediate value.
 
   Returns:
-    A number of that many digits, or None: none, infinite or too large.
+    a number of that many digits; None if it is undefined, infinite or too
+    large.
   """
   if not node.args:
     return point.get(node, node)

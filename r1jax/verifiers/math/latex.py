@@ -1,7 +1,7 @@
-"""Answers as they are written, to what they say.
+"""Reads an answer in LaTeX or words.
 
-Reading LaTeX is the work of the `math-verify` library. It is given no more
-than the answer itself, typed alike, after `guard` has let it through.
+The library `math-verify` reads LaTeX. It sees only the answer itself, in the
+spelling of `notation`, and only if `guard` accepts it.
 """
 
 import logging
@@ -12,16 +12,16 @@ import math_verify
 from r1jax.verifiers.math.notation import last_box
 from r1jax.verifiers.math.units import split_unit
 
-# It would tell about every answer that it can't read, with a stack trace.
+# It would log a stack trace for every answer that it cannot read.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 class Unparsable(ValueError):
-  """Nothing in the text is an answer that can be compared."""
+  """The text has no answer that can be compared."""
 
 
 class Answer:
-  """An answer: its text, its unit, and what the library makes of it."""
+  """An answer: its text, its unit, and the library's reading of it."""
 
   def __init__(self, text):
     self.text = text
@@ -41,13 +41,13 @@ _DRESS = re.compile(_TEXT + r"|[$\\\s{}().]")
 
 
 def word_of(text):
-  """A word in lower case without what surrounds it, or None."""
+  """The one word of a text, in lower case; None if it is not one word."""
   word = _DRESS.sub("", text)
   return word.lower() if re.fullmatch("[A-Za-z]{2,40}", word) else None
 
 
 def is_sequence(text):
-  """Whether a text is capitals alone, HTH: their order counts."""
+  """Whether a text is only capitals, such as HTH, whose order counts."""
   return bool(re.fullmatch("[A-Z]{3,40}", _DRESS.sub("", text)))
 
 
@@ -55,7 +55,7 @@ _APPLIED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\{?\\prime\}?)*)\(")
 
 
 def primes_differ(a, b):
-  """Whether both apply a function, one of them its derivative."""
+  """Whether one text applies a function and the other its derivative."""
   a, b = (
     {m[1]: m[2].count("'") + m[2].count("prime") for m in _APPLIED.finditer(x)}
     for x in (last_box(a)[:300], last_box(b)[:300])
@@ -64,7 +64,7 @@ def primes_differ(a, b):
 
 
 def _is_words(text):
-  """Whether what is no mathematics is an answer in words all the same."""
+  """Whether a text without mathematics is an answer in words."""
   words = re.sub(_TEXT, "", text)
   closed = all(words.count(a) == words.count(b) for a, b in ("{}", "()"))
   return closed and "\\" not in words and re.search("[A-Za-z]", words)
@@ -77,7 +77,7 @@ _BUILDER = re.compile(
 
 
 def parse(text):
-  """What the library reads: [expression, text] or [text]."""
+  """The library's reading of a text: [expression, text] or [text]."""
   formulas = re.split(r"(?<!\$)\$(?!\$)|\\[()]", text)[1::2]
   if formulas and formulas[-1].lstrip(" \t").startswith("\n"):
     raise Unparsable("a formula that begins on another line")
@@ -104,9 +104,9 @@ def parse(text):
 
 
 def _inner_sign(text):
-  """Whether the one plus-or-minus of a formula stands within brackets.
+  """Whether the only plus-or-minus of a formula is within brackets.
 
-  The library knows it between the terms of a sum only.
+  The library knows this sign only between the terms of a sum.
   """
   before, *after = text.split("\\pm")
   if (
@@ -124,7 +124,7 @@ def _both_signs(text):
 
 
 def _extract(text, latex_only):
-  """What the library finds; with `latex_only` no number out of a broken one."""
+  """What the library finds; `latex_only` ignores numbers in broken LaTeX."""
   kinds = [math_verify.LatexExtractionConfig()]
   if not latex_only:
     kinds.append(math_verify.ExprExtractionConfig())
@@ -134,7 +134,7 @@ def _extract(text, latex_only):
 
 
 def _is_formula(text):
-  """Whether the whole of a short text is the answer, and not prose."""
+  """Whether a short text is all formula and no prose."""
   if re.fullmatch(r"-?\d+(?: \d{3})+(?:\.\d+)?|-?\d+,\d\d", text):
     return False  # written as in prose: 1 000 and 1,22
   prose = re.sub(r"\\\w+\{[^}]*\}", "", text)

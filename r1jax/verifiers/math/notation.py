@@ -1,6 +1,6 @@
-"""One notation out of many: what is typed differently and means the same.
+"""Rewrites different spellings of the same formula into one.
 
-Text in, text out, by tables of rewritings; what the text says is for others.
+Text in, text out, by tables of patterns. Other modules read the text.
 """
 
 import math
@@ -10,14 +10,14 @@ from r1jax.verifiers.math import guard, words
 
 
 def last_box(text):
-  """What stands in the last box; the text itself where there is none."""
+  """The text in the last box; the whole text if there is no box."""
   at = text.rfind("\\boxed{")
   inner = braced(text, at + len("\\boxed")) if at >= 0 else None
   return text if inner is None else inner
 
 
 def braced(text, at):
-  """What stands in the braces that open at `at`, or None."""
+  """The text in the braces that open at index `at`, or None."""
   depth = 0
   for i in range(at, len(text)):
     depth += (text[i] == "{") - (text[i] == "}")
@@ -44,7 +44,7 @@ _TEXT = r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|operatorname)"
 
 
 def _repeating(match):
-  """0.1\\overline{6} as the fraction that it is."""
+  """The fraction of a repeating decimal such as 0.1\\overline{6}."""
   whole, start, period = match[1] or "0", match[2], match[3]
   bottom = (10 ** len(period) - 1) * 10 ** len(start)
   top = int(whole + start + period) - int(whole + start)
@@ -59,11 +59,11 @@ def _double_factorial(match):
   return str(math.prod(range(int(match[1]), 0, -2)))
 
 
-# In turn, as later ones see what earlier ones wrote.
+# The order counts: later patterns see the result of earlier ones.
 _REWRITTEN = tuple(
   (re.compile(pattern), by)
   for pattern, by in (
-    # What surrounds or spaces a formula.
+    # Dress and space around a formula.
     (r"\\fbox\b|\\boxed\s+(?=\{)", r"\\boxed"),
     (r"(?<![\w)\]}*])\*\*([^*\n]+)\*\*(?![\w({\\*])", r"\1"),
     (r"\\(?:display|text|script)style\b|\\q?quad\b", " "),
@@ -116,7 +116,7 @@ _REWRITTEN = tuple(
     # Styles: a bold number is that number.
     (r"\\(?:mathbf|boldsymbol|bm)\b(?=\s*\{)", ""),
     (r"\\text(?:bf|it|rm)\{\s*([-+\d.,/\s]+)\}", r"\1"),
-    # Numbers. No thousands begin with 0: of 0,125 the comma is a point.
+    # Numbers. Thousands do not begin with 0, so the comma of 0,125 is a point.
     (r"^([\s$]*(?:\\boxed\{)?\s*-?0),(?=\d{3,20}\s*\}?[\s$]*$)", r"\1."),
     (rf"{_TEXT}\s*\{{\s*(?:percent(?:age)?|pct)\s*\}}", r"\\%"),
     (r"(?:\\[,;:! ]|~)\s*(?=\\?%)", ""),
@@ -144,14 +144,14 @@ _REWRITTEN = tuple(
     (r"\\(?:textdollar|pounds|euro)\b|[\u20ac\u00a3\u00a5\u20b9]|\\\$", ""),
     (r"\b(?:USD|EUR|GBP)\s*(?=\d)", ""),
     (r"\\mathbb\s*\{?R\}?\s*\^\s*\{?\+\}?", r"(0,\\infty)"),
-    # In a matrix d is an entry and no differential of what follows.
+    # In a matrix, d is an entry and not a differential.
     (r"(?<![A-Za-z\\])d\s*(?=\\(?:end\b|\\)|&)", "{d}"),
-    # Of k pi it is known what k may be.
+    # After k pi, "k in Z" adds nothing.
     (rf"(?<=[\w)}}])\s*[,;]?\s*(?:{_TEXT}\{{[^{{}}]*\}}|for|where|with)?\s*\(?"
      r"[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[ZN]\}?\)?(?=\$?$)", ""),
-    # "x is in" a set says no more than the set.
+    # "x is in" a set means the set.
     (r"^([\s$(]*)[A-Za-z]\s*\\in\s*(?=\(|\[|\\\{|\\left|\\mathbb)", r"\1"),
-    # What ends a sentence, or a line.
+    # Ends of sentences and lines.
     (r"(?<!\\)(?:[\s.,;:]|(?<!\\)\\(?:\s|$)|\\\\(?=\s*$))+$", ""),
     (r"(?<!\\)(?:[\s.,;:]|\\\s)+(?=\$*$)", ""),
   )
@@ -160,20 +160,20 @@ _OVER = re.compile(r"\{([^{}]*)\\over\b([^{}]*)\}|^([^{}]*)\\over\b([^{}]*)$")
 
 
 def clean(text):
-  """The end of a text, typed alike."""
+  """The end of a text in one spelling."""
   if len(text) > guard.MAX_CHARACTERS:
     text = _tail(text)
-  # White space may stand anywhere, but long runs of it only cost time.
+  # Long runs of white space only cost time.
   text = re.sub(r"(\s{3})\s+", r"\1", text.translate(_TYPED))
   if not re.search(r"[A-Za-z]{2,} +\w", text):
-    text = text.translate(_POWERS)  # in prose they belong to units
+    text = text.translate(_POWERS)  # in prose these belong to units
   for pattern, by in _REWRITTEN:
     text = pattern.sub(by, text)
   text = _OVER.sub(
     lambda m: f"\\frac{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", text
   )
   if not text.isascii():
-    # Digits of other scripts are no digits; no grader would take them.
+    # No grader would accept the digits of other scripts.
     text = "".join(c if c.isascii() or not c.isdigit() else "?" for c in text)
   text = _last_boxes(text)
   return text if "\\boxed" in text else words.symbol_of(text)
@@ -192,7 +192,7 @@ _BETWEEN = re.compile(
 
 
 def _last_boxes(text):
-  """Without the boxes before the last but what is listed with it."""
+  """A text without its earlier boxes, except those listed with the last."""
   starts = [m.start() for m in re.finditer(r"\\boxed\{", text)]
   if len(starts) < 2:
     return text
@@ -201,7 +201,7 @@ def _last_boxes(text):
     inner = braced(text, start + len("\\boxed"))
     end = None if inner is None else start + len("\\boxed{}") + len(inner)
     if end is None or end > begin:
-      return text  # one in another
+      return text  # one box in another
     if not _BETWEEN.fullmatch(text[end:begin]):
       return text[begin:]
     begin = start
@@ -209,7 +209,7 @@ def _last_boxes(text):
 
 
 def _tail(text):
-  """At most as much as the guard allows, where the answer must be."""
+  """The part of a long text that has the answer, as long as allowed."""
   at = text.rfind("\\boxed{")
   if at >= 0:
     # Several boxes may make one answer.
@@ -220,5 +220,5 @@ def _tail(text):
   if at >= 0:
     return text[at : at + guard.MAX_CHARACTERS]
   text = text[-guard.MAX_CHARACTERS :]
-  # Not from the middle of a number or a command.
+  # Starts at a space, so as not to split a number or command.
   return text[text.find(" ") + 1 :]

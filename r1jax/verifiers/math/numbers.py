@@ -1,4 +1,4 @@
-"""Plain numbers, which need no algebra: read and compared exactly."""
+"""Reads and compares plain numbers exactly, without algebra."""
 
 import re
 from fractions import Fraction
@@ -6,12 +6,12 @@ from fractions import Fraction
 from r1jax.verifiers.math.guard import MAX_DIGITS
 from r1jax.verifiers.math.words import number_of
 
-# Digits of a decimal that may stand for a number that has no end.
+# Digits that a decimal needs to count as a number with infinitely many digits.
 LONG_DECIMAL = 10
 
 
 class Number:
-  """A rational number, and how many significant digits it was given with."""
+  """A rational number and the significant digits of its decimal, or None."""
 
   def __init__(self, value, digits=None):
     self.value, self.digits = value, digits
@@ -36,7 +36,7 @@ _BASED = re.compile(
 
 
 def plain(text):
-  """The `Number` of a text that is one and nothing else, or None."""
+  """The `Number` of a text that is nothing but a number, or None."""
   text = text.strip().strip("$").strip()
   if text.startswith("\\boxed{") and text.endswith("}"):
     text = text[len("\\boxed{") : -1].strip()
@@ -90,6 +90,7 @@ def in_base(text):
 
 
 def same_in_base(a, b):
+  """Whether two pairs (digits, base) are the same number."""
   try:
     return int(*a) == int(*b)
   except ValueError:  # a digit that the base does not have
@@ -97,13 +98,14 @@ def same_in_base(a, b):
 
 
 def same_number(a, b):
+  """Whether two `Number`s are equal; a long decimal may be rounded."""
   if a.value == b.value:
     return True
   return _stands_for(a, b) or _stands_for(b, a)
 
 
 def _stands_for(decimal, number):
-  """Whether a long decimal is the beginning of a number without end."""
+  """Whether a decimal has `LONG_DECIMAL` digits of a number, all right."""
   if (decimal.digits or 0) < LONG_DECIMAL or number.digits is not None:
     return False
   error = abs(decimal.value - number.value)

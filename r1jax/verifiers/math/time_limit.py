@@ -1,7 +1,7 @@
-"""A deadline on what a thread computes, in any thread.
+"""A deadline on a computation, in any thread.
 
-An alarm would work in the main thread only. Here another thread has the
-interpreter raise an exception between two instructions.
+An alarm signal would work in the main thread only. Here another thread makes
+the interpreter raise an exception between two instructions.
 """
 
 import contextlib
@@ -14,22 +14,25 @@ SECONDS = 0.5
 
 
 class TimedOut(BaseException):
-  """The deadline has passed; no handler of a library may swallow this."""
+  """The deadline has passed.
+
+  A `BaseException`, so that no handler of a library catches it.
+  """
 
 
 class _Watchdog:
-  """A thread that raises `TimedOut` in the threads whose time is up."""
+  """A thread that raises `TimedOut` in threads whose deadline has passed."""
 
   def __init__(self):
     self.changed = threading.Condition()
-    self.due = {}  # thread -> when, on its own clock
+    self.due = {}  # thread -> deadline, on the thread's own clock
     self.thread = None
 
   def watch(self, seconds):
     with self.changed:
       thread = threading.get_ident()
       self.due[thread] = _clock(thread) + seconds
-      # A forked process has no thread but the one that forked.
+      # A forked process has only the thread that forked.
       if self.thread is None or not self.thread.is_alive():
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -39,7 +42,7 @@ class _Watchdog:
     thread = threading.get_ident()
     with self.changed:
       del self.due[thread]
-    # One that was on its way.
+    # Cancels an exception that is not yet raised.
     _raise_in(thread, None)
 
   def _run(self):
@@ -50,18 +53,18 @@ class _Watchdog:
           now = _clock(thread)
           if when <= now and not _enters_or_leaves(thread):
             _raise_in(thread, TimedOut)
-            # Again, as a destructor may swallow it.
+            # Repeated, since a destructor may swallow it.
             self.due[thread] = when = now + 0.05
           left.append(when - now)
-        # A thread that waits for a core computes nothing meanwhile.
+        # The clock of a thread stands still while it waits for a core.
         self.changed.wait(max(0.01, min(left)) if left else None)
 
 
 def _enters_or_leaves(thread):
-  """Whether it is in `deadline` itself, which is not to be cut short.
+  """Whether a thread is in the code of `deadline` itself.
 
-  The exception is raised where the thread stands now: it gave up the
-  interpreter there.
+  That code must not be interrupted. The exception is raised at the point where
+  the thread gave up the interpreter, which is where it is now.
   """
   frame = sys._current_frames().get(thread)
   modules = (__name__, contextlib.__name__, threading.__name__)
@@ -69,7 +72,7 @@ def _enters_or_leaves(thread):
 
 
 def _clock(thread):
-  """Seconds that a thread has computed: a busy machine costs no answer."""
+  """CPU seconds of a thread, which do not depend on the machine's load."""
   if not hasattr(time, "pthread_getcpuclockid"):
     return time.monotonic()
   return time.clock_gettime(time.pthread_getcpuclockid(thread))
@@ -87,12 +90,15 @@ _watchdog = _Watchdog()
 
 @contextlib.contextmanager
 def deadline(seconds=SECONDS):
-  """Raises `TimedOut` once this thread has computed for so many seconds.
+  """Raises `TimedOut` when this thread has computed for too long.
 
-  Not to be nested. None is raised after the block.
+  Deadlines cannot be nested. Nothing is raised after the `with` statement.
+
+  Args:
+    seconds: CPU seconds of this thread.
 
   Raises:
-    TimedOut
+    TimedOut: the deadline has passed.
   """
   _watchdog.watch(seconds)
   try:

@@ -1,4 +1,4 @@
-"""Units after an answer, and answers that are nothing but quantities."""
+"""Reads units of answers, and answers that are quantities."""
 
 import re
 from fractions import Fraction
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-  """What is measured, as "length^2", and one of it in the first such unit."""
+  """A unit: its dimension, as "length^2", and its size in the base unit."""
 
   dimension: str
   factor: Fraction
@@ -50,7 +50,7 @@ def _table():
     "yen": {"yen": "1"}, "rupee": {"rupee": "1"},
     "share": {"%": "1", "percent": "1", "percentage": "1", "pct": "1"},
   }  # fmt: skip
-  # A radian is no rational number of degrees: a dimension of its own.
+  # A radian is not a rational number of degrees, so it is another dimension.
   known["angle"].pop("radian")
   known["radian"] = {"radian": "1", "rad": "1"}
   return {
@@ -72,7 +72,7 @@ _LAST = re.compile(
 
 
 def split_unit(text):
-  """The `Unit` that an answer ends in, or None.
+  """The `Unit` at the end of an answer, or None.
 
   Args:
     text: "5 cm", "15\\mbox{ cm}^2", "30^\\circ".
@@ -143,12 +143,13 @@ _PART = re.compile(
 
 
 class Quantity(NamedTuple):
-  """A number of units.
+  """A number with or without a unit, or a sum such as 3 hours 20 minutes.
 
   Attributes:
-    number: as written, scale words included; of the first unit, if several.
-    parts: how many numbers with units it is the sum of.
-    unit: `Unit` of the first, or None. value: in the dimension's first unit.
+    number: the first number, with words such as "million" applied.
+    parts: how many numbers the sum has.
+    unit: `Unit` of the first number, or None.
+    value: the sum in the base unit.
   """
 
   number: Fraction
@@ -158,7 +159,7 @@ class Quantity(NamedTuple):
 
 
 def quantity(text):
-  """The `Quantity` that a text is and nothing else, or None.
+  """The `Quantity` of a text that is nothing but one, or None.
 
   Args:
     text: "3 hours 20 minutes", "25\\text{ m/s}", "\\$5 million", "200".
@@ -169,7 +170,7 @@ def quantity(text):
   text = text.translate({0xB2: "^2", 0xB3: "^3"})
   if text.startswith("$") and text.endswith("$") and len(text) > 1:
     text = text[1:-1].strip()
-  # The unit after the formula: $5$ cm.
+  # The unit may follow the formula: $5$ cm.
   text = re.sub(
     r"(?<!\\)\$(?=\\frac|-?\d)([^$]{1,40})\$(?=\s*[A-Za-z])", r"\1", text
   )
@@ -197,7 +198,7 @@ def quantity(text):
 
 
 def _read_part(part):
-  """One number and its unit, or None if the word is no unit."""
+  """The `Quantity` of one number, or None if its word is no unit."""
   digits = re.findall(r"[\d.,]+", part["number"])
   top, *bottom = (Fraction(d.replace(",", "")) for d in digits)
   if bottom and not bottom[0]:
@@ -227,7 +228,7 @@ def _read_part(part):
 
 
 def _unit(text):
-  """The `Unit` of a word with its power; "5m" may be five times m."""
+  """The `Unit` of a word with its power, or None."""
   word, power = re.fullmatch(
     rf"\s*({_PREFIX}[A-Za-z]+?)(?:\s*\^?\{{?([23]?)\}}?\s*"
     r"|\s+(squared|cubed)\s*)",
@@ -241,7 +242,7 @@ def _unit(text):
 
 
 def same_quantity(a, b):
-  """Whether two `Quantity` are the same; a unit missing in one is not asked."""
+  """Whether two quantities are equal; a unit that one lacks is ignored."""
   if a.unit and b.unit:
     return a.unit.dimension == b.unit.dimension and a.value == b.value
   return a.parts == b.parts and a.number == b.number

@@ -1,4 +1,4 @@
-"""Answers that are no algebra: words, times of day, ratios, residues."""
+"""Reads answers in words, times of day, ratios and residues."""
 
 import re
 from fractions import Fraction
@@ -10,7 +10,7 @@ _SPACES = re.compile(r"\\[,;:! ]|~|\s+")
 
 
 def spoken(text):
-  """A text without styles, braces, dollars and what ends a sentence."""
+  """A text without styles, braces, dollars and final punctuation."""
   text = _SPACES.sub(" ", _STYLE.sub("", text))
   return re.sub(r" +", " ", re.sub(r"[${}]|\\[()\[\]]", "", text)).strip(" .,")
 
@@ -29,7 +29,7 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 
 
 def number_of(text):
-  """The whole number that a text spells, "twenty-one", or None."""
+  """The whole number in words, such as "twenty-one", or None."""
   words = re.split(r"[ -]+(?:and )?", spoken(text).lower())
   if len(words) > 12:
     return None
@@ -37,7 +37,7 @@ def number_of(text):
   for word in words:
     value = _VALUES.get(word)
     if value is not None:
-      # "two three" is no number, "twenty three" is.
+      # "twenty three" is a number, "two three" is not.
       if last is not None and not (last >= 20 and last % 10 == 0 < value < 10):
         return None
       part, last = part + value, value
@@ -62,7 +62,7 @@ _PART = re.compile(
 
 
 def fraction_of(text):
-  """The fraction that a text spells, "two-thirds", as LaTeX, or None."""
+  """The LaTeX of a fraction in words, such as "two-thirds", or None."""
   match = _PART.fullmatch(spoken(text).lower())
   return match and f"\\frac{{{_VALUES[match[1]]}}}{{{match.lastindex}}}"
 
@@ -81,7 +81,7 @@ _NONE = ("no solution", "no solutions", "there is no solution",
 
 
 def symbol_of(text):
-  """The symbol that a phrase stands for, or the text itself."""
+  """The symbol that a phrase means; the text itself if there is none."""
   phrase = spoken(text).lower()
   phrase = _SAME.get(phrase, phrase)
   if phrase in _NONE:
@@ -97,10 +97,10 @@ def symbol_of(text):
 
 
 def phrase(text):
-  """What an answer in words says, or None if it is none.
+  """The parts of an answer in words, or None.
 
   Returns:
-    A sorted tuple: the names in "Bob and Alice" have no order.
+    sorted tuple, since "Bob and Alice" is "Alice and Bob".
   """
   plain = spoken(text)
   if _LETTERS.fullmatch(plain):
@@ -123,7 +123,7 @@ _RATIO = re.compile(
 
 
 def clock(text):
-  """The time of day that a text is: (hour, minute, half or None), or None."""
+  """A time of day as (hour, minute, "a", "p" or None); or None."""
   match = _CLOCK.fullmatch(spoken(text))
   if not match:
     return None
@@ -132,11 +132,12 @@ def clock(text):
 
 
 def same_clock(a, b):
+  """Whether two times are equal; a missing a.m. or p.m. is ignored."""
   return a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2]))
 
 
 def ratio(text):
-  """The ratio that a text is, as shares of its first number, or None."""
+  """A ratio as multiples of its first number, or None."""
   match = _RATIO.fullmatch(re.sub(r" ?\\?: ?", ":", spoken(text)))
   if not match:
     return None
@@ -173,7 +174,7 @@ _PIECE = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 
 
 def pieces(text):
-  """The rows of a function in pieces, without order; None if it is none."""
+  """The rows of a piecewise function, without order; or None."""
   match = _PIECE.search(text)
   if not match:
     return None
@@ -183,7 +184,7 @@ def pieces(text):
 
 
 def squeezed(text):
-  """A text without the white space and dollars that say nothing."""
+  """A text without meaningless white space and dollars."""
   text = re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", text.replace("$", " ").strip())
   return text if re.search(r"\w", text) else None
 
