@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from r1jax.errors import UserError
+
 
 def is_first():
   """Whether this is the process that writes files and prints."""
@@ -114,6 +116,33 @@ def entered_on_first(context):
     stack.__exit__(*sys.exc_info())
     raise
   on_first(stack.close)
+
+
+def split_devices(devices, count):
+  """Splits devices in two, so that every process has some of both parts.
+
+  Args:
+    devices: list of `jax.Device`.
+    count: number of devices of the second part.
+
+  Returns:
+    two lists of devices.
+
+  Raises:
+    UserError: the processes cannot have equally many of the second part, or
+      the first part would be empty.
+  """
+  of_process = {}
+  for device in devices:
+    of_process.setdefault(device.process_index, []).append(device)
+  each, rest = divmod(count, len(of_process))
+  if rest or not all(0 < each < len(own) for own in of_process.values()):
+    raise UserError(
+      f"{count} of {len(devices)} devices cannot be set apart:"
+      f" {len(of_process)} hosts must have equally many of them, and others"
+    )
+  parts = [(own[:-each], own[-each:]) for own in of_process.values()]
+  return [sum(part, []) for part in zip(*parts)]
 
 
 def whole(array):

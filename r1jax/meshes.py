@@ -13,6 +13,7 @@ import math
 import jax
 from jax.sharding import AxisType
 
+from r1jax import hosts
 from r1jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -45,6 +46,12 @@ class MeshConfig:
           " -1 for the devices that the other axes leave"
         )
 
+  @property
+  def count(self):
+    """Number of devices, or None if it depends on how many there are."""
+    sizes = (self.data, self.fsdp, self.tensor)
+    return None if None in sizes or -1 in sizes else math.prod(sizes)
+
   def make(self, devices=None):
     """The mesh over these devices; None is all of them.
 
@@ -72,6 +79,40 @@ class MeshConfig:
 def make_mesh(devices=None, **fields):
   """The mesh that the fields of `MeshConfig` describe."""
   return MeshConfig(**fields).make(devices)
+
+
+def apart(learner, sampler, devices=None):
+  """The meshes of a learner and of a sampler that has devices of its own.
+
+  Args:
+    learner: `MeshConfig`.
+    sampler: `MeshConfig`; None shares the mesh of the learner. At least one of
+      the two must have fixed sizes.
+    devices: to be divided; None is all of them.
+
+  Returns:
+    the mesh of the learner, the mesh of the sampler.
+
+  Raises:
+    UserError: the sizes do not fit the devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  if sampler is None:
+    mesh = learner.make(devices)
+    return mesh, mesh
+  count = sampler.count
+  if count is None and learner.count is not None:
+    count = len(devices) - learner.count
+  if count is None:
+    raise UserError(
+      "sampler_mesh: set data, fsdp and tensor to numbers of devices, here or"
+      " in mesh; otherwise it is unknown which devices the sampler takes"
+    )
+  try:
+    first, last = hosts.split_devices(devices, count)
+    return learner.make(first), sampler.make(last)
+  except UserError as e:
+    raise UserError(f"sampler_mesh: {e}") from None
 
 
 _MESH = contextvars.ContextVar("mesh", default=None)

@@ -15,6 +15,7 @@ from r1jax.data.countdown import Countdown
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.phases import (
+  actor,
   evaluate,
   grpo,
   grpo_batch,
@@ -22,9 +23,8 @@ from r1jax.phases import (
   rejection,
   sft,
 )  # fmt: skip
-from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.actor import Scored
 from r1jax.phases.common import Setup
-from r1jax.phases.rollout import Scored
 from r1jax.rewards import score as rewards
 from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.text.tokenizer import CountdownWords, WordTokenizer
@@ -37,6 +37,7 @@ TOKENIZER = WordTokenizer(WORDS)
 PAD, EOS = TOKENIZER.pad_id, TOKENIZER.eos_id
 SETUP = Setup(
   mesh=meshes.make_mesh(devices=jax.devices()[:1]),
+  sampler_mesh=meshes.make_mesh(devices=jax.devices()[:1]),
   tokenizer=TOKENIZER,
   key=jax.random.key(0),
 )
@@ -50,6 +51,39 @@ COMMON = dict(
   tokenizer=CountdownWords(), task=Countdown(train=1, test=1),
 )  # fmt: skip
 TRAINING = dict(steps=1, lr=1e-3, row_length=16, rows=2, save_every=1)
+
+
+class FakeTokenizer:
+  """The first token of a completion is the number of its text."""
+
+  eos_id = EOS
+
+  def __init__(self, texts):
+    self._texts = texts
+
+  def encode(self, text):
+    return [0]
+
+  def decode(self, ids):
+    return self._texts[ids[0]]
+
+
+def fake_sampler(rollout, order):
+  """A class in the place of `Sampler`, which finishes in this order."""
+
+  class Fake:
+    def __init__(self, model, config, group, mesh):
+      self.group = group
+
+    def load(self, params):
+      return params
+
+    def sample(self, loaded, prompts, key, temperature, callbacks):
+      for i in order:
+        callbacks.on_finished([i], jax.tree.map(lambda x: x[[i]], rollout))
+      return rollout
+
+  return Fake
 
 
 def rl(**fields):
@@ -139,22 +173,15 @@ def evaluated(monkeypatch, texts, ended):
     np.arange(k)[:, None], np.zeros((k, 1), np.float32),
     np.arange(1, k + 1), np.asarray(ended),
   )  # fmt: skip
-  decoder = types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
-  setup = Setup(mesh=None, tokenizer=decoder, key=None)
+  setup = SETUP._replace(tokenizer=FakeTokenizer(texts))
   monkeypatch.setattr(evaluate.Evaluate, "setup", lambda self: setup)
   monkeypatch.setattr(Countdown, "load", lambda *args: {"test": [problem()]})
-  monkeypatch.setattr(evaluate.learner, "place_params", lambda p, mesh: p)
-
-  def generate(*args):
-    args[-1](np.arange(k)[::-1], jax.tree.map(lambda x: x[::-1], rollout))
-    return [], rollout
-
-  monkeypatch.setattr(evaluate.rollout_lib, "generate", generate)
+  monkeypatch.setattr(actor, "Sampler", fake_sampler(rollout, range(k)[::-1]))
   io = types.SimpleNamespace(
     root=None, bar=lambda *a, **k: 0, report=lambda *a: 0,
     samples=lambda *a: 0,
   )  # fmt: skip
-  state = types.SimpleNamespace(params=None)
+  state = types.SimpleNamespace(params={})
   same, row = evaluate.evaluate(
     evaluate.Evaluate(
       phase="evaluate", problems=5, samples=k, temperature=1.0, label="x",
@@ -423,7 +450,7 @@ def rewarded(name, rewards):
 
 
 @pytest.mark.parametrize("refill", [0, 1, 2])
-def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
+def test_groups_without_signal_are_drawn_again(refill):
   turns = [
     rewarded("a", [[1, 1], [1, 0], [0, 0]]),
     rewarded("b", [[0, 0], [0, 0], [0, 1]]),
@@ -431,14 +458,14 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
   ]
   asked = []
 
-  def sample_and_score(config, s, params, problems, group, key, *_):
-    asked.append((problems, jax.random.key_data(key).tolist()))
+  def rollout(problems, step, redraw):
+    asked.append((problems, (step, redraw)))
     return turns[len(asked) - 1]
 
-  monkeypatch.setattr(grpo.rollout_lib, "sample_and_score", sample_and_score)
+  fake = types.SimpleNamespace(rollout=rollout)
   problems = types.SimpleNamespace(take=lambda step, n, seed: step)
   c = rl(group=2, refill=refill)
-  drawn, trained = grpo.sample_with_signal(c, SETUP, None, problems, step=4)
+  drawn, trained = grpo.sample_with_signal(c, fake, problems, step=4)
   assert drawn is turns[0]  # what metrics are of
   want = {
     0: ["a0", "a1", "a2"], 1: ["b2", "a1", "a2"], 2: ["b2", "a1", "c0"]
@@ -448,7 +475,7 @@ def test_groups_without_signal_are_drawn_again(monkeypatch, refill):
   # Other problems and other randomness each time, in every step.
   first = 4 * (refill + 1)
   assert [p for p, _ in asked] == [*range(first, first + refill + 1)]
-  assert len({str(k) for _, k in asked}) == refill + 1
+  assert [k for _, k in asked] == [(4, i) for i in range(refill + 1)]
   if refill == 2:
     assert trained.texts == ["b4", "b5", "a2", "a3", "c0", "c1"]
     np.testing.assert_array_equal(trained.reward, [[0, 1], [1, 0], [1, 0]])
@@ -543,22 +570,13 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
     Problem("0", "math", "a", "2", "en", {}),
     Problem("1", "math", "b", "\\frac{", "en", {}),
   ]
-
-  def generate(c, s, params, problems, group, key, on_finished):
-    rollout = Rollout(
-      np.arange(4)[:, None], np.zeros((4, 1)), np.ones(4, int),
-      np.array([True, True, False, True]),
-    )  # fmt: skip
-    for i in (3, 1, 0, 2):  # as they end
-      on_finished([i], jax.tree.map(lambda x: x[[i]], rollout))
-    return [np.zeros(1)] * 2, rollout
-
-  monkeypatch.setattr(rollout_lib, "generate", generate)
-  decoder = types.SimpleNamespace(decode=lambda ids: texts[ids[0]])
-  scored = rollout_lib.sample_and_score(
-    rl(), SETUP._replace(tokenizer=decoder), None, problems, 2, None,
-    {"accuracy": 1.0},
+  rollout = Rollout(
+    np.arange(4)[:, None], np.zeros((4, 1)), np.ones(4, int),
+    np.array([True, True, False, True]),
   )  # fmt: skip
+  monkeypatch.setattr(actor, "Sampler", fake_sampler(rollout, (3, 1, 0, 2)))
+  setup = SETUP._replace(tokenizer=FakeTokenizer(texts))
+  scored = actor.Actor(rl(), setup, 2, {"accuracy": 1.0}).rollout(problems)
   reasons = [row["reason"] for row in scored.scores]
   assert reasons == ["correct", "wrong", "cut", "bad_problem"]
   assert scored.reward.tolist() == [[1.0, 0.0], [0.0, 0.0]]
@@ -568,26 +586,18 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
 def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
   """The last 4 of 8 tokens cost reward: 3, 6 and 8 tokens lose 0, 0.5, 1."""
   problems = [Problem("0", "exact", "a", "2", "en", {})] * 2
-  text = "<think> b </think> <answer> 2 </answer>"
-
-  def generate(c, s, params, problems, group, key, on_finished):
-    rollout = Rollout(
-      np.zeros((4, 8), int), np.zeros((4, 8)), np.array([3, 6, 8, 8]),
-      np.ones(4, bool),
-    )  # fmt: skip
-    on_finished(range(4), rollout)
-    return [np.zeros(1)] * 2, rollout
-
-  monkeypatch.setattr(rollout_lib, "generate", generate)
+  rollout = Rollout(
+    np.zeros((4, 8), int), np.zeros((4, 8)), np.array([3, 6, 8, 8]),
+    np.ones(4, bool),
+  )  # fmt: skip
+  monkeypatch.setattr(actor, "Sampler", fake_sampler(rollout, range(4)))
   c = rl(
     loss=variants.Loss(advantage="centred", overlong=4),
     sampler=SamplerConfig(slots=4, max_new_tokens=8),
   )
-  decoder = types.SimpleNamespace(decode=lambda ids: text)
-  scored = rollout_lib.sample_and_score(
-    c, SETUP._replace(tokenizer=decoder), None, problems, 2, None,
-    {"format": 2.0},
-  )  # fmt: skip
+  text = "<think> b </think> <answer> 2 </answer>"
+  setup = SETUP._replace(tokenizer=FakeTokenizer([text]))
+  scored = actor.Actor(c, setup, 2, {"format": 2.0}, 4).rollout(problems)
   np.testing.assert_allclose(scored.reward, [[2, 1.5], [1, 1]])
   assert scored.mean("overlong") == -0.625
   np.testing.assert_allclose(

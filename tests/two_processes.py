@@ -133,7 +133,8 @@ def judge(directory):
   import jax
   import numpy as np
 
-  from r1jax.phases import rollout
+  from r1jax import meshes
+  from r1jax.phases import actor
   from r1jax.phases.common import Setup
   from r1jax.types import Problem, Rollout
 
@@ -142,21 +143,32 @@ def judge(directory):
   problems = [
     Problem(f"p{i}", "own", "?", "", "en", {}, verifier) for i in range(2)
   ]
-
-  def generate(config, s, params, problems, group, key, finished):
-    made = Rollout(
-      np.zeros((6, 1), int), np.zeros((6, 1)), np.ones(6, int),
-      np.array([True] * 5 + [False]),
-    )  # fmt: skip
-    finished(np.arange(6), made)
-    return [np.zeros(1)] * 2, made
-
-  rollout.generate = generate
-  tokenizer = types.SimpleNamespace(decode=lambda ids: "text")
-  scored = rollout.sample_and_score(
-    None, Setup(None, tokenizer, None), None, problems, 3, None,
-    {"accuracy": 1.0},
+  made = Rollout(
+    np.zeros((6, 1), int), np.zeros((6, 1)), np.ones(6, int),
+    np.array([True] * 5 + [False]),
   )  # fmt: skip
+
+  class Sampler:
+    """Samples nothing."""
+
+    def __init__(self, model, config, group, mesh):
+      self.group = group
+
+    def sample(self, loaded, prompts, key, temperature, callbacks):
+      callbacks.on_finished(np.arange(6), made)
+      return made
+
+  actor.Sampler = Sampler
+  mesh = meshes.make_mesh()
+  tokenizer = types.SimpleNamespace(
+    encode=lambda text: [0], decode=lambda ids: "text"
+  )
+  config = types.SimpleNamespace(
+    model=types.SimpleNamespace(max_length=9), temperature=1.0,
+    sampler=types.SimpleNamespace(max_new_tokens=1), decoder=lambda t: None,
+  )  # fmt: skip
+  setup = Setup(mesh, mesh, tokenizer, None)
+  scored = actor.Actor(config, setup, 3, {"accuracy": 1.0}).rollout(problems)
   return {
     "rewards": scored.reward.tolist(),
     "reasons": [row["reason"] for row in scored.scores],

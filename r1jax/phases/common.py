@@ -22,12 +22,14 @@ class Setup(NamedTuple):
   """What a phase makes of its config first.
 
   Attributes:
-    mesh: the devices.
+    mesh: the devices of the learner.
+    sampler_mesh: the devices of the sampler, as a rule the same.
     tokenizer: the tokenizer.
     key: PRNG key; phases of different names have different keys.
   """
 
   mesh: jax.sharding.Mesh
+  sampler_mesh: jax.sharding.Mesh
   tokenizer: tokenizer_lib.Tokenizer
   key: jax.Array
 
@@ -81,10 +83,21 @@ class Common(Phase):
   # The devices, and how they share the work.
   mesh: MeshConfig = MeshConfig()
 
+  def meshes(self):
+    """The mesh of the learner and the mesh of the sampler.
+
+    Raises:
+      UserError: their sizes do not fit the devices.
+    """
+    mesh = self.mesh.make()
+    return mesh, mesh
+
   def setup(self):
     """The `Setup`."""
+    mesh, sampler_mesh = self.meshes()
     return Setup(
-      mesh=self.mesh.make(),
+      mesh=mesh,
+      sampler_mesh=sampler_mesh,
       tokenizer=tokenizer_lib.load(self.tokenizer),
       key=jax.random.fold_in(
         jax.random.key(self.seed), zlib.crc32(self.name.encode())
@@ -93,7 +106,7 @@ class Common(Phase):
 
   def check(self, preview):
     """As `Phase.check`."""
-    self.mesh.make()
+    self.meshes()
     tokens = tokenizer_lib.load(self.tokenizer).vocab_size
     if self.model.vocab_size < tokens:
       raise UserError(

@@ -4,9 +4,8 @@ import dataclasses
 
 from r1jax import config as config_lib
 from r1jax import scores
-from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling
-from r1jax.training import learner
 from r1jax.verifiers import final_answer
 
 
@@ -49,10 +48,9 @@ def evaluate(config, state, data, io):
   s = config.setup()
   problems = config.task.load(io.root, s.tokenizer)["test"][: config.problems]
   io.bar(1, 0, show=("pass@1", "tokens"))
-  scored = rollout_lib.sample_and_score(
-    config, s, learner.place_params(state.params, s.mesh), problems,
-    config.samples, s.key, {"accuracy": 1.0},
-  )  # fmt: skip
+  actor = Actor(config, s, config.samples, {"accuracy": 1.0})
+  actor.load(state.params)
+  scored = actor.rollout(problems)
   correct, answers = _votes(problems, scored, config.samples)
   row = {
     "checkpoint": config.label,
@@ -68,7 +66,7 @@ def evaluate(config, state, data, io):
   for task, of_task in scores.by_task([p.id for p in problems], correct):
     measured[f"pass@1_{task}"] = scores.pass_at_1(of_task)
   io.report(0, measured)
-  io.samples(0, rollout_lib.sample_rows(scored, 16))
+  io.samples(0, scored.rows(16))
   return state, row
 
 

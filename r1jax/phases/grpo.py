@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import config as config_lib
-from r1jax import losses, sharding, variants
+from r1jax import losses, meshes, sharding, variants
 from r1jax.errors import UserError
+from r1jax.meshes import MeshConfig
 from r1jax.model import lora
 from r1jax.phases import grpo_batch, grpo_report
-from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling, Training
 from r1jax.rewards import score as rewards_lib
 from r1jax.training import learner
@@ -47,6 +48,9 @@ class GRPO(Training, Sampling):
   refill: int = 0
   # Whether the completions of a packed row share their prompt.
   share_prompts: bool = False
+  # Devices of the sampler alone; those of `mesh` are then the others. Without
+  # it the sampler runs on the devices of the learner.
+  sampler_mesh: MeshConfig | None = None
 
   def __post_init__(self):
     Training.__post_init__(self)
@@ -76,6 +80,10 @@ class GRPO(Training, Sampling):
         f"ref_every is missing; with loss.beta={self.loss.beta} the reference"
         " is replaced after so many rollouts"
       )
+
+  def meshes(self):
+    """The mesh of the learner and the mesh of the sampler."""
+    return meshes.apart(self.mesh, self.sampler_mesh)
 
   def check(self, preview):
     """As `Phase.check`."""
@@ -109,6 +117,7 @@ def grpo(config, state, data, io):
   state = learner.new_state(
     config.model, config.optimizer, s.mesh, state, s.key
   )
+  actor = Actor(config, s, config.group, config.rewards, config.loss.overlong)
   # Without a KL term there is no reference to keep; with one, only what is
   # trained of it.
   tree = {"state": state}
@@ -118,10 +127,13 @@ def grpo(config, state, data, io):
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     params = tree["state"].params
+    # The policy replaces the reference.
     if config.loss.beta and step and step % config.ref_every == 0:
       tree["reference"] = reference_of(config, s, params)
     clock = grpo_report.Clock()
-    drawn, scored = sample_with_signal(config, s, params, problems, step)
+    actor.load(params)
+    drawn, scored = sample_with_signal(config, actor, problems, step)
+    actor.unload()
     clock("sample")
     tree["state"], updates = learn(config, s, tree, scored, step, clock)
     clock("update")
@@ -129,7 +141,7 @@ def grpo(config, state, data, io):
     io.report(
       step, grpo_report.report(drawn, advantages, updates, clock.seconds)
     )
-    io.samples(step, rollout_lib.sample_rows(drawn, 4))
+    io.samples(step, drawn.rows(4))
     if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
       io.save(step + 1, tree)
   return tree["state"], None
@@ -142,7 +154,7 @@ def advantages_of(config, scored):
   return np.where(scored.judged[:, None], advantages, 0.0)
 
 
-def sample_with_signal(config, s, params, problems, step):
+def sample_with_signal(config, actor, problems, step):
   """A rollout, and the same rollout with some groups replaced.
 
   A group whose rewards are all equal has no gradient. As in DAPO (3.2,
@@ -151,8 +163,7 @@ def sample_with_signal(config, s, params, problems, step):
 
   Args:
     config: `GRPO`.
-    s: the phase's `Setup`.
-    params: parameters of the policy.
+    actor: `Actor` with the parameters of the policy.
     problems: of the task, with `take`.
     step: from 0.
 
@@ -161,25 +172,21 @@ def sample_with_signal(config, s, params, problems, step):
     trained.
   """
 
-  def draw(turn):
-    # Every turn of every step has problems and randomness of its own.
-    number = step * (config.refill + 1) + turn
-    key = jax.random.fold_in(s.key, step)
-    return rollout_lib.sample_and_score(
-      config, s, params,
-      problems.take(number, config.prompts, config.seed), config.group,
-      jax.random.fold_in(key, turn) if turn else key, config.rewards,
-    )  # fmt: skip
+  def draw(redraw):
+    # Every redraw of every step has problems and randomness of its own.
+    number = step * (config.refill + 1) + redraw
+    chosen = problems.take(number, config.prompts, config.seed)
+    return actor.rollout(chosen, step, redraw)
 
   def blank(scored):
     return (advantages_of(config, scored) == 0).all(axis=1)
 
   drawn = scored = draw(0)
-  for turn in range(1, config.refill + 1):
+  for redraw in range(1, config.refill + 1):
     (missing,) = np.nonzero(blank(scored))
     if not len(missing):
       break
-    other = draw(turn)
+    other = draw(redraw)
     (found,) = np.nonzero(~blank(other))
     count = min(len(missing), len(found))
     scored = scored.replace(missing[:count], other, found[:count])

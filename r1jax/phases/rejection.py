@@ -4,14 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-import jax
-
 from r1jax import config as config_lib
 from r1jax.errors import UserError
-from r1jax.phases import rollout as rollout_lib
+from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling
 from r1jax.rewards import score as rewards
-from r1jax.training import learner
 from r1jax.types import Example
 
 
@@ -70,16 +67,14 @@ def rejection(config, state, data, io):
   """
   s = config.setup()
   problems = config.task.load(io.root, s.tokenizer)["train"]
-  params = learner.place_params(state.params, s.mesh)
+  actor = Actor(config, s, config.group, {"accuracy": 1.0})
+  actor.load(state.params)
   steps = -(-config.problems // config.prompts)
   kept, seen = [], 0
   io.bar(steps, 0, show=("kept", "accuracy"))
   for step in range(steps):
     batch = problems.take(step, config.prompts, config.seed)
-    scored = rollout_lib.sample_and_score(
-      config, s, params, batch, config.group, jax.random.fold_in(s.key, step),
-      {"accuracy": 1.0},
-    )  # fmt: skip
+    scored = actor.rollout(batch, step)
     kept += select(scored, config.group, config.keep, config.least)
     seen += len(scored.texts)
     io.report(
