@@ -22,15 +22,21 @@ Sources:
   CISPO      MiniMax-M1, arXiv 2506.13585
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
+from jax import Array
+
+Scalar = float | Array
 
 
 def grpo_loss(
-  logprobs, old_logprobs, ref_logprobs, advantages, weights, epsilon, beta,
-  parts=None,
-):  # fmt: skip
+  logprobs: Array, old_logprobs: Array, ref_logprobs: Array,
+  advantages: Array, weights: Array, epsilon: Scalar, beta: Scalar,
+  parts: tuple[Callable, Callable] | None = None,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
   """Group relative policy optimization (GRPO).
 
       L = - sum_{i,t} w_it { min(rho_it A_i, clip(rho_it, 1 - eps, 1 + eps) A_i)
@@ -68,8 +74,9 @@ def grpo_loss(
 
 
 def clipped_surrogate(
-  logprobs, old_logprobs, advantages, epsilon, epsilon_high=None
-):
+  logprobs: Array, old_logprobs: Array, advantages: Array,
+  epsilon: Scalar, epsilon_high: Scalar | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
   """PPO's pessimistic objective of each token, to be maximized.
 
       min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A),
@@ -96,7 +103,7 @@ def clipped_surrogate(
   return jnp.minimum(free, clipped), clipped < free
 
 
-def kl_k3(logprobs, ref_logprobs):
+def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
   """Schulman's k3 estimate of KL(pi_theta || pi_ref), token by token.
 
       k3 = r - log r - 1,   r = pi_ref(o_t | .) / pi_theta(o_t | .)
@@ -117,7 +124,7 @@ def kl_k3(logprobs, ref_logprobs):
   return jnp.expm1(log_r) - log_r
 
 
-def kl_k1(logprobs, ref_logprobs):
+def kl_k1(logprobs: Array, ref_logprobs: Array) -> Array:
   """Schulman's k1 = log pi_theta - log pi_ref: unbiased, may be negative.
 
   As a loss its gradient is dk1/dlog pi_theta = 1, whose expectation on policy
@@ -134,7 +141,7 @@ def kl_k1(logprobs, ref_logprobs):
   return logprobs - ref_logprobs
 
 
-def kl_k2(logprobs, ref_logprobs):
+def kl_k2(logprobs: Array, ref_logprobs: Array) -> Array:
   """Schulman's k2 = (log pi_theta - log pi_ref)^2 / 2: biased, never negative.
 
   As a loss its gradient is dk2/dlog pi_theta = log(pi_theta / pi_ref). On
@@ -150,7 +157,7 @@ def kl_k2(logprobs, ref_logprobs):
   return 0.5 * jnp.square(kl_k1(logprobs, ref_logprobs))
 
 
-def group_advantages(rewards, epsilon=1e-6):
+def group_advantages(rewards: Array, epsilon: float = 1e-6) -> Array:
   """GRPO's advantages: each reward relative to its group, in deviations.
 
       A_i = (r_i - mean(r_1..r_G)) / (std(r_1..r_G) + epsilon)
@@ -175,7 +182,7 @@ def group_advantages(rewards, epsilon=1e-6):
   return jnp.where(equal, 0.0, advantages)
 
 
-def centred_advantages(rewards):
+def centred_advantages(rewards: Array) -> Array:
   """Dr. GRPO's advantages: A_i = r_i - mean(r_1..r_G).
 
   Dr. GRPO, 3.2: dividing by the standard deviation, as GRPO does, favours
@@ -191,7 +198,7 @@ def centred_advantages(rewards):
   return rewards - rewards.mean(axis=1, keepdims=True)
 
 
-def leave_one_out_advantages(rewards):
+def leave_one_out_advantages(rewards: Array) -> Array:
   """RLOO's advantages: the baseline is the mean reward of the others.
 
       A_i = r_i - sum_{j != i} r_j / (G - 1) = G / (G - 1) (r_i - mean)
@@ -209,7 +216,9 @@ def leave_one_out_advantages(rewards):
   return centred_advantages(rewards) * (group / (group - 1))
 
 
-def sequence_log_ratio(logprobs, old_logprobs, real, segments):
+def sequence_log_ratio(
+  logprobs: Array, old_logprobs: Array, real: Array, segments: Array
+) -> Array:
   """GSPO's ratio: log s_i of a whole sequence, at each of its tokens.
 
       log s_i = 1 / |o_i| sum_t (log pi_theta(o_it) - log pi_old(o_it))
@@ -240,7 +249,10 @@ def sequence_log_ratio(logprobs, old_logprobs, real, segments):
   return jnp.where(real, stop(value) + difference - stop(difference), 0.0)
 
 
-def cispo(logprobs, old_logprobs, advantages, epsilon, epsilon_high=None):
+def cispo(
+  logprobs: Array, old_logprobs: Array, advantages: Array,
+  epsilon: Scalar, epsilon_high: Scalar | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
   """CISPO's objective of each token: clips its weight, keeps its gradient.
 
       sg(clip(rho, 1 - epsilon, 1 + epsilon_high)) A log pi_theta(o_t)
@@ -264,7 +276,7 @@ def cispo(logprobs, old_logprobs, advantages, epsilon, epsilon_high=None):
   return weight * advantages * logprobs, weight != ratio
 
 
-def dual_clip(objective, advantages, bound):
+def dual_clip(objective: Array, advantages: Array, bound: float) -> Array:
   """Limits the objective from below where the advantage is negative.
 
       max(objective, c A)  where A < 0
@@ -285,7 +297,9 @@ def dual_clip(objective, advantages, bound):
   return jnp.where(advantages < 0, floor, objective)
 
 
-def importance_correction(learner, sampler, kind, low, high):
+def importance_correction(
+  learner: Array, sampler: Array, kind: str, low: float, high: float
+) -> Array:
   """Weights that correct for the sampler's rounding errors (TIS, IcePop).
 
       truncate:  min(pi_old / pi_sampler, high)
@@ -312,7 +326,7 @@ def importance_correction(learner, sampler, kind, low, high):
   return jnp.where((ratio >= low) & (ratio <= high), ratio, 0.0)
 
 
-def cross_entropy(logprobs, weights):
+def cross_entropy(logprobs: Array, weights: Array) -> Array:
   """Supervised training: the negative log-likelihood of given tokens.
 
       L = - sum_{i,t} w_it log pi_theta(y_it | x_i, y_i,<t)

@@ -8,9 +8,10 @@ Masks are [C, T]: C sequences, T tokens, True at the tokens that are trained.
 
 import chex
 import jax.numpy as jnp
+from jax import Array
 
 
-def sequence_mean(mask):
+def sequence_mean(mask: Array) -> Array:
   """GRPO's token weights: the mean over sequences of their token means.
 
       w_it = 1 / (C |o_i|)
@@ -29,7 +30,7 @@ def sequence_mean(mask):
   return mask / (lengths * mask.shape[0]).astype(jnp.float32)
 
 
-def token_mean(mask):
+def token_mean(mask: Array) -> Array:
   """DAPO's token weights, a mean over all tokens: w_it = 1 / sum_i |o_i|.
 
   DAPO Eq. 8; supervised training uses it too.
@@ -44,7 +45,7 @@ def token_mean(mask):
   return mask / jnp.maximum(mask.sum(), 1).astype(jnp.float32)
 
 
-def constant_mean(mask, length):
+def constant_mean(mask: Array, length: int) -> Array:
   """Dr. GRPO's token weights, the same for every token: w_it = 1 / (C L).
 
   Dr. GRPO, 3.2: neither long wrong answers nor short right ones are favoured.

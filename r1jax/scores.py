@@ -4,9 +4,10 @@ import collections
 import math
 import re
 import statistics
+from collections.abc import Hashable, Sequence
 
 
-def pass_at_1(correct):
+def pass_at_1(correct: Sequence[Sequence[bool]]) -> float:
   """The mean over problems of the share of right samples (R1 v1, 3).
 
   Args:
@@ -15,7 +16,7 @@ def pass_at_1(correct):
   return sum(sum(c) / len(c) for c in correct) / len(correct)
 
 
-def half_width(correct):
+def half_width(correct: Sequence[Sequence[bool]]) -> float:
   """Half the width of the 95 % interval of `pass_at_1`.
 
   It uses the normal approximation. Samples of one problem are not independent,
@@ -29,7 +30,9 @@ def half_width(correct):
   return 1.96 * statistics.stdev(means) / math.sqrt(len(means))
 
 
-def cons_at_k(answers, correct):
+def cons_at_k(
+  answers: Sequence[Sequence[Hashable]], correct: Sequence[Sequence[bool]]
+) -> float:
   """The share of problems whose most frequent answer is right.
 
   Args:
@@ -49,7 +52,9 @@ def cons_at_k(answers, correct):
   return right / len(answers)
 
 
-def by_task(ids, correct):
+def by_task(
+  ids: Sequence[str], correct: Sequence[Sequence[bool]]
+) -> list[tuple[str, list[Sequence[bool]]]]:
   """Splits verdicts by task.
 
   Args:
@@ -60,7 +65,7 @@ def by_task(ids, correct):
     list of (task, the lists of its problems); empty if there is only one task,
     or if each problem is a task of its own.
   """
-  tasks = {}
+  tasks: dict[str, list[Sequence[bool]]] = {}
   for name, verdicts in zip(ids, correct):
     tasks.setdefault(re.sub(r"-\d+$", "", name), []).append(verdicts)
   return list(tasks.items()) if 1 < len(tasks) < len(ids) else []

@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from r1jax import losses, means
 from r1jax.errors import UserError
@@ -147,9 +148,10 @@ jax.tree_util.register_pytree_node(Loss, _flatten, _unflatten)
 
 
 def policy_loss(
-  loss, logprobs, old_logprobs, ref_logprobs, advantages, weights,
-  segments=None, sampler_logprobs=None,
-):  # fmt: skip
+  loss: Loss, logprobs: Array, old_logprobs: Array, ref_logprobs: Array,
+  advantages: Array, weights: Array, segments: Array | None = None,
+  sampler_logprobs: Array | None = None,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
   """`losses.grpo_loss` with the parts that a config's `loss` names.
 
   Args:
@@ -194,7 +196,7 @@ def policy_loss(
   )  # fmt: skip
 
 
-def weights_of(loss, mask, length):
+def weights_of(loss: Loss, mask: Array, length: int) -> Array:
   """Token weights of a mini-batch, by `loss.mean`.
 
   Args:
@@ -208,7 +210,7 @@ def weights_of(loss, mask, length):
   return MEANS[loss.mean](mask, length)
 
 
-def advantages_of(loss, rewards):
+def advantages_of(loss: Loss, rewards: Array) -> Array:
   """Advantages of completions within their groups, by `loss.advantage`.
 
   Args:

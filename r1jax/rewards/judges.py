@@ -6,7 +6,6 @@ Verifiers that are quick and harmless (`verifiers.QUICK`) run in this process.
 """
 
 import atexit
-import concurrent.futures
 import contextlib
 import functools
 import json
@@ -18,10 +17,11 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 from r1jax import verifiers
 from r1jax.errors import BadProblem, UserError
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 
 TIMED_OUT = Verdict(False, 0.0, "timed_out")
 CRASHED = Verdict(False, 0.0, "verifier_died")
@@ -41,11 +41,16 @@ class Judges:
     memory: bytes of address space that one completion may add to a worker's.
   """
 
-  def __init__(self, workers=None, seconds=60.0, memory=1 << 30):
+  def __init__(
+    self,
+    workers: int | None = None,
+    seconds: float = 60.0,
+    memory: int = 1 << 30,
+  ):
     self.seconds, self.memory = seconds, memory
-    self._jobs = queue.SimpleQueue()
+    self._jobs: queue.SimpleQueue = queue.SimpleQueue()
     self._closed = False
-    self._running = set()
+    self._running: set[_Worker] = set()
     self.workers = workers or len(os.sched_getaffinity(0))
     self._servers = [
       threading.Thread(target=self._serve, daemon=True)
@@ -54,7 +59,7 @@ class Judges:
     for server in self._servers:
       server.start()
 
-  def submit(self, problem, completion):
+  def submit(self, problem: Problem, completion: str) -> Future[Verdict]:
     """Starts to judge a completion.
 
     Args:
@@ -67,7 +72,7 @@ class Judges:
       stopped or failed. `result()` raises a `BadProblem` if nobody can judge
       the problem, and another `UserError` if the run cannot go on.
     """
-    future = concurrent.futures.Future()
+    future: Future[Verdict] = Future()
     if verifiers.name_of(problem) in verifiers.QUICK:
       try:
         future.set_result(verifiers.verify(problem, completion))
@@ -138,7 +143,7 @@ class Judges:
 
 
 @functools.cache
-def shared():
+def shared() -> Judges:
   """The pool of this process; it starts on first use and ends at exit."""
   judges = Judges()
   atexit.register(judges.close)

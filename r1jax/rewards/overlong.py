@@ -1,9 +1,10 @@
 """DAPO's penalty for completions that come near their length limit."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def penalty(lengths, limit, margin):
+def penalty(lengths: ArrayLike, limit: int, margin: int) -> np.ndarray:
   """What a completion of some length loses of its reward.
 
       0                                  |o| <= limit - margin

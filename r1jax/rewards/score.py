@@ -16,16 +16,15 @@ To add a part: write a function (problem, completion, verdict) -> float in
 """
 
 import importlib
-import math
-import numbers
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from r1jax.config import convert
 from r1jax.errors import UserError
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 from r1jax.verifiers import language
 
 # The verdict on a completion that reached the length limit, whatever it says.
@@ -36,25 +35,25 @@ CUT = Verdict(False, 0.0, "cut", cut=True)
 SKIPPED = Verdict(False, 0.0, "bad_problem", judged=False)
 
 
-def accuracy(problem, completion, verdict):
+def accuracy(problem: Problem, completion: str, verdict: Verdict) -> float:
   """The verifier's score (R1 v2, 2.2)."""
   return verdict.score
 
 
-def well_formed(problem, completion, verdict):
+def well_formed(problem: Problem, completion: str, verdict: Verdict) -> float:
   """1.0 if thinking and answer are in their tags (R1 v2, 2.2, Eq. 4)."""
   prefilled = think_format.is_prefilled(problem.prompt)
   good = think_format.well_formed(completion, prefilled)
   return float(good and not verdict.cut)
 
 
-def share_of_tags(problem, completion, verdict):
+def share_of_tags(problem: Problem, completion: str, verdict: Verdict) -> float:
   """The share of the four tags that occur once and in order."""
   prefilled = think_format.is_prefilled(problem.prompt)
   return think_format.share_of_tags(completion, prefilled)
 
 
-def consistency(problem, completion, verdict):
+def consistency(problem: Problem, completion: str, verdict: Verdict) -> float:
   """The share of the thinking's words that are in the question's language.
 
   R1 v2, 3.2.1, Eq. 7.
@@ -78,7 +77,9 @@ _SETTINGS = {
 }
 
 
-def check_weights(config, kinds=None):
+def check_weights(
+  config: Mapping[str, Any], kinds: Collection[str] | None = None
+) -> None:
   """Checks the names and weights of a phase's `rewards`.
 
   Args:
@@ -90,7 +91,8 @@ def check_weights(config, kinds=None):
   """
   for name, hint in _SETTINGS.items():
     convert(hint, config.get(name, {}), f"rewards.{name}")
-  for kind in config.get("kinds", {}):
+  by_kind, gates = config.get("kinds", {}), config.get("gates", {})
+  for kind in by_kind:
     if kinds is not None and kind not in kinds:
       raise UserError(
         f'rewards.kinds: no problem is of kind "{kind}"; there are:'
@@ -103,13 +105,17 @@ def check_weights(config, kinds=None):
         f'rewards.models: "{name}" is taken; give your part another name'
       )
     _import(function)
-  named = _check_numbers(config)
+  named = [*config, *gates, *gates.values()]
+  named += [name for weights in by_kind.values() for name in weights]
   known = (*PARTS, *models)
   for name in named:
     if name not in known and name not in _SETTINGS:
       raise UserError(
         f'rewards: "{name}" is unknown; known: {", ".join(known)}'
       )
+  for name, weight in config.items():
+    if name not in _SETTINGS:
+      convert(float, weight, f"rewards.{name}")
   for name in models:
     if name not in named:
       raise UserError(
@@ -118,7 +124,13 @@ def check_weights(config, kinds=None):
       )
 
 
-def score(problems, completions, verdicts, config, overlong=None):
+def score(
+  problems: Sequence[Problem],
+  completions: Sequence[str],
+  verdicts: Sequence[Verdict],
+  config: Mapping[str, Any],
+  overlong: Sequence[float] | np.ndarray | None = None,
+) -> list[dict[str, Any]]:
   """The parts and the reward of each completion.
 
   Args:
@@ -144,7 +156,7 @@ def score(problems, completions, verdicts, config, overlong=None):
     UserError: a name is unknown, or a model does not return C scores.
   """
   check_weights(config)
-  rows = [
+  rows: list[dict[str, Any]] = [
     {name: part(*each) for name, part in PARTS.items()}
     for each in zip(problems, completions, verdicts)
   ]
@@ -171,27 +183,6 @@ def score(problems, completions, verdicts, config, overlong=None):
       row["reward"] += row[OVERLONG]
     row["reason"] = verdict.reason
   return rows
-
-
-def _check_numbers(config):
-  """Raises `UserError` for a weight that is no number; returns all names."""
-  gates = config.get("gates", {})
-  named = [*config, *gates, *gates.values()]
-  groups = {"rewards": config}
-  for kind, weights in config.get("kinds", {}).items():
-    where = f"rewards.kinds.{kind}"
-    named += weights
-    groups[where] = weights
-  for where, weights in groups.items():
-    for name, weight in weights.items():
-      if name not in _SETTINGS and not _is_finite(weight):
-        raise UserError(f"{where}.{name} must be a number, not {weight!r:.80}")
-  return named
-
-
-def _is_finite(x):
-  number = isinstance(x, numbers.Real) and not isinstance(x, bool)
-  return number and math.isfinite(x)
 
 
 def _weights(problem, config):

@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 import traceback
+from typing import Any
 
 from r1jax import verifiers
 from r1jax.errors import BadProblem, UserError
@@ -28,7 +29,7 @@ FAILED = Verdict(False, 0.0, "verifier_failed")
 _PR_SET_PDEATHSIG = 1
 
 
-def main(memory):
+def main(memory: int) -> None:
   """Answers until the input ends.
 
   Args:
@@ -42,6 +43,7 @@ def main(memory):
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  answer: dict[str, Any]
   for line in samples:
     fields, completion = json.loads(line)
     problem = Problem(**fields)

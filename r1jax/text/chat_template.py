@@ -6,6 +6,8 @@ template comes with the weights, and its code is not trusted.
 
 import datetime
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 from jinja2.ext import loopcontrols
@@ -29,14 +31,21 @@ class ChatTemplate:
     UserError: the text is not a template.
   """
 
-  def __init__(self, source, special=None):
+  def __init__(self, source: str, special: Mapping[str, str] | None = None):
     self._special = dict(special or {})
     try:
       self._template = _environment().from_string(source)
     except jinja2.TemplateError as e:
       raise UserError(f"chat template: {e}") from None
 
-  def render(self, messages, *, generate=True, think=False, **variables):
+  def render(
+    self,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    generate: bool = True,
+    think: bool = False,
+    **variables: Any,
+  ) -> str:
     """The text of a conversation.
 
     Args:
@@ -65,7 +74,7 @@ class ChatTemplate:
     return text
 
 
-def target(prompt, reply):
+def target(prompt: str, reply: str) -> str:
   """The part of a reply that is trained after a prompt.
 
   It is the whole reply with its thinking, but without a tag that the prompt

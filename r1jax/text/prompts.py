@@ -1,9 +1,11 @@
 """Questions to prompts: the templates that a task's `template` can name."""
 
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 from r1jax.errors import UserError
 from r1jax.text import think_format
+from r1jax.types import Problem
 
 # "none": the question itself. "r1_zero": the paper's template for base models.
 # "chat": the tokenizer's chat template. "chat_think": the chat template, with
@@ -22,12 +24,12 @@ _R1_ZERO = (
 )
 
 
-def r1_zero(question):
+def r1_zero(question: str) -> str:
   """The prompt of a base model (DeepSeek-R1 v2, table 1)."""
   return _R1_ZERO.format(question=question)
 
 
-def renderer(name, tokenizer):
+def renderer(name: str, tokenizer: Any) -> Callable[..., str]:
   """The function that makes prompts of questions.
 
   Args:
@@ -66,7 +68,7 @@ def renderer(name, tokenizer):
   return render
 
 
-def solved_turns(problems):
+def solved_turns(problems: Sequence[Problem]) -> list[dict[str, str]]:
   """Messages that show how problems are answered.
 
   Args:

@@ -15,7 +15,7 @@ _FORM = re.compile(
 )
 
 
-def compose(thinking, answer):
+def compose(thinking: str, answer: str) -> str:
   """A completion with its tags; spaces separate tags and texts.
 
   Args:
@@ -26,7 +26,7 @@ def compose(thinking, answer):
   return " ".join(part for part in parts if part)
 
 
-def is_prefilled(prompt):
+def is_prefilled(prompt: str) -> bool:
   """Whether a prompt ends with the opening think tag.
 
   The policy then writes the thinking without that tag.
@@ -37,7 +37,7 @@ def is_prefilled(prompt):
   return prompt.rstrip().endswith(THINK)
 
 
-def well_formed(completion, prefilled=False):
+def well_formed(completion: str, prefilled: bool = False) -> bool:
   """Whether a completion has each tag exactly once and in order.
 
   Only white space may stand outside of the two pairs, and neither pair may be
@@ -55,7 +55,7 @@ def well_formed(completion, prefilled=False):
   return bool(match and match[1].strip() and match[2].strip())
 
 
-def share_of_tags(completion, prefilled=False):
+def share_of_tags(completion: str, prefilled: bool = False) -> float:
   """The share of the four tags that occur once, after the tags before them.
 
   A policy that has never seen the format can improve this share step by step.
@@ -78,7 +78,7 @@ def share_of_tags(completion, prefilled=False):
   return good / len(TAGS)
 
 
-def thinking(completion):
+def thinking(completion: str) -> str:
   """The text between the think tags.
 
   Without an opening tag it starts at the start of the completion. Without a
@@ -91,7 +91,7 @@ def thinking(completion):
   return re.split(f"{END_THINK}|{ANSWER}", text, maxsplit=1)[0]
 
 
-def after_thinking(completion):
+def after_thinking(completion: str) -> str:
   """The text after the last closing think tag; all of it without that tag.
 
   Args:
@@ -100,7 +100,7 @@ def after_thinking(completion):
   return completion.rsplit(END_THINK, 1)[-1]
 
 
-def answer(completion):
+def answer(completion: str) -> str | None:
   """The text in the last pair of answer tags after the thinking.
 
   Args:

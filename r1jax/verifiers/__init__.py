@@ -13,11 +13,12 @@ To add a kind: write a module with a function `verify` and name the module in
 
 import functools
 import importlib
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from r1jax.errors import UserError
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 
 MODULES = {
   "choice": "r1jax.verifiers.choice",
@@ -42,18 +43,18 @@ class Kind(NamedTuple):
     check_problem: (problem) -> None; raises `BadProblem`.
   """
 
-  verify: Any
-  final_answer: Any
-  check_problem: Any
+  verify: Callable[[Problem, str], Verdict]
+  final_answer: Callable[[Problem, str], str | None]
+  check_problem: Callable[[Problem], None]
 
 
-def is_name(kind):
+def is_name(kind: str) -> bool:
   """Whether a name has the form that `find` takes; imports nothing."""
   return kind in MODULES or ":" in kind
 
 
 @functools.cache
-def find(kind):
+def find(kind: str) -> Kind:
   """Imports the functions of a kind.
 
   Args:
@@ -85,7 +86,7 @@ def find(kind):
   return Kind(own, _tagged, _nothing)
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Judges a completion with the problem's verifier.
 
   Args:
@@ -102,17 +103,17 @@ def verify(problem, completion):
   return _sound(_of(problem).verify(problem, completion), name_of(problem))
 
 
-def final_answer(problem, completion):
+def final_answer(problem: Problem, completion: str) -> str | None:
   """The text that a majority vote counts, or None."""
   return _of(problem).final_answer(problem, completion)
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if nobody can judge an answer to the problem."""
   _of(problem).check_problem(problem)
 
 
-def name_of(problem):
+def name_of(problem: Problem) -> str:
   """The name that `find` takes: the problem's verifier, else its kind."""
   return problem.verifier or problem.kind
 

@@ -4,7 +4,7 @@ import re
 
 from r1jax.errors import BadProblem
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 
 LETTERS = "ABCDEFGHIJ"
 _STYLE = r"\\(?:text|math)?(?:text|bf|it|rm)\b"
@@ -35,7 +35,7 @@ _TEXT = re.compile(r"answer(?:\sis:?|:)\**\s{0,3}([^\n]*)", re.IGNORECASE)
 _END = re.compile(r"[.!?](?=\s)|[\n\u3002\uff01\uff1f]")
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Whether the chosen letter is `problem.answer`.
 
   Args:
@@ -61,17 +61,15 @@ def verify(problem, completion):
   return Verdict(True, 1.0, "correct")
 
 
-def final_answer(problem, completion):
+def final_answer(problem: Problem, completion: str) -> str | None:
   """The chosen letter, or None."""
   options = problem.data.get("options", ())
-  text = think_format.answer(completion)
-  tagged = text is not None
-  if not tagged:
-    text = think_format.after_thinking(completion)
+  tagged = think_format.answer(completion)
+  text = think_format.after_thinking(completion) if tagged is None else tagged
   boxes = _BOX.findall(text)
   if boxes:
     return _letter(boxes[-1], options)
-  letter = _letter(text, options) if tagged else None
+  letter = None if tagged is None else _letter(text, options)
   return letter or _letter(_said(text), options)
 
 
@@ -119,7 +117,7 @@ def _plain(text):
   return _DRESS.sub("", text)
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if the answer is not the letter of an option."""
   options = problem.data.get("options", [])
   if not (

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from r1jax.errors import BadProblem
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 
 _TOKEN = re.compile(r"\s*(?:(0|[1-9][0-9]{0,8})|(.))", re.DOTALL)
 MAX_CHARACTERS = 200
@@ -70,7 +70,7 @@ class _Parser:
     return Fraction(int(token))
 
 
-def evaluate(text):
+def evaluate(text: str) -> tuple[Fraction, list[int]]:
   """The exact value of an expression, and the numbers in it.
 
   The grammar has + - * / ( ) and whole numbers, and no signs, powers, decimals
@@ -91,7 +91,7 @@ def evaluate(text):
   return parser.parse(), parser.numbers
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Whether the answer uses each number once and equals the target.
 
   Args:
@@ -120,7 +120,7 @@ def verify(problem, completion):
   return Verdict(True, 1.0, "correct")
 
 
-def final_answer(problem, completion):
+def final_answer(problem: Problem, completion: str) -> str | None:
   """The value of the answer, for majority votes.
 
   Returns:
@@ -135,7 +135,7 @@ def final_answer(problem, completion):
   return str(value)
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if "numbers" or "target" is missing or invalid."""
   numbers, target = (problem.data.get(k) for k in ("numbers", "target"))
   if not (isinstance(numbers, list) and numbers and all(map(_whole, numbers))):

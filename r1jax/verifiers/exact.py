@@ -2,10 +2,10 @@
 
 from r1jax.errors import BadProblem
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Whether the answer equals `problem.answer`, apart from white space.
 
   Use it for answers with one spelling only; "12.0" is not "12".
@@ -25,7 +25,7 @@ def verify(problem, completion):
   return Verdict(True, 1.0, "correct")
 
 
-def final_answer(problem, completion):
+def final_answer(problem: Problem, completion: str) -> str | None:
   """The text of the answer, for majority votes; or None."""
   return _normal(think_format.answer(completion) or "") or None
 
@@ -34,7 +34,7 @@ def _normal(text):
   return " ".join(text.split())
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if the answer is empty, since nothing equals it."""
   if not _normal(problem.answer):
     raise BadProblem(f"problem {problem.id}: the answer is empty")

@@ -37,7 +37,7 @@ _IN = {
 }
 
 
-def consistency(text, language):
+def consistency(text: str, language: str) -> float:
   """The share of a text's words that are in a language.
 
       Num(words of the language) / Num(words)
@@ -65,7 +65,7 @@ def consistency(text, language):
   return sum(inside(w) is not None for w in words) / len(words)
 
 
-def check_language(language):
+def check_language(language: str) -> None:
   """Raises a `UserError` if a language is not a key of `_IN`."""
   if language not in _IN:
     raise UserError(

@@ -12,7 +12,7 @@ import re
 from r1jax.errors import BadProblem
 from r1jax.extras import need
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 
 MAX_CHARACTERS = 20_000
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
@@ -43,7 +43,7 @@ MAX_GUARDED = 400
 _TUPLES = ("arc_agi", "rearc")
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Whether reasoning-gym's scorer gives the answer 1.0.
 
   Args:
@@ -62,7 +62,7 @@ def verify(problem, completion):
   text = think_format.answer(completion)
   if not text:
     return Verdict(False, 0.0, "no_answer")
-  name = problem.data.get("dataset")
+  name = str(problem.data.get("dataset"))
   guard = GUARDS.get(name)
   long = len(text) > (MAX_GUARDED if guard else MAX_CHARACTERS)
   if long or (guard and not (guard.fullmatch(text) and "__" not in text)):
@@ -86,7 +86,7 @@ def verify(problem, completion):
   return Verdict(False, 0.0, "wrong")
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if the data set or its metadata is missing."""
   _scorer_of(problem)
 

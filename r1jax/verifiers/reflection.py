@@ -15,6 +15,6 @@ _PATTERN = re.compile(
 )
 
 
-def count(text):
+def count(text: str) -> int:
   """The number of reflective words in a text."""
   return len(_PATTERN.findall(text))

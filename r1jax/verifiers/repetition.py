@@ -7,7 +7,7 @@ from r1jax.verifiers.language import HAN_KANA
 _WORD = re.compile(rf"[{HAN_KANA}]|[^\s{HAN_KANA}]+")
 
 
-def share(text, n=4):
+def share(text: str, n: int = 4) -> float:
   """The share of a text's n-grams that occur earlier in the same text.
 
   Args:

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,13 @@ class Failed(Exception):
   """bubblewrap did not start the program; the text is its last words."""
 
 
-def command_line(command, limits, source, seccomp_filter, status):
+def command_line(
+  command: Sequence[str],
+  limits: Limits,
+  source: int,
+  seccomp_filter: int,
+  status: int,
+) -> list[str]:
   """The command that runs a program in a box.
 
   Args:
@@ -106,7 +113,7 @@ def _prlimit(limits):
 
 
 @functools.cache
-def fixed_arguments():
+def fixed_arguments() -> list[str]:
   """bubblewrap and those of its arguments that are the same for all programs.
 
   Raises:
@@ -132,7 +139,7 @@ def fixed_arguments():
   return arguments
 
 
-def executable():
+def executable() -> str:
   """The path of bubblewrap: that of the system, else that of its wheel.
 
   Raises:

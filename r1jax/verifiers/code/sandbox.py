@@ -17,6 +17,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from r1jax.errors import UserError
@@ -47,7 +48,14 @@ class Outcome(NamedTuple):
   stderr: bytes
 
 
-def run(command, source, stdin, limits, *, forks=False):
+def run(
+  command: Sequence[str],
+  source: bytes,
+  stdin: bytes,
+  limits: Limits,
+  *,
+  forks: bool = False,
+) -> Outcome:
   """Runs a command in a fresh box.
 
   Args:

@@ -115,7 +115,7 @@ _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16
 
 
 @functools.cache
-def program(machine=None, *, forks=False):
+def program(machine: str | None = None, *, forks: bool = False) -> bytes:
   """The filter in the format of `bwrap --seccomp` and the kernel.
 
   Args:

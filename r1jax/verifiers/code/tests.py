@@ -9,12 +9,12 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from r1jax.errors import BadProblem, UserError
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 from r1jax.verifiers.code import bubblewrap, sandbox
 
 # Runs the program, calls its function and writes the result as JSON, by hand,
@@ -98,7 +98,13 @@ _OUT_OF_MEMORY = (b"MemoryError", b"std::bad_alloc")
 _RELATIVE = 1e-9
 
 
-def run(code, tests, limits=None, *, language="python"):
+def run(
+  code: str,
+  tests: Sequence[Mapping[str, Any]],
+  limits: Mapping[str, float] | None = None,
+  *,
+  language: str = "python",
+) -> Verdict:
   """Runs a program on its tests, up to the first test that it fails.
 
   Outputs are compared line by line, without white space at the ends of lines
@@ -138,7 +144,7 @@ def run(code, tests, limits=None, *, language="python"):
   return Verdict(True, 1.0, "correct")
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Whether the program of a completion passes the tests.
 
   Args:
@@ -165,7 +171,7 @@ def verify(problem, completion):
   return run(code, data["tests"], data.get("limits"), language=language)
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if `verify` cannot use the problem's data."""
   data = problem.data
   try:
@@ -175,7 +181,7 @@ def check_problem(problem):
     raise BadProblem(f"problem {problem.id}: {error}") from None
 
 
-def fenced_code(completion, language):
+def fenced_code(completion: str, language: str) -> str | None:
   """The last code between closed fences after the thinking, or None.
 
   Args:
@@ -187,7 +193,9 @@ def fenced_code(completion, language):
   # The answer tags are often on the lines of the fences.
   text = re.sub(rf"{think_format.ANSWER}[ \t]*(?=```)", "\n", text)
   text = re.sub(rf"(?<=```)[ \t]*{think_format.END_ANSWER}", "\n", text)
-  code, inside, mark = None, None, ""
+  code: str | None = None
+  inside: list[str] | None = None
+  mark = ""
   for line in text.split("\n"):
     if inside is None:
       if match := re.match(r" {0,3}``` ?([\w+]*)\s*$", line):

@@ -21,7 +21,7 @@ import sympy
 
 from r1jax.errors import BadProblem
 from r1jax.text import think_format
-from r1jax.types import Verdict
+from r1jax.types import Problem, Verdict
 from r1jax.verifiers.math import guard, time_limit, words
 from r1jax.verifiers.math.compare import same
 from r1jax.verifiers.math.latex import (
@@ -49,7 +49,7 @@ def _wrong(reason="wrong"):
   return Verdict(False, 0.0, reason)
 
 
-def equivalent(gold, prediction):
+def equivalent(gold: str, prediction: str) -> Verdict:
   """Whether a prediction means the same as the gold answer.
 
   Each is an answer or a text that ends in one: plain, LaTeX, between dollars or
@@ -188,7 +188,7 @@ def _is_no_algebra(text):
   return words.phrase(box) or any(read(box) is not None for read, _ in _KINDS)
 
 
-def verify(problem, completion):
+def verify(problem: Problem, completion: str) -> Verdict:
   """Whether a completion's answer is `problem.answer`.
 
   Args:
@@ -211,7 +211,7 @@ def verify(problem, completion):
     raise BadProblem(f"problem {problem.id}: {e}") from None
 
 
-def final_answer(problem, completion):
+def final_answer(problem: Problem, completion: str) -> str | None:
   """The answer in a normal spelling, for majority votes; or None."""
   text = answer_of(completion)
   if text is None:
@@ -226,7 +226,7 @@ def final_answer(problem, completion):
     return " ".join(text.split()) or None
 
 
-def check_problem(problem):
+def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if the problem's answer cannot be read."""
   if _is_no_algebra(clean(problem.answer)):
     return
@@ -236,7 +236,7 @@ def check_problem(problem):
     raise BadProblem(f"problem {problem.id}: {e}") from None
 
 
-def answer_of(completion):
+def answer_of(completion: str) -> str | None:
   """The text of a completion's answer, or None."""
   tagged = think_format.answer(completion)
   if tagged is not None:
