@@ -265,3 +265,9 @@ def test_the_glossary_has_the_letters_of_the_code():
   assert said
   for letter, axis in said:
     assert f"| {letter} | {axis} |" in rows
+
+
+def test_the_workflow_runs_every_part():
+  workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+  (matrix,) = re.findall(r"part: \[(.*)\]", workflow)
+  assert set(matrix.split(", ")) == parts_of_ci()
