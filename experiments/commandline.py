@@ -78,7 +78,7 @@ def help_config(kind=""):
   """The keys of a config as text.
 
   Args:
-    kind: of a phase; "" is all of them.
+    kind: of a phase; "" is the whole config.
 
   Raises:
     UserError: there is no such kind.
@@ -87,14 +87,38 @@ def help_config(kind=""):
     raise UserError(
       f"{HELP}={kind}: no phase is of this kind; known: {', '.join(PHASES)}"
     )
-  classes = {name: cls for name, (cls, _) in PHASES.items()}
-  parts = []
-  if not kind:
-    parts.append(describe.text("the config", plan.Experiment))
-  for name, cls in classes.items():
-    if kind in ("", name):
-      parts.append(describe.text(f'a phase with phase="{name}"', cls))
-  return "\n\n".join(parts)
+  sections = key_sections()
+  title = f'a phase with phase="{kind}"'
+  return "\n\n".join(
+    describe.text(name, found)
+    for name, found in sections.items()
+    if not kind or name == title
+  )
+
+
+def key_sections():
+  """All keys of configs, for `--help-config` and the documentation.
+
+  Returns:
+    dict from what has the keys to a list of `describe.Key`. The groups that
+    phases may share are in the first entry only.
+  """
+  own = {kind: describe.keys(cls) for kind, (cls, _) in PHASES.items()}
+  shared = {}
+  for found in own.values():
+    shared |= {k[:2]: k for k in found if _group(k) in plan.SHARED}
+  # A phase names its model; the keys are those of c.models.
+  shared = [k for k in shared.values() if not k.name.startswith("model.")]
+  sections = {"the config": describe.keys(plan.Experiment) + shared}
+  for kind, found in own.items():
+    sections[f'a phase with phase="{kind}"'] = [
+      k for k in found if _group(k) not in plan.SHARED or "." not in k.name
+    ]
+  return sections
+
+
+def _group(key):
+  return key.name.partition(".")[0]
 
 
 def read(path, set_keys, kinds=PHASES):

@@ -51,7 +51,7 @@ def run(config, workdir, kinds=PHASES):
   """Runs what is left to run of a config.
 
   Args:
-    config: the experiment, a ConfigDict or a mapping.
+    config: the experiment, as `get_config` of a config file returns it.
     workdir: the directory of the run.
     kinds: kind of phase -> (dataclass of its keys, function).
 

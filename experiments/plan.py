@@ -46,7 +46,7 @@ class Experiment:
   seed: int = 0
   # Name -> model.
   models: Mapping[str, Any] = config_lib.filled(
-    written=Mapping[str, str | source.Shape]
+    written=Mapping[str, str | source.Shape], default="{}"
   )
   # The table and the plot.
   report: Report = Report()
@@ -146,7 +146,7 @@ def _phase(values, name, earlier, kinds, experiment):
   for key in SHARED:
     if key in values and key not in group and key in config_lib.keys(cls):
       group[key] = Written(key, values[key])
-  init = config_lib.convert(str, group.get("init") or "", f"{name}.init")
+  init = config_lib.convert(str, group.get("init", ""), f"{name}.init")
   if init and init not in earlier:
     raise UserError(f"{name}.init: {_not_earlier(init, earlier)}")
   model, weights = _model(cls, name, group, experiment, earlier.get(init))

@@ -16,6 +16,7 @@ import functools
 import json
 import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -45,15 +46,16 @@ class Written(NamedTuple):
   value: Any
 
 
-def filled(written=None, **kwargs):
+def filled(written=None, default=None):
   """A field that the launcher fills in.
 
   Args:
     written: annotation of the key of that name in a config; None if a config
       has no such key.
-    **kwargs: of `dataclasses.field`.
+    default: what the launcher fills in where a config has no such key, in
+      words.
   """
-  return dataclasses.field(metadata={"written": written}, **kwargs)
+  return dataclasses.field(metadata={"written": written, "default": default})
 
 
 @functools.cache
@@ -166,7 +168,7 @@ def words(hint):
       return f"a pair of {_plural(plain[0])}"
     return f"a list of {_plural(plain[0])}"
   if _is_mapping(hint):
-    return f"names with {words(inner[1])} each"
+    return f"a dict of {_plural(inner[1])}"
   if dataclasses.is_dataclass(hint):
     return "a group of keys"
   return _WORDS[hint]
@@ -200,6 +202,25 @@ def above(config, bound, *names):
       raise UserError(f"{name}={value} must be above {bound}")
 
 
+def below(config, bound, *names):
+  """Raises `UserError` unless the named fields are below `bound`."""
+  for name in names:
+    value = getattr(config, name)
+    if not value < bound:
+      raise UserError(f"{name}={value} must be below {bound}")
+
+
+def known(config, *names):
+  """Raises `UserError` unless the named fields have one of their values.
+
+  Args:
+    config: a dataclass, which a program may have made without `build`.
+    names: of fields whose annotation is a Literal.
+  """
+  for name in names:
+    convert(keys(type(config))[name], getattr(config, name), name)
+
+
 def shares(config, *names):
   """Raises `UserError` unless the named fields are between 0 and 1."""
   for name in names:
@@ -216,14 +237,11 @@ def placed(message, cls, where):
     cls: the dataclass that was checked.
     where: its dotted key in the config.
   """
-  group = where.rsplit(".", 1)[-1]
-  for prefix in (f"{group}: ", f"{group}."):
-    message = message.removeprefix(prefix)
-  names = sorted(keys(cls), key=len, reverse=True)
-  if any(
-    message.startswith((f"{n}=", f"{n}.", f"{n}:", f"{n} ")) for n in names
-  ):
-    return _join(where, message)
+  # Before the key the class may have its own name for `where`.
+  for part in (message, message.partition(": ")[2], message.partition(".")[2]):
+    key = re.match(r"\w+(?=[=.: \[])", part)
+    if key and key[0] in keys(cls):
+      return _join(where, part)
   return f"{where}: {message}" if where else message
 
 
@@ -346,5 +364,8 @@ def _text(key, where):
 
 
 def _plural(hint):
-  names = {int: "whole numbers", float: "finite numbers", str: "names"}
-  return names.get(hint, f"values, {words(hint)} each")
+  names = {
+    int: "whole numbers", float: "finite numbers", str: "names",
+    Any: "any values",
+  }  # fmt: skip
+  return names.get(hint) or f"values, each {words(hint)}"

@@ -1,11 +1,13 @@
 """The keys of a config, from the dataclasses that declare them."""
 
 import ast
+import collections.abc
 import dataclasses
 import functools
 import inspect
 import re
 import textwrap
+import typing
 from typing import NamedTuple
 
 from r1jax import config as config_lib
@@ -43,19 +45,36 @@ def keys(cls, prefix="", kind=""):
   said, found = comments(cls), []
   fields = {f.name: f for f in dataclasses.fields(cls)}
   for name, hint in config_lib.keys(cls).items():
-    groups = config_lib.groups_of(hint)
+    if kind and name == "kind":
+      continue
+    at = prefix + name
     found.append(
       Key(
-        prefix + name,
+        at,
         kind,
         config_lib.words(hint),
         _default(fields[name]),
-        said.get(name, ""),
+        _capital(said.get(name, "")),
       )  # fmt: skip
     )
-    for group in groups:
-      own = config_lib.kind_of(group) if len(groups) > 1 else kind
-      found += keys(group, f"{prefix}{name}.", own)
+    if typing.get_origin(hint) is collections.abc.Mapping:
+      at, hint = f"{at}.NAME", typing.get_args(hint)[1]
+    found += _inside(at, config_lib.groups_of(hint), kind)
+  return found
+
+
+def _inside(name, groups, kind):
+  """The keys of a group, which may be of several kinds."""
+  if len(groups) == 1:
+    return keys(groups[0], f"{name}.", kind)
+  kinds = {config_lib.kind_of(group): group for group in groups}
+  if not kinds:
+    return []
+  said = [f"{k}: {g.__doc__.splitlines()[0]}" for k, g in kinds.items()]
+  types = " or ".join(map(config_lib.shown, kinds))
+  found = [Key(f"{name}.kind", "", types, None, " ".join(said))]
+  for k, group in kinds.items():
+    found += keys(group, f"{name}.", k)
   return found
 
 
@@ -77,15 +96,15 @@ def comments(cls):
   return found
 
 
-def text(title, cls):
-  """The keys of a dataclass as plain text of 80 columns.
+def text(title, found):
+  """Keys as plain text of 80 columns.
 
   Args:
     title: what has these keys.
-    cls: the dataclass.
+    found: list of `Key`.
   """
   lines = [f"Keys of {title}:"]
-  for key in keys(cls):
+  for key in found:
     lines += ["", f"  {_signature(key)}"]
     lines += textwrap.wrap(
       key.comment, 80, initial_indent="      ", subsequent_indent="      "
@@ -93,15 +112,8 @@ def text(title, cls):
   return "\n".join(lines)
 
 
-def markdown(cls):
-  """The keys of a dataclass as a Markdown table."""
-  rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-  for key in keys(cls):
-    name = f"`{key.name}`" + (f" ({key.kind})" if key.kind else "")
-    default = "" if key.default is None else f"`{key.default}`"
-    cells = [name, key.type, default, key.comment]
-    rows.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
-  return "\n".join(rows)
+def _capital(text):
+  return text[:1].upper() + text[1:]
 
 
 def _signature(key):
@@ -111,6 +123,8 @@ def _signature(key):
 
 
 def _default(field):
+  if "default" in field.metadata:
+    return field.metadata["default"]
   if field.default_factory is not dataclasses.MISSING:
     return repr(field.default_factory())
   if dataclasses.is_dataclass(field.default):

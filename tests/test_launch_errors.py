@@ -314,11 +314,11 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     ("samples.least", dict(style=1.0), "samples.least.style is no part"),
     ("r1_zero.group", 1, "r1_zero.group=1 must be at least 2"),
     ("r1_zero.minibatches", 7, "r1_zero.minibatches=7 does not divide the 16"),
-    ("distill.data", "none.jsonl", "distill: none.jsonl: cannot be read"),
+    ("distill.data", "none.jsonl", "distill.data: none.jsonl: cannot be read"),
     (
       "r1_zero.task",
       dict(kind="files", train="a", test="b"),
-      "r1_zero: a: cannot be read",
+      "r1_zero.task.train: a: cannot be read",
     ),
     (
       "base.task",
@@ -362,7 +362,7 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     ("sft.row_length", 57, "sft.row_length=57 .* 59 tokens.* at least 58"),
     ("base.row_length", 216, "base.row_length=216 .*corpus.*219 tokens"),
     ("tokenizer", dict(kind="words"), 'tokenizer.kind="words" is unknown'),
-    ("sft.optimizer", dict(kind="sgd"), "sft.optimizer.kind .sgd. is unknown"),
+    ("sft.optimizer", dict(kind="sgd"), "sft.optimizer.kind=.sgd. is unknown"),
     ("small_rl.sampler.kv_dtype", "int4", "small_rl.sampler.kv_dtype=int4 mu"),
     ("eval_small_rl.sampler.slots", 0, "eval_small_rl.sampler.slots=0 must"),
     ("small_rl.temperature", 0.0, "small_rl.temperature=0.0 must be above 0"),

@@ -113,6 +113,17 @@ def test_no_import_is_circular():
     visit(name)
 
 
+def test_config_dicts_are_read_in_one_place():
+  """There they become dataclasses; nothing else sees one."""
+  readers = {
+    name
+    for name, path in MODULES.items()
+    if not name.startswith("configs")
+    and ("ConfigDict" in path.read_text() or "ml_collections" in imports(path))
+  }
+  assert readers == {"experiments.plan"}
+
+
 def test_configs_import_nothing_of_the_project():
   for name, path in MODULES.items():
     if name.startswith("configs"):

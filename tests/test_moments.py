@@ -159,9 +159,9 @@ def test_sharded_saved_and_resumed_to_the_bit(kind, tmp_path):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    (dict(moments="int4"), 'moments "int4".*known: float32, bfloat16, int8'),
-    (dict(accumulator="int8"), 'accumulator "int8".*known'),
-    (dict(kind="muon", moments="int8"), "of adamw, not muon"),
+    (dict(moments="int4"), 'moments="int4".*known: float32, bfloat16, int8'),
+    (dict(accumulator="int8"), 'accumulator="int8".*known'),
+    (dict(kind="muon", moments="int8"), 'needs kind="adamw", not "muon"'),
   ],
 )
 def test_bad_options(fields, message):

@@ -107,7 +107,7 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adam():
     )
 
 
-@pytest.mark.parametrize("kind", optimizer.KINDS)
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_it_descends_and_keeps_dtypes(kind):
   config = OptimizerConfig(kind=kind)
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make_params())

@@ -135,8 +135,8 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
     ({"accuracy": float("nan")}, "rewards.accuracy=nan must be a finite"),
     ({"accuracy": True}, "rewards.accuracy=True must be a finite"),
     ({"gatse": {"accuracy": "format"}}, '"gatse" is unknown; known: accuracy'),
-    ({"gates": "format"}, "rewards.gates=.* must be names"),
-    ({"kinds": {"math": 1.0}}, "rewards.kinds.math=1.0 must be names"),
+    ({"gates": "format"}, "rewards.gates=.* must be a dict of names"),
+    ({"kinds": {"math": 1.0}}, "rewards.kinds.math=1.0 must be a dict"),
     ({"kinds": {"math": {"format": None}}}, "kinds.math.format=None must be"),
   ],
 )

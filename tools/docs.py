@@ -51,6 +51,12 @@ def pages():
 
 def keys_page():
   """The keys of a config, from the dataclasses that declare them."""
+  # The keys of a model are the group model.
+  own = [
+    key
+    for key in describe.keys(plan.Experiment)
+    if not key.name.startswith("models.")
+  ]
   lines = [
     NOTE,
     "# Keys",
@@ -61,7 +67,7 @@ def keys_page():
     "",
     "## The config",
     "",
-    *_table(describe.keys(plan.Experiment)),
+    *_table(own),
   ]
   groups = {}
   for name, (cls, _) in PHASES.items():

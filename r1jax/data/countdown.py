@@ -161,7 +161,7 @@ class Corpus:
 class ColdStart:
   """The demonstrations that the cold start learns from."""
 
-  # As for the corpus.
+  # How much the first try prefers results near the target; 0: not at all.
   skill: float = 2.0
   # Most tries of a demonstration.
   longest: int = 8

@@ -54,7 +54,9 @@ class ReasoningGym(Task):
   test: int
   # Name of a data set -> parameters of its generator.
   datasets: Mapping[str, Mapping[str, Any]]
-  # How a question becomes a prompt.
+  # How a question becomes a prompt: as it is ("none"), by the paper's template
+  # for base models ("r1_zero"), by the tokenizer's chat template ("chat"), or
+  # by that with the opening think tag prefilled ("chat_think").
   template: prompts.Template = "none"
   # Solved questions of the same data set before each question; only with a
   # chat template.

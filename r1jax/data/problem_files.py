@@ -25,7 +25,9 @@ class Files(Task):
   train: str = ""
   # Path of the file of held-out problems.
   test: str = ""
-  # How a question becomes a prompt.
+  # How a question becomes a prompt: as it is ("none"), by the paper's template
+  # for base models ("r1_zero"), by the tokenizer's chat template ("chat"), or
+  # by that with the opening think tag prefilled ("chat_think").
   template: prompts.Template = "none"
   # Kind of problem -> "package.module:function", a verifier of your own.
   kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -36,13 +38,16 @@ class Files(Task):
   def load(self, root, tokenizer, write=True):
     """As `Task.load`; a file that no key names has no problems."""
     render = prompts.renderer(self.template, tokenizer)
-    return {
-      split: ProblemList(
-        dataclasses.replace(p, prompt=render(p.prompt))
-        for p in (read_once(path, self.kinds) if path else ())
+    sets = {}
+    for split, path in (("train", self.train), ("test", self.test)):
+      try:
+        found = read_once(path, self.kinds) if path else ()
+      except UserError as e:
+        raise UserError(f"task.{split}: {e}") from None
+      sets[split] = ProblemList(
+        dataclasses.replace(p, prompt=render(p.prompt)) for p in found
       )
-      for split, path in (("train", self.train), ("test", self.test))
-    }
+    return sets
 
 
 def check_kinds(kinds):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from r1jax.config import Written
+from r1jax.config import Written, convert
 from r1jax.errors import UserError
 from r1jax.hf import hub
 from r1jax.hf.reader import load, read_config
@@ -53,11 +53,9 @@ def shape(named, models, where):
   if not isinstance(named, Mapping):
     raise UserError(f"{where} must be the name of a model, or its keys")
   fields = dict(named)
-  directory = fields.pop("hf", None)
-  if directory is None:
+  directory = convert(str, fields.pop("hf", ""), f"{where}.hf")
+  if not directory:
     return Written(where, fields), None
-  if not isinstance(directory, str):
-    raise UserError(f"{where}.hf={directory!r} must be text")
   directory = str(hub.directory(directory.removeprefix(PREFIX)))
   return Written(where, {**read_config(directory), **fields}), directory
 

@@ -55,9 +55,10 @@ class Phase:
   init: str = ""
   # Name -> an earlier phase, whose parameters `io.parent(name)` reads.
   parents: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  # Name of a model in c.models, or "hf:" and a directory or hub id; without
-  # it the model is that of `init`.
-  model: ModelConfig = config.filled(written=str | Shape)
+  # Name of a model in c.models, or "hf:" and a directory or hub id.
+  model: ModelConfig = config.filled(
+    written=str | Shape, default="that of init"
+  )
   # Hugging Face directory of the first parameters, or None.
   weights: str | None = config.filled()
 
@@ -173,7 +174,9 @@ class Sampling(Common):
       )
 
   def decoder(self, tokenizer):
-    """The `SamplerConfig` that ends completions where the tokenizer does."""
+    """The `SamplerConfig`; the tokenizer ends completions if no key does."""
+    if self.sampler.eos_id >= 0:
+      return self.sampler
     return dataclasses.replace(self.sampler, eos_id=tokenizer.eos_id)
 
   def check_prompts(self, preview, split, count=None):

@@ -48,7 +48,10 @@ class SFT(Training):
       return preview.earlier[self.data].longest_example(preview)
     tokenizer = tokenizer_lib.load(self.tokenizer)
     if self.data.endswith(".jsonl"):
-      examples = sources.read_examples(self.task, self.data, tokenizer)
+      try:
+        examples = sources.read_examples(self.task, self.data, tokenizer)
+      except UserError as e:
+        raise UserError(f"data: {e}") from None
       if not examples:
         raise UserError(f"data={self.data} has no examples")
     else:

@@ -21,8 +21,8 @@ class SamplerConfig:
       number is rounded up until every shard of rows has equally many.
     max_new_tokens: T, the most tokens of a completion.
     eos_id: the token that ends a completion; the completion includes it. -1
-      lets every completion run until `max_new_tokens`. A phase takes the
-      token of its tokenizer.
+      lets every completion run until `max_new_tokens`; in a phase it stands
+      for the tokenizer's token.
     top_k: draw among the k likeliest tokens only; 0 draws among all.
     top_p: draw among the likeliest tokens that together hold this share of
       the probability; 1 draws among all.

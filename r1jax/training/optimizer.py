@@ -2,66 +2,58 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from r1jax import config as config_lib
 from r1jax.errors import UserError
 from r1jax.model import lora
 from r1jax.training import moments
 from r1jax.types import TrainState
-
-KINDS = ("adamw", "muon")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """What is fixed for a run; the learning rate is an argument of each step.
 
-  Kept apart so that phases that differ in their learning rates only share
-  one compiled update.
-
-  Attributes:
-    kind: "adamw" (Loshchilov and Hutter 2019), or "muon" (Jordan et al.
-      2024): orthogonalised momentum for the matrices of the layers, Adam at
-      0.3 of the learning rate for the rest.
-    b1, b2, eps, weight_decay: of AdamW; Muon's Adam takes b1 and b2.
-    clip_norm: the gradient's greatest global norm.
-    moments: how AdamW keeps its two moments between steps: "float32",
-      "bfloat16" or "int8", 8, 4 or 2 bytes a parameter (`moments`).
-    accumulator: "float32" or "bfloat16", in which the gradients of several
-      micro-batches are added; 4 or 2 bytes a parameter.
-    offload: whether the moments wait in the hosts' memory from step to step,
-      and the reference of RL from rollout to rollout; the devices hold them
-      only while the parameters change, and while it scores a rollout.
+  So phases that differ only in their learning rates share one compiled update.
   """
 
-  kind: str = "adamw"
+  # "adamw" (Loshchilov and Hutter 2019), or "muon" (Jordan et al. 2024):
+  # orthogonalized momentum for the matrices of the layers, Adam at 0.3 of the
+  # learning rate for the rest.
+  kind: Literal["adamw", "muon"] = "adamw"
+  # Decay of Adam's first moment.
   b1: float = 0.9
+  # Decay of Adam's second moment.
   b2: float = 0.95
+  # Added to the root of AdamW's second moment.
   eps: float = 1e-8
+  # Share of a weight that AdamW takes off in a step, times the learning rate.
   weight_decay: float = 0.0
+  # Largest global norm of a gradient; longer gradients are scaled down.
   clip_norm: float = 1.0
-  moments: str = "float32"
-  accumulator: str = "float32"
+  # How AdamW stores its two moments: 8, 4 or 2 bytes a parameter.
+  moments: Literal["float32", "bfloat16", "int8"] = "float32"
+  # How the gradients of several micro-batches are summed: 4 or 2 bytes a
+  # parameter.
+  accumulator: Literal["float32", "bfloat16"] = "float32"
+  # Whether the moments stay in host memory while gradients are computed. The
+  # reference model of RL stays there too, except while it scores a rollout.
   offload: bool = False
 
   def __post_init__(self):
-    for name, known in (
-      ("kind", KINDS),
-      ("moments", moments.KINDS),
-      ("accumulator", ("float32", "bfloat16")),
-    ):
-      value = getattr(self, name)
-      if value not in known:
-        raise UserError(
-          f'optimizer: {name} "{value}" is unknown; known: {", ".join(known)}'
-        )
+    config_lib.known(self, "kind", "moments", "accumulator")
+    config_lib.at_least(self, 0, "b1", "b2", "weight_decay")
+    config_lib.below(self, 1, "b1", "b2")
+    config_lib.above(self, 0, "eps", "clip_norm")
     if self.kind != "adamw" and self.moments != "float32":
       raise UserError(
-        f'optimizer: moments "{self.moments}" are of adamw, not {self.kind}'
+        f'moments="{self.moments}" needs kind="adamw", not "{self.kind}"'
       )
 
 
