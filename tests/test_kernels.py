@@ -10,18 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1jax import meshes, sharding
+from r1jax import meshes
 from r1jax import model as model_lib
-from r1jax.model import Decoder, ModelConfig, attention, blocks, kernels
+from r1jax.model import Decoder, ModelConfig, attention, kernels, tiles
+from r1jax.model.attention import Kept
 from r1jax.sampling import cache, ragged
 from r1jax.sampling import kernels as decode_kernels
 
 
-def inputs(heads, kv, t=256, d=64):
+def inputs(heads, kv, t=256, d=64, width=None):
   rng = np.random.default_rng(0)
   q = rng.normal(size=(2, heads, t, d))
   k = rng.normal(size=(2, kv, d, t))
-  v = rng.normal(size=(2, kv, t, d))
+  v = rng.normal(size=(2, kv, t, width or d))
   segments = np.zeros((2, t), np.int32)
   segments[0, :100], segments[0, 100:240], segments[1, :200] = 1, 2, 1
   arrays = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
@@ -71,9 +72,9 @@ def agree(f, g, *arrays):
     np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-@pytest.mark.parametrize("heads, kv", [(4, 4), (6, 2)])
-def test_splash_is_plain_attention(heads, kv):
-  q, k, v, segments = inputs(heads, kv)
+@pytest.mark.parametrize("heads, kv, width", [(4, 4, 64), (6, 2, 128)])
+def test_splash_is_plain_attention(heads, kv, width):
+  q, k, v, segments = inputs(heads, kv, width=width)
   agree(
     lambda *x: kernels.splash_attend(*x, interpret=True), plain, q, k, v,
     segments,
@@ -81,29 +82,34 @@ def test_splash_is_plain_attention(heads, kv):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(129, 400), st.booleans())
-def test_blocks_are_plain_attention(seed, t, shared):
+@given(
+  st.integers(0, 2**31),
+  # Few shapes, as each is compiled; with values as wide as keys, and wider.
+  st.sampled_from([(129, 8), (256, 12), (399, 8)]),
+  st.booleans(),
+)
+def test_tiles_are_plain_attention(seed, shape, shared):
   """Rows of random segments, some opened by a prefix that others share."""
-  rng = np.random.default_rng(seed)
+  rng, (t, width) = np.random.default_rng(seed), shape
   segments, prefixes = random_rows(rng, t)
   q, k, v = (
     jnp.asarray(rng.normal(size=s), jnp.float32)
-    for s in ((2, 4, t, 8), (2, 2, 8, t), (2, 2, t, 8))
+    for s in ((2, 4, t, 8), (2, 2, 8, t), (2, 2, t, width))
   )
   marks = (segments, prefixes) if shared else (segments,)
-  agree(blocks.attend, plain, q, k, v, *marks)
+  agree(tiles.attend, plain, q, k, v, *marks)
 
 
-def test_blocks_visit_what_is_seen():
+def test_tiles_visit_what_is_seen():
   """A prompt of 64 and four completions of 64: each sees both, no other."""
   marks = np.repeat(np.array([[1, 2, 3, 4, 5], [0, 1, 1, 1, 1]]), 64, axis=1)
-  pairs = blocks.block_pairs(*marks.astype(np.int32).reshape(2, 5, 1, 64))
+  pairs = tiles.tile_pairs(*marks.astype(np.int32).reshape(2, 5, 1, 64))
   got = set(zip(*np.asarray(pairs[:2])[:, : pairs.count].tolist()))
   want = {(i, i) for i in range(5)} | {(i, 0) for i in range(5)}
   assert got == want and pairs.count == 9
 
 
-def test_block_memory_is_linear():
+def test_tile_memory_is_linear():
   """Twice the row, twice the memory of the gradient's temporaries."""
 
   def temporaries(t):
@@ -112,7 +118,7 @@ def test_block_memory_is_linear():
     segments = jax.ShapeDtypeStruct((1, t), jnp.int32)
 
     def loss(q, k, v, segments):
-      return blocks.attend(q, k, v, segments).sum()
+      return tiles.attend(q, k, v, segments).sum()
 
     grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
     compiled = grad.lower(q, k, v, segments).compile()
@@ -174,7 +180,7 @@ def gpu(monkeypatch):
   from jax._src.cudnn import fused_attention_stablehlo
 
   device = SimpleNamespace(platform="gpu", compute_capability="9.0")
-  monkeypatch.setattr(sharding, "device", lambda: device)
+  monkeypatch.setattr(meshes, "device", lambda: device)
   monkeypatch.setattr(
     fused_attention_stablehlo, "check_cudnn_version", lambda: 91900
   )
@@ -234,13 +240,14 @@ def test_what_is_kept_of_cudnn(gpu, remat, forwards):
 
 
 def test_what_cudnn_takes(gpu):
-  def takes(dtype=jnp.bfloat16, t=1024, d=64):
-    return kernels.cudnn_takes(jax.ShapeDtypeStruct((2, 4, t, d), dtype))
+  def takes(dtype=jnp.bfloat16, t=1024, d=64, width=None):
+    q, v = (jax.ShapeDtypeStruct((2, 4, t, n), dtype) for n in (d, width or d))
+    return kernels.cudnn_takes(q, v)
 
   assert takes() and takes(jnp.float16, 8192, 128)
   assert not takes(jnp.float32)
   assert not takes(t=8200) and not takes(t=1023)
-  assert not takes(d=136) and not takes(d=60)
+  assert not takes(d=136) and not takes(d=60) and not takes(width=128)
   for capability, right in (("8.0", True), ("12.0", True), ("7.5", False)):
     gpu.compute_capability = capability
     assert takes() == right
@@ -248,19 +255,38 @@ def test_what_cudnn_takes(gpu):
   assert not takes()
 
 
-def ring(rng, chunks, slots, kv, group, dim=64, size=128):
-  """A part, queries, and the keys and values of a ring."""
+def gqa(width):
+  """What grouped-query attention keeps."""
+  return (
+    Kept("k", 2, width, key=True, value=False, tokens_last=True),
+    Kept("v", 2, width, key=False, value=True, tokens_last=False),
+  )
+
+
+# Values that are twice as wide as keys; and a latent array that is both, with
+# a narrower one beside it, as MLA keeps them.
+WIDE = (gqa(64)[0], gqa(128)[1])
+LATENT = (
+  Kept("c", 2, 128, key=True, value=True, tokens_last=False),
+  Kept("r", 2, 64, key=True, value=False, tokens_last=True),
+)
+
+
+def a_ring(rng, chunks, slots, heads, group, kept=None, size=128):
+  """A part, queries and a `cache.Ring`, whatever its number of heads."""
 
   def normal(*shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
+  kept = tuple(k._replace(heads=heads) for k in kept or gqa(64))
+  (width,) = (k.width for k in kept if k.value)
   part = attention.Partial(
-    normal(slots, kv, group, dim), jnp.exp(normal(slots, kv, group)),
-    normal(slots, kv, group),
+    normal(slots, heads, group, width), jnp.exp(normal(slots, heads, group)),
+    normal(slots, heads, group),
   )  # fmt: skip
-  q = normal(slots, kv * group, 1, dim)
-  k = normal(chunks, slots, kv, dim, size)
-  return part, q, k, normal(chunks, slots, kv, size, dim)
+  q = normal(slots, heads * group, 1, sum(k.width for k in kept if k.key))
+  arrays = {k.name: normal(chunks, slots, *k.shape(size)) for k in kept}
+  return part, q, cache.Ring(arrays, kept)
 
 
 interpreted = jax.jit(functools.partial(ragged.join_kernel, interpret=True))
@@ -271,89 +297,117 @@ def close(got, want):
     np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_all_ways_to_read_a_ring_agree(data):
   """The kernel, the loop and chunks apart, the newest of them first.
 
   On a ring at any column, for slots of any age; of none where idle.
   """
-  chunks, slots = data.draw(st.sampled_from([(2, 1), (3, 3), (4, 5)]))
-  group, columns = data.draw(st.sampled_from([1, 3])), chunks * 128
-  dim = data.draw(st.sampled_from([64, 128]))
+  # Few shapes, as each is compiled; any ages and columns.
+  chunks, slots, group, kept = data.draw(
+    st.sampled_from(
+      [(2, 1, 3, gqa(64)), (3, 3, 1, gqa(128)), (3, 3, 3, WIDE),
+       (4, 5, 2, LATENT)]
+    )
+  )  # fmt: skip
+  columns = chunks * 128
   ages = st.one_of(st.just(0), st.integers(0, columns - 1))
   age = data.draw(st.lists(ages, min_size=slots, max_size=slots))
   column = data.draw(st.integers(0, columns - 1))
-  arrays = ring(np.random.default_rng(column), chunks, slots, 2, group, dim)
+  rng = np.random.default_rng(column)
+  part, q, ring = a_ring(rng, chunks, slots, 2, group, kept)
   marks = jnp.asarray(age, jnp.int32), jnp.int32(column)
-  got = interpreted(*arrays, *marks)
-  close(got, jax.jit(ragged.join_loop)(*arrays, *marks))
+  got = interpreted(part, q, ring, *marks)
+  close(got, jax.jit(ragged.join_loop)(part, q, ring, *marks))
   order = (column // 128 - np.arange(chunks)) % chunks
-  apart = cache.Apart(
-    tuple(cache.Chunk(*(x[c][None] for x in arrays[2:])) for c in order)
-  )
-  close(got, jax.jit(ragged.join_apart)(*arrays[:2], apart, *marks))
+  apart = cache.Apart(tuple(ring.take(c * 128) for c in order))
+  close(got, jax.jit(ragged.join_apart)(part, q, apart, *marks))
   # Against none: a softmax over what each slot wrote, one by one.
-  part, q, k, v = arrays
+  k, v = one_by_one(ring)
   for s in range(slots):
     own = (column - np.arange(1, age[s] + 1)) % columns
     own = own[own // 128 != column // 128]
-    keys = np.moveaxis(k[own // 128, s, :, :, own % 128], 0, 2)
-    values = np.moveaxis(v[own // 128, s, :, own % 128], 0, 1)
-    z = q[s].reshape(2, group, dim) @ keys / np.sqrt(dim)
+    z = q[s].reshape(2, group, -1) @ k[s][:, own].swapaxes(1, 2)
+    z /= np.sqrt(k.shape[-1])
     w = np.exp(z - np.asarray(got.peak[s])[..., None])
-    kept = np.exp(part.peak[s] - got.peak[s])
+    before = np.exp(part.peak[s] - got.peak[s])
     close(
       (got.total[s], got.out[s]),
-      (part.total[s] * kept + w.sum(-1),
-       part.out[s] * kept[..., None] + w @ values),
+      (part.total[s] * before + w.sum(-1),
+       part.out[s] * before[..., None] + w @ v[s][:, own]),
     )  # fmt: skip
 
 
+def one_by_one(ring):
+  """Keys and values of a ring, [S, K, columns of the ring, .] each."""
+
+  def columns(k):
+    x = np.asarray(ring.arrays[k.name])
+    x = x.swapaxes(3, 4) if k.tokens_last else x
+    x = np.moveaxis(x, 0, 2)
+    return x.reshape(*x.shape[:2], -1, k.width)
+
+  keys = [columns(k) for k in ring.kept if k.key]
+  (values,) = (columns(k) for k in ring.kept if k.value)
+  return np.concatenate(keys, axis=-1), values
+
+
 def test_the_ragged_kernel_skips_what_no_slot_needs():
-  """One turn for each chunk that a slot needs; the rest is not even read."""
+  """One visit for each chunk that a slot needs; the rest is not even read."""
   age, column = jnp.array([0, 5, 6, 134, 600, 639]), jnp.int32(5)
-  turns = ragged.work(age, column, 5, 128)
+  visits = ragged.work(age, column, 5, 128)
   needed = [0, 0, 1, 2, 4, 4]
-  assert turns.count == sum(needed) == 11
+  assert visits.count == sum(needed) == 11
   slot = np.repeat(np.arange(6), needed)
-  np.testing.assert_array_equal(turns.slot[:11], slot)
-  np.testing.assert_array_equal(turns.first, np.cumsum([0, *needed[:-1]]))
-  part, q, k, v = ring(np.random.default_rng(0), 5, 6, 1, 2)
-  want = jax.jit(ragged.join_loop)(part, q, k, v, age, column)
+  np.testing.assert_array_equal(visits.slot[:11], slot)
+  np.testing.assert_array_equal(visits.first, np.cumsum([0, *needed[:-1]]))
+  part, q, ring = a_ring(np.random.default_rng(0), 5, 6, 1, 2)
+  want = jax.jit(ragged.join_loop)(part, q, ring, age, column)
+  arrays = ring.arrays
   for s, n in enumerate(needed):
     # Column 5 is in chunk 0, before which come 4, 3, 2 and 1.
     idle = np.arange(5)[: 5 - n]
-    k, v = (x.at[idle, s].set(jnp.nan) for x in (k, v))
-  close(interpreted(part, q, k, v, age, column), want)
+    arrays = {k: x.at[idle, s].set(jnp.nan) for k, x in arrays.items()}
+  ring = cache.Ring(arrays, ring.kept)
+  close(interpreted(part, q, ring, age, column), want)
 
 
 @pytest.mark.parametrize("kv", [2, 3])
 def test_the_ragged_kernel_on_a_mesh(kv):
   """Slots by rows and key heads by the tensor axis, where it divides them."""
   mesh = meshes.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
-  arrays = ring(np.random.default_rng(0), 3, 4, kv, 2)
+  arrays = a_ring(np.random.default_rng(0), 3, 4, kv, 2)
   marks = jnp.array([300, 0, 129, 20]), jnp.int32(20)
   for interpret in (False, True):
     with meshes.on(mesh):
       out = jax.jit(
         lambda *x: decode_kernels.join_ring(*x, interpret=interpret)
-      )(*arrays[:2], cache.Ring(*arrays[2:]), *marks)  # fmt: skip
+      )(*arrays, *marks)  # fmt: skip
     close(out, ragged.join_loop(*arrays, *marks))
     assert len(out.out.sharding.device_set) == 4
 
 
 def test_what_the_ragged_kernel_takes():
-  def takes(dtype=jnp.bfloat16, chunks=3, size=128, dim=128, q=None):
-    k = jax.ShapeDtypeStruct((chunks, 64, 2, dim, size), dtype)
-    return ragged.fits(jax.ShapeDtypeStruct((64, 4, 1, dim), q or dtype), k)
+  def takes(dtype=jnp.bfloat16, chunks=3, size=128, kept=None, q=None):
+    kept = kept or gqa(128)
+    shapes = {k.name: (chunks, 64, *k.shape(size)) for k in kept}
+    ring = cache.Ring(
+      {k: jax.ShapeDtypeStruct(x, dtype) for k, x in shapes.items()}, kept
+    )
+    width = sum(k.width for k in kept if k.key)
+    return ragged.fits(
+      jax.ShapeDtypeStruct((64, 4, 1, width), q or dtype), ring
+    )
 
-  assert takes() and takes(jnp.float32, size=256, dim=64)
-  assert not takes(size=64) and not takes(dim=32)
+  assert takes() and takes(jnp.float32, size=256, kept=gqa(64))
+  assert takes(kept=WIDE) and takes(kept=LATENT)
+  assert not takes(size=64) and not takes(kept=gqa(32))
   assert not takes(q=jnp.float32) and not takes(jnp.float16)
-  assert not takes(chunks=1026)  # too many turns for the scalar memory
+  assert not takes(chunks=1026)  # too many visits for the scalar memory
   assert not takes(size=8192)  # one head of a chunk is too much
-  assert not ragged.fits(None, attention.Int8(None, None))
+  int8 = {k.name: attention.Int8(None, None) for k in gqa(64)}
+  assert not ragged.fits(None, cache.Ring(int8, gqa(64)))
 
 
 def test_the_mesh_names_the_platform():

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from r1jax import meshes, sharding
 from r1jax.model import ModelConfig, attention
+from r1jax.model.attention import Kept
 from r1jax.phases import grpo
 from r1jax.sampling import cache, ragged, sampler
 from r1jax.sampling import kernels as decode_kernels
@@ -89,10 +90,25 @@ def test_the_sampler(mesh, kv_dtype):
   assert step.compile().cost_analysis()["flops"] > 0
 
 
-@pytest.mark.parametrize("dim", [64, 128])
-def test_the_ring_is_read_where_it_lies(mesh, dim):
+def gqa(k, v):
+  return (
+    Kept("k", 2, k, key=True, value=False, tokens_last=True),
+    Kept("v", 2, v, key=False, value=True, tokens_last=False),
+  )
+
+
+LATENT = (
+  Kept("c", 2, 256, key=True, value=True, tokens_last=False),
+  Kept("r", 2, 64, key=True, value=False, tokens_last=True),
+)
+
+
+@pytest.mark.parametrize(
+  "kept", [gqa(64, 64), gqa(128, 128), gqa(64, 128), LATENT]
+)
+def test_the_ring_is_read_where_it_lies(mesh, kept):
   """The largest: no copy for the kernel's sake, no list that is too long."""
-  chunks, size, kv = ragged.MOST_TURNS // 256 + 1, 128, mesh.shape["tensor"]
+  chunks, size, kv = ragged.MOST_VISITS // 256 + 1, 128, mesh.shape["tensor"]
   slots = 256 * mesh.size // kv
 
   def shape(spec, dtype, *dims):
@@ -102,14 +118,22 @@ def test_the_ring_is_read_where_it_lies(mesh, dim):
 
   heads = P(sharding.ROWS, "tensor")
   ring = cache.Ring(
-    shape(cache.PLACES, jnp.bfloat16, chunks, slots, kv, dim, size),
-    shape(cache.PLACES, jnp.bfloat16, chunks, slots, kv, size, dim),
-  )
+    {
+      k.name: shape(
+        cache.PLACES, jnp.bfloat16, chunks, slots,
+        *k._replace(heads=kv).shape(size),
+      )
+      for k in kept
+    },
+    kept,
+  )  # fmt: skip
   part = (heads, jnp.float32, slots, kv, 2)
+  width = sum(k.width for k in kept if k.key)
+  (out,) = (k.width for k in kept if k.value)
   with meshes.on(mesh):
     lowered = jax.jit(decode_kernels.join_ring).lower(
-      attention.Partial(shape(*part, dim), shape(*part), shape(*part)),
-      shape(heads, jnp.bfloat16, slots, 2 * kv, 1, dim), ring,
+      attention.Partial(shape(*part, out), shape(*part), shape(*part)),
+      shape(heads, jnp.bfloat16, slots, 2 * kv, 1, width), ring,
       ints(mesh, slots), ints(mesh),
     )  # fmt: skip
   assert "tpu_custom_call" in lowered.as_text()

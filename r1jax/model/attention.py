@@ -1,4 +1,4 @@
-"""Attention of queries on keys, whole or in parts, and its masks."""
+"""Softmax attention, whole or in parts, its masks, and what it keeps."""
 
 from typing import NamedTuple
 
@@ -8,41 +8,124 @@ import jax.numpy as jnp
 # Finite, so that a row that may attend to nothing (padding) yields the mean
 # of the values and not NaN, which would poison the gradients of the rest.
 MASKED = -1e30
-# What the results of attention in parts are called, as `linear.PRODUCT`.
+# Name of the results of attention in parts for `jax.checkpoint`, as
+# `linear.PRODUCT`.
 ATTENTION = "attention"
 
 
-def scaled(q, k):
+class Kept(NamedTuple):
+  """An array that attention keeps of every token for the tokens after it.
+
+  All arrays of an attention have the same number of heads. Its queries have
+  the widths of all arrays with `key` set, one after the other.
+
+  Attributes:
+    name: of the array.
+    heads: K.
+    width: numbers of each head.
+    key: whether queries are multiplied with it.
+    value: whether outputs are sums of it; exactly one array has this set.
+    tokens_last: how U tokens are stored: [K, width, U] if True, else [K, U,
+      width]. A decoding step on CPU takes half the time if the products with
+      queries run along the tokens and those with values along the width.
+  """
+
+  name: str
+  heads: int
+  width: int
+  key: bool
+  value: bool
+  tokens_last: bool
+
+  def shape(self, tokens):
+    """The stored shape for so many tokens."""
+    if self.tokens_last:
+      return self.heads, self.width, tokens
+    return self.heads, tokens, self.width
+
+  @property
+  def width_axis(self):
+    """The axis of `shape` that is the width, from the end."""
+    return -2 if self.tokens_last else -1
+
+  @property
+  def token_axis(self):
+    """The axis of `shape` that is the tokens, from the end."""
+    return -1 if self.tokens_last else -2
+
+
+def kept(config):
+  """What the attention of a model keeps: a tuple of `Kept`.
+
+  Args:
+    config: the `ModelConfig`.
+  """
+  shape = config.n_kv_heads, config.head_dim
+  return (
+    Kept("k", *shape, key=True, value=False, tokens_last=True),
+    Kept("v", *shape, key=False, value=True, tokens_last=False),
+  )
+
+
+def keys_and_values(arrays, kept):
+  """Keys [B, K, D, U] and values [B, K, U, E], as `attend` takes them.
+
+  Args:
+    arrays: name -> array as stored, [B, *`Kept.shape`(U)].
+    kept: tuple of `Kept`.
+  """
+
+  def stored(k, tokens_last):
+    x = arrays[k.name]
+    return x if k.tokens_last == tokens_last else x.swapaxes(-1, -2)
+
+  keys = [stored(k, True) for k in kept if k.key]
+  (value,) = (stored(k, False) for k in kept if k.value)
+  return keys[0] if len(keys) == 1 else jnp.concatenate(keys, axis=-2), value
+
+
+def scaled(q, heads):
   """Queries [B, K, Q, D] over the square root of D.
 
   Q = H / K * T: the query heads of a key head stand as rows, for one matrix
   product each.
+
+  Args:
+    q: [B, H, T, D].
+    heads: K.
   """
   b, _, _, d = q.shape
-  return q.reshape(b, k.shape[1], -1, d) * jnp.asarray(d**-0.5, q.dtype)
+  return q.reshape(b, heads, -1, d) * jnp.asarray(d**-0.5, q.dtype)
 
 
-def scores(q, k, mask, scale=None):
-  """Scaled scores [B, K, Q, U] in float32; the arguments of `attend`.
+def scores(q, k, mask):
+  """Scaled and masked scores [B, K, Q, U] in float32; arguments of `attend`."""
+  s = _products(scaled(q, k.shape[1]), k, "du")
+  return _masked(s, q, mask)
 
-  `scale`, [B, K, U] or None, multiplies the keys.
-  """
-  b, h, t, _ = q.shape
-  kv, u = k.shape[1], k.shape[3]
-  s = jnp.einsum(
-    "bkqd,bkdu->bkqu", scaled(q, k), k.astype(q.dtype),
+
+def _products(q, k, axes):
+  """[B, K, Q, D] queries with keys of these axes -> [B, K, Q, U] float32."""
+  return jnp.einsum(
+    f"bkqd,bk{axes}->bkqu", q, k.astype(q.dtype),
     preferred_element_type=jnp.float32,
   )  # fmt: skip
-  if scale is not None:
-    s *= scale[:, :, None]
+
+
+def _masked(s, q, mask):
+  """Scores [B, K, Q, U], `MASKED` where the mask [B, T, U] is False."""
+  b, h, t, _ = q.shape
+  kv, u = s.shape[1], s.shape[3]
   s = s.reshape(b, kv, h // kv, t, u)
   return jnp.where(mask[:, None, None], s, MASKED).reshape(b, kv, -1, u)
 
 
-def _values(p, v):
+def _sums(p, v, axes="ud"):
+  """[B, K, Q, U] weights with values of these axes -> [B, K, Q, E] float32."""
   return jnp.einsum(
-    "bkqu,bkud->bkqd", p.astype(v.dtype), v, preferred_element_type=jnp.float32
-  )
+    f"bkqu,bk{axes}->bkqd", p.astype(v.dtype), v,
+    preferred_element_type=jnp.float32,
+  )  # fmt: skip
 
 
 def attend(q, k, v, mask):
@@ -50,24 +133,24 @@ def attend(q, k, v, mask):
 
   Args:
     q: [B, H, T, D] queries.
-    k: [B, K, D, U], v: [B, K, U, D] with K dividing H, each key head serving
-      H / K consecutive query heads. Keys come transposed because both
-      products then run along memory, which halves a decoding step on CPU.
+    k: [B, K, D, U] keys, v: [B, K, U, E] values. K divides H; each key head
+      serves H / K consecutive query heads. See `Kept.tokens_last` for why keys
+      come transposed.
     mask: [B, T, U] bool, True where a query may look.
 
   Returns:
-    [B, H, T, D] in the dtype of q.
+    [B, H, T, E] in the dtype of q.
   """
-  out = _values(jax.nn.softmax(scores(q, k, mask), axis=-1), v)
-  return out.reshape(q.shape).astype(q.dtype)
+  out = _sums(jax.nn.softmax(scores(q, k, mask), axis=-1), v)
+  return out.reshape(*q.shape[:3], -1).astype(q.dtype)
 
 
 class Int8(NamedTuple):
-  """Keys or values in eight bits, a scale for each token and head.
+  """A kept array in eight bits, with a scale for each token and head.
 
   Attributes:
-    values: [..., D, U] or [..., U, D] int8. scale: [..., U], what they are
-      multiplied by.
+    values: [..., width, U] or [..., U, width] int8.
+    scale: [..., U], the factor of the values.
   """
 
   values: jax.Array
@@ -75,10 +158,14 @@ class Int8(NamedTuple):
 
 
 def quantize(x, axis):
-  """`Int8` of keys or values, D being the dimension `axis`.
+  """The `Int8` of a kept array.
 
-  The greatest of D numbers becomes 127 or -127: the error of each is at most
-  half a 127th of it.
+  The largest of a head's numbers becomes 127 or -127, so the error of each is
+  at most half a 127th of it.
+
+  Args:
+    x: [..., width, U] or [..., U, width].
+    axis: which dimension is the width.
   """
   y = x.astype(jnp.float32)
   scale = jnp.abs(y).max(axis=axis, keepdims=True) / 127
@@ -90,9 +177,9 @@ class Partial(NamedTuple):
   """Attention over some of the keys, ready to be joined with the others.
 
   Attributes:
-    out: [B, K, Q, D] float32, values weighted by exp(score - peak).
+    out: [B, K, Q, E] float32, values weighted by exp(score - peak).
     total: [B, K, Q] float32, sum of these weights.
-    peak: [B, K, Q] float32, the greatest score.
+    peak: [B, K, Q] float32, the largest score.
   """
 
   out: jax.Array
@@ -100,22 +187,63 @@ class Partial(NamedTuple):
   peak: jax.Array
 
 
-def partial(q, k, v, mask):
-  """`attend` on one set of keys, up to its normaliser: a `Partial`.
+def nothing(batch, heads, group, width):
+  """The `Partial` over no keys, which leaves what it is joined with as it is.
 
   Args:
-    q, mask: as of `attend`.
-    k, v: arrays as of `attend`, or `Int8` of them.
+    batch, heads, group, width: B, K, Q and E.
   """
-  k, k_scale = k if isinstance(k, Int8) else (k, None)
-  v, v_scale = v if isinstance(v, Int8) else (v, None)
-  s = scores(q, k, mask, k_scale)
+  shape = (batch, heads, group)
+  return Partial(
+    jnp.zeros((*shape, width), jnp.float32),
+    jnp.zeros(shape, jnp.float32),
+    jnp.full(shape, MASKED, jnp.float32),
+  )
+
+
+def partial(q, k, v, mask):
+  """`attend` up to its normaliser: a `Partial`; arguments of `attend`."""
+  return _partial(scores(q, k, mask), lambda p: _sums(p, v))
+
+
+def read(q, arrays, kept, mask):
+  """The `Partial` of queries over stored arrays.
+
+  Args:
+    q: [B, H, T, D], D the sum of the widths of the keys.
+    arrays: name -> array, or `Int8`, of [B, *`Kept.shape`(U)].
+    kept: tuple of `Kept`.
+    mask: [B, T, U] bool, True where a query may look.
+  """
+  heads = jax.tree.leaves(arrays)[0].shape[1]
+  whole, at, s = scaled(q, heads), 0, None
+  for k in (k for k in kept if k.key):
+    x, scale = _values_and_scale(arrays[k.name])
+    own = whole[..., at : at + k.width]
+    part = _products(own, x, "du" if k.tokens_last else "ud")
+    if scale is not None:
+      part *= scale[:, :, None]
+    s, at = part if s is None else s + part, at + k.width
+  (value,) = (k for k in kept if k.value)
+
+  def sums(p):
+    v, scale = _values_and_scale(arrays[value.name])
+    if scale is not None:
+      p, v = p * scale[:, :, None], v.astype(q.dtype)
+    return _sums(p, v, "du" if value.tokens_last else "ud")
+
+  return _partial(_masked(s, q, mask), sums)
+
+
+def _partial(s, sums):
+  """The `Partial` of scores, with a function of weights to sums of values."""
   peak = s.max(axis=-1)
   p = jnp.exp(s - peak[..., None])
-  total = p.sum(axis=-1)
-  if v_scale is not None:
-    p, v = p * v_scale[:, :, None], v.astype(q.dtype)
-  return Partial(_values(p, v), total, peak)
+  return Partial(sums(p), p.sum(axis=-1), peak)
+
+
+def _values_and_scale(x):
+  return x if isinstance(x, Int8) else (x, None)
 
 
 def join(a, b):
@@ -127,17 +255,29 @@ def join(a, b):
 
 
 def finish(part, q):
-  """The normalised output, [B, H, T, D] in the dtype of the queries q."""
-  return (part.out / part.total[..., None]).reshape(q.shape).astype(q.dtype)
+  """The normalised output of a `Partial`.
+
+  Args:
+    part: the `Partial` over all keys.
+    q: the queries [B, H, T, D].
+
+  Returns:
+    [B, H, T, E] in the dtype of q.
+  """
+  out = part.out / part.total[..., None]
+  return out.reshape(*q.shape[:3], -1).astype(q.dtype)
 
 
 def causal_mask(segments, prefixes=None):
-  """True where a query may look at a key, which is not later.
+  """The mask of packed rows: True where a query may look at a key.
+
+  A token sees itself and the earlier tokens of its segment and of its prefix.
 
   Args:
-    segments: [B, T] int32; 0 is padding, which nothing attends to. Tokens see
-      their own segment,
-    prefixes: [B, T] int32 or None: and this one, if it is not 0.
+    segments: [B, T] int32, the segment of each token; 0 is padding, which
+      nothing attends to.
+    prefixes: [B, T] int32, the earlier segment that also comes before each
+      token; 0 where there is none. None if no row has any.
 
   Returns:
     [B, T, T] bool, queries by keys.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from r1jax.model import kernels, lora
+from r1jax.model import attention, kernels, lora
 from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
 from r1jax.model.linear import PRODUCT, in_order, matmul
@@ -30,19 +30,30 @@ class Context(flax.struct.PyTreeNode):
   Attributes:
     cos, sin: [B, 1, T, D/2], the rotations of the queries' positions.
     segments: [B, T] int32. prefixes: [B, T] int32 or None, see `types.Batch`.
-    keep_kv: whether the call returns its keys and values.
+    kept: tuple of `attention.Kept`, what the attention keeps.
+    keep: whether the call returns the kept arrays.
   """
 
   cos: jax.Array
   sin: jax.Array
   segments: jax.Array
   prefixes: jax.Array | None
-  keep_kv: bool = flax.struct.field(pytree_node=False, default=False)
+  kept: tuple = flax.struct.field(pytree_node=False)
+  keep: bool = flax.struct.field(pytree_node=False, default=False)
 
-  def attend(self, q, k, v):
-    """The queries' attention, and what of the keys and values is kept."""
+  def attend(self, q, arrays):
+    """Attends within the rows of this call.
+
+    Args:
+      q: [B, H, T, D] queries.
+      arrays: name -> [B, K, ., .], what the attention keeps of the same tokens.
+
+    Returns:
+      [B, H, T, E], and `arrays` if they are kept, else None.
+    """
+    k, v = attention.keys_and_values(arrays, self.kept)
     out = kernels.attend(q, k, v, self.segments, self.prefixes)
-    return out, (k, v) if self.keep_kv else None
+    return out, arrays if self.keep else None
 
 
 class RMSNorm(nn.Module):
@@ -139,17 +150,17 @@ class Block(nn.Module):
 
     Args:
       context: a `Context`, or what has its `cos`, `sin` and `attend` and
-        knows of keys and values from earlier calls too.
+        has the kept arrays of earlier calls too.
 
     Returns:
-      [B, T, d], and what `attend` keeps.
+      [B, T, d], and the kept arrays that `attend` returns.
     """
-    q, k, v = self._heads(self.attention_norm(x), context)
-    out, kept = context.attend(q, k, v)
+    q, arrays = self._heads(self.attention_norm(x), context)
+    out, arrays = context.attend(q, arrays)
     b, _, t, _ = out.shape
     x = x + self.o(out.transpose(0, 2, 1, 3).reshape(b, t, -1))
     y = self.mlp_norm(x)
-    return x + self.down(nn.silu(self.gate(y)) * self.up(y)), kept
+    return x + self.down(nn.silu(self.gate(y)) * self.up(y)), arrays
 
   def _heads(self, x, context):
     c = self.config
@@ -165,7 +176,7 @@ class Block(nn.Module):
       q, k = self.q_norm(q), self.k_norm(k)
     q = rotate(q, context.cos, context.sin)
     k = rotate(k, context.cos, context.sin)
-    return q, k.swapaxes(2, 3), v
+    return q, {"k": k.swapaxes(2, 3), "v": v}
 
 
 class Embed(nn.Embed):
@@ -241,19 +252,26 @@ class Decoder(nn.Module):
     return self._forward(tokens, positions, segments, prefixes)[0]
 
   def prefill(self, tokens, positions, segments):
-    """Hidden states; keys [L, B, K, D, T] and values [L, B, K, T, D]."""
-    return self._forward(tokens, positions, segments, keep_kv=True)
+    """Final hidden states [B, T, d], and what the attention keeps.
 
-  def _forward(self, tokens, positions, segments, prefixes=None, keep_kv=False):
+    Args:
+      tokens, positions, segments: as of `__call__`.
+
+    Returns:
+      hidden states; name -> [L, B, *`attention.Kept.shape`(T)].
+    """
+    return self._forward(tokens, positions, segments, keep=True)
+
+  def _forward(self, tokens, positions, segments, prefixes=None, keep=False):
     if positions is None:
       positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     if segments is None:
       segments = jnp.ones_like(tokens)
     c = self.config
     table = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
-    context = Context(*table, segments, prefixes, keep_kv=keep_kv)
-    x, kv = self.layers(self.embed(tokens), context)
-    return self.norm(x), kv
+    context = Context(*table, segments, prefixes, attention.kept(c), keep)
+    x, arrays = self.layers(self.embed(tokens), context)
+    return self.norm(x), arrays
 
   def logits(self, hidden):
     """[..., d] -> [..., V] in `logit_dtype`."""

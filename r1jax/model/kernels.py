@@ -1,9 +1,9 @@
-"""Which attention a platform runs: chosen here only.
+"""The choice of the attention kernel for whole sequences, by platform.
 
-Of whole sequences: on TPU the splash kernel that JAX ships, on GPU cuDNN's;
-elsewhere, and for what these do not know, XLA block by block. The memory is
-linear in T, but for cuDNN, which wants the mask of the segments as an array:
-it does not get long rows.
+TPU runs the splash kernel that JAX ships, GPU that of cuDNN. Other platforms,
+and shapes that these kernels do not support, run `tiles` in plain XLA. Memory
+is linear in T except for cuDNN, which takes the mask as an array and therefore
+gets no long rows.
 """
 
 import functools
@@ -11,13 +11,13 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.sharding import PartitionSpec as P
+from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
-from r1jax.model import attention, blocks
+from r1jax.model import attention, tiles
 
-# Tokens of the kernel's smallest block.
-BLOCK = 128
+# Tokens of the smallest tile of the splash kernel.
+SPLASH_TILE = 128
 # Tokens of the longest row whose mask is worth its memory: 128 MiB in 16 bits,
 # and in JAX 0.10 the same again for a gradient that nobody asked for. It is
 # the same for all layers, and JAX keeps it once.
@@ -28,43 +28,48 @@ def attend(q, k, v, segments, prefixes):
   """Causal attention within segments, by the platform's kernel.
 
   Args:
-    q, k, v: as of `attention.attend`, T = U.
-    segments: [B, T] int32, 0 for padding.
+    q: [B, H, T, D], k: [B, K, D, T], v: [B, K, T, E], as of `attention.attend`.
+    segments: [B, T] int32, as of `attention.causal_mask`.
     prefixes: [B, T] int32 or None, as of `attention.causal_mask`. Splash
-      knows none of these, nor rows that are no multiple of `BLOCK`.
+      supports no prefixes, nor rows that are no multiple of `SPLASH_TILE`.
 
   Returns:
-    [B, H, T, D] in the dtype of q; anything in padding.
+    [B, H, T, E] in the dtype of q; padding gets values without meaning.
   """
   t = q.shape[2]
-  if meshes.platform() == "tpu" and prefixes is None and not t % BLOCK:
+  if meshes.platform() == "tpu" and prefixes is None and not t % SPLASH_TILE:
     return splash_attend(q, k, v, segments)
-  if t <= 2 * blocks.SMALLEST:
+  if t <= 2 * tiles.SMALLEST:
     mask = attention.causal_mask(segments, prefixes)
     return attention.attend(q, k, v, mask)
-  if meshes.platform() == "gpu" and cudnn_takes(q):
+  if meshes.platform() == "gpu" and cudnn_takes(q, v):
     return cudnn_attend(q, k, v, segments, prefixes)
-  # Not over the whole mesh: every device then visits only its own rows' pairs.
-  return _by_rows_and_heads(blocks.attend, q, k, v, segments, prefixes)
+  # Not over the whole mesh: each device then visits only its own rows' pairs.
+  return _by_rows_and_heads(tiles.attend, q, k, v, segments, prefixes)
 
 
 def splash_attend(q, k, v, segments, interpret=False):
-  """`attend` by the splash kernel.
+  """`attend` by the splash kernel, without prefixes.
 
   Args:
-    interpret: on any platform, slowly; for tests.
+    q, k, v, segments: as of `attend`.
+    interpret: runs on any platform, slowly; for tests.
   """
-  # The compiler cannot split a kernel; by rows and heads it is ours to do.
+  # The compiler cannot split a kernel over the mesh, so this does.
   return _by_rows_and_heads(
     functools.partial(_splash, interpret=interpret), q, k, v, segments
   )
 
 
-def cudnn_takes(q):
-  """Whether cuDNN's flash attention takes such queries on this GPU.
+def cudnn_takes(q, v):
+  """Whether cuDNN's flash attention supports such queries and values.
 
-  What `jax.nn.dot_product_attention` demands of them, forward and backward, on
-  any GPU; of the GPU, Ampere or later, and not AMD's.
+  These are the conditions of `jax.nn.dot_product_attention`, forward and
+  backward, on every GPU from NVIDIA's Ampere on.
+
+  Args:
+    q: [B, H, T, D].
+    v: [B, K, T, E].
   """
   _, _, t, d = q.shape
   capability = getattr(meshes.device(), "compute_capability", "")
@@ -74,6 +79,7 @@ def cudnn_takes(q):
     and int(generation) >= 8
     and q.dtype in (jnp.bfloat16, jnp.float16)
     and d % 8 == 0
+    and v.shape[3] == d
     and d <= 128
     and t % 8 == 0
     and t <= LONGEST_MASK
@@ -84,7 +90,8 @@ def cudnn_attend(q, k, v, segments, prefixes=None, implementation="cudnn"):
   """`attend` by cuDNN.
 
   Args:
-    implementation: "xla" on any platform, in quadratic memory; for tests.
+    q, k, v, segments, prefixes: as of `attend`.
+    implementation: "xla" runs on any platform, in quadratic memory; for tests.
   """
   return _by_rows_and_heads(
     functools.partial(_cudnn, implementation), q, k, v, segments, prefixes
@@ -92,9 +99,10 @@ def cudnn_attend(q, k, v, segments, prefixes=None, implementation="cudnn"):
 
 
 def of_cudnn(primitive, *_, **__):
-  """A policy of `jax.checkpoint`: what cuDNN's attention returns is kept.
+  """A policy of `jax.checkpoint` that keeps what cuDNN's attention returns.
 
-  Not by name as with the others, since only JAX sees its normaliser.
+  Not by name like the policies of the other kernels, since only JAX sees its
+  normaliser.
   """
   return primitive.name.startswith("dot_product_attention")
 
@@ -113,11 +121,17 @@ def _cudnn(implementation, q, k, v, segments, prefixes):
 
 
 def _by_rows_and_heads(attend_local, q, k, v, *marks):
-  """Each device its rows and heads; `marks` [B, T] or None go by rows."""
+  """Runs `attend_local` on each device's own rows and heads.
+
+  Args:
+    attend_local: function of the other arguments.
+    q, k, v: as of `attend`.
+    *marks: [B, T] arrays or None.
+  """
   mesh = meshes.current()
   if mesh is not None and mesh.size > 1:
-    heads = sharding.fit(P(sharding.ROWS, "tensor"), k.shape, mesh)
-    rows = sharding.fit(P(sharding.ROWS), marks[0].shape, mesh)
+    heads = sharding.fit(PartitionSpec(sharding.ROWS, "tensor"), k.shape, mesh)
+    rows = sharding.fit(PartitionSpec(sharding.ROWS), marks[0].shape, mesh)
     attend_local = jax.shard_map(
       attend_local, mesh=mesh, in_specs=(heads,) * 3 + (rows,) * len(marks),
       out_specs=heads, check_vma=False,
@@ -127,7 +141,7 @@ def _by_rows_and_heads(attend_local, q, k, v, *marks):
 
 def _splash(q, k, v, segments, interpret):
   _, h, t, d = q.shape
-  size = next(b for b in (512, 256, BLOCK) if t % b == 0)
+  size = next(b for b in (512, 256, SPLASH_TILE) if t % b == 0)
   kernel = splash.make_splash_mha(
     splash.MultiHeadMask([splash.CausalMask((t, t))] * h),
     block_sizes=splash.BlockSizes(

@@ -1,14 +1,16 @@
-"""Keys and values as the sampler keeps them: `Prompts` and a `Ring`.
+"""The key-value cache of the sampler: `Columns` of tokens, and a `Ring`.
 
-What is decoded goes into a ring in time, a layer its own, of C chunks of R
-columns. At decoding step g every slot writes column g mod C R, wherever it is
-in its own completion, so a step is one update of a slice and never a scatter;
-and only the chunks that some slot still needs are read. The chunk that is
-written is out of the ring meanwhile: a slice of the ring that a step must read
-is a copy, and this one every step reads.
+What the model's attention keeps of a token (`attention.Kept`) is a column.
+Decoded tokens go into a ring in time, one for each layer, which is divided
+into chunks. At decoding step g every slot writes column g modulo the ring's
+length, wherever the slot is in its own completion. So a step is one update of
+a slice and never a scatter, and a step reads only the chunks that some slot
+needs. The chunk that is written is out of the ring meanwhile: every step reads
+it, and a slice of the ring would be copied before it is read.
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,96 +23,119 @@ from r1jax.model import attention
 # the heads.
 PLACES = PartitionSpec(None, sharding.ROWS, "tensor")
 
-
-class Prompts(NamedTuple):
-  """One layer's keys and values of prompts, each stored once.
-
-  Attributes:
-    k [N, B, K, D, P], v [N, B, K, P, D]: N blocks of B places, a prompt each;
-      arrays or `attention.Int8`. Blocks that no slot reads are skipped; a
-      block's places are split over the mesh.
-  """
-
-  k: Any
-  v: Any
+_node = functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=["arrays"],
+  meta_fields=["kept"],
+)
 
 
-class Chunk(NamedTuple):
-  """R columns of a layer's ring.
+@_node
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """What a layer's attention keeps of some tokens.
+
+  Of prompts: [banks, places, ...], a prompt in each place. Of a chunk of the
+  ring: [1, S, ...], the same columns of all slots.
 
   Attributes:
-    k [1, S, K, D, R], v [1, S, K, R, D]: arrays or `attention.Int8`.
+    arrays: name -> [., ., *`Kept.shape`(columns)], an array or
+      `attention.Int8`.
+    kept: tuple of `attention.Kept`, what the arrays are.
   """
 
-  k: Any
-  v: Any
+  arrays: dict
+  kept: tuple
 
   @property
-  def size(self):
-    """R."""
-    return jax.tree.leaves(self.k)[0].shape[-1]
+  def shape(self):
+    """The two leading dimensions, heads, and the number of columns."""
+    k = self.kept[0]
+    shape = _values(self.arrays[k.name]).shape
+    return *shape[:3], shape[k.token_axis]
 
-  def written(self, k, v, column):
-    """The same with keys [S, K, D, 1] and values [S, K, 1, D] of a column.
+  @property
+  def int8(self):
+    """Whether the arrays are stored in eight bits."""
+    return isinstance(self.arrays[self.kept[0].name], attention.Int8)
+
+  def __getitem__(self, i):
+    """The arrays at an index of the first dimension: name -> [., ...]."""
+    return jax.tree.map(lambda x: x[i], self.arrays)
+
+  def written(self, arrays, at, column=0):
+    """The same with other columns in place of some.
 
     Args:
-      column: [] int32, the ring's.
+      arrays: name -> [., *`Kept.shape`(.)], as of `stored`; fewer than these
+        in the second dimension or in the columns.
+      at: index of the first dimension, and of the second where they begin.
+      column: the column where they begin.
     """
-    at = column % self.size
-    k, v = stored(k, v, isinstance(self.k, attention.Int8))
-    return Chunk(
-      write(self.k, k, (0, 0, 0, 0, at)), write(self.v, v, (0, 0, 0, at, 0))
+    return dataclasses.replace(
+      self,
+      arrays={
+        k.name: _write(self.arrays[k.name], arrays[k.name], at, column, k)
+        for k in self.kept
+      },
     )
 
 
-class Ring(NamedTuple):
-  """A layer's chunks in one array.
+@_node
+@dataclasses.dataclass(frozen=True)
+class Ring:
+  """A layer's chunks in one array each of what is kept.
 
   Attributes:
-    k [C, S, K, D, R], v [C, S, K, R, D]: arrays or `attention.Int8`.
+    arrays: name -> [chunks, S, *`Kept.shape`(columns of a chunk)], an array or
+      `attention.Int8`.
+    kept: tuple of `attention.Kept`.
   """
 
-  k: Any
-  v: Any
+  arrays: dict
+  kept: tuple
 
   @property
   def extent(self):
-    """C and R."""
-    shape = jax.tree.leaves(self.k)[0].shape
-    return shape[0], shape[-1]
+    """How many chunks there are, and how many columns each has."""
+    shape = Columns(self.arrays, self.kept).shape
+    return shape[0], shape[3]
 
   def take(self, column):
-    """The `Chunk` that holds this column of the ring."""
+    """The `Columns` of the chunk that holds this column of the ring."""
     at = column // self.extent[1]
-    return Chunk(
-      *jax.tree.map(
-        lambda x: jax.lax.dynamic_slice_in_dim(x, at, 1), tuple(self)
-      )
+    arrays = jax.tree.map(
+      lambda x: jax.lax.dynamic_slice_in_dim(x, at, 1), self.arrays
     )
+    return Columns(arrays, self.kept)
 
   def give_back(self, chunk, column):
-    """The ring with what `take` took from it."""
+    """The ring with the chunk that `take` took from it."""
     at = column // self.extent[1]
-    return Ring(
-      *jax.tree.map(
-        lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0),
-        tuple(self), tuple(chunk),
-      )
-    )  # fmt: skip
+    arrays = jax.tree.map(
+      lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0),
+      self.arrays,
+      chunk.arrays,
+    )
+    return Ring(arrays, self.kept)
 
   def next_chunk(self):
     """The ring after the chunk that was written is full."""
     return self
 
 
-class Apart(NamedTuple):
+@functools.partial(
+  jax.tree_util.register_dataclass, data_fields=["chunks"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Apart:
   """A layer's chunks as arrays of their own; the methods are those of `Ring`.
 
   On CPU a chunk of a larger array is copied before a product reads it.
 
   Attributes:
-    chunks: C of `Chunk`, the one that is being written first, and the others
-      from new to old.
+    chunks: tuple of `Columns`: the chunk that is being written, then the
+      others from new to old.
   """
 
   chunks: tuple
@@ -118,74 +143,101 @@ class Apart(NamedTuple):
   @classmethod
   def of(cls, ring):
     """From a `Ring` in which nothing has been written yet."""
-    size = ring.extent[1]
-    return cls(
-      tuple(ring.take(chunk * size) for chunk in range(ring.extent[0]))
-    )
+    chunks, size = ring.extent
+    return cls(tuple(ring.take(chunk * size) for chunk in range(chunks)))
 
   @property
   def extent(self):
-    return len(self.chunks), self.chunks[0].size
+    """How many chunks there are, and how many columns each has."""
+    return len(self.chunks), self.chunks[0].shape[3]
 
   def take(self, column):
-    del column  # is in the first
+    """The chunk that is being written."""
+    del column  # The first chunk holds it.
     return self.chunks[0]
 
   def give_back(self, chunk, column):
+    """The ring with the chunk that `take` took from it."""
     del column
     return Apart((chunk, *self.chunks[1:]))
 
   def next_chunk(self):
-    """Moves no data; outside of `jax.jit`, or it would be copied."""
+    """The ring after the chunk that was written is full.
+
+    Call this outside of `jax.jit`, where it moves no data.
+    """
     return Apart(self.chunks[-1:] + self.chunks[:-1])
 
 
-def stored(k, v, int8):
-  """Keys [..., D, U] and values [..., U, D] as a cache holds them."""
-  if int8:
-    return attention.quantize(k, -2), attention.quantize(v, -1)
-  return k, v
-
-
-def write(cache, x, at):
-  """Puts x [S, K, ., .] into keys or values [C, S, K, ., .].
+def stored(arrays, kept, int8):
+  """Kept arrays as a cache stores them.
 
   Args:
-    cache: array or `attention.Int8`. x: the same, as of `stored`.
-    at: indices of where it begins, one a dimension.
+    arrays: name -> [..., *`Kept.shape`(.)].
+    kept: tuple of `attention.Kept`.
+    int8: whether in eight bits.
+
+  Returns:
+    name -> array or `attention.Int8`.
   """
-  if not isinstance(cache, attention.Int8):
-    return jax.lax.dynamic_update_slice(cache, x[None].astype(cache.dtype), at)
-  # The scales lack the dimension D, whose index is 0: x is whole there.
-  return attention.Int8(
-    write(cache.values, x.values, at),
-    write(cache.scale, x.scale, (*at[:3], at[3] + at[4])),
-  )
+  if not int8:
+    return arrays
+  return {
+    k.name: attention.quantize(arrays[k.name], k.width_axis) for k in kept
+  }
+
+
+def _values(x):
+  return x.values if isinstance(x, attention.Int8) else x
+
+
+def _write(cache, x, at, column, kept):
+  """Puts [., *`Kept.shape`(.)] into a cache [., ., *`Kept.shape`(.)]."""
+  if isinstance(cache, attention.Int8):
+    return attention.Int8(
+      _update(cache.values, x.values, at, column, kept.token_axis),
+      _update(cache.scale, x.scale, at, column, -1),
+    )
+  return _update(cache, x, at, column, kept.token_axis)
+
+
+def _update(cache, x, at, column, axis):
+  start = [*at, *[0] * (cache.ndim - 2)]
+  start[axis] = column
+  x = x[None].astype(cache.dtype)
+  return jax.lax.dynamic_update_slice(cache, x, tuple(start))
 
 
 def empty_prompts(config, size, int8=False):
-  """Zero `Prompts` of one layer.
+  """Zero `Columns` of one layer for a pool of prompts.
 
   Args:
     config: the `ModelConfig`.
     size: a `pool.Size`.
-    int8: whether they are stored in eight bits; else in the compute dtype.
+    int8: whether in eight bits; else in the compute dtype.
   """
-  return Prompts(*_zeros(config, size.banks, size.places, size.width, int8))
+  return _zeros(config, (size.banks, size.places), size.width, int8)
 
 
 def empty_ring(config, slots, length, chunk, int8=False):
-  """The `Ring` of one layer, for `length` columns or more.
+  """The zero `Ring` of one layer.
 
   Args:
-    slots: S. length: columns that a slot may need. chunk: columns that are
-      read together. int8: else in the compute dtype.
+    config: the `ModelConfig`.
+    slots: S.
+    length: columns that a slot may need; the ring has at least as many.
+    chunk: columns that are read together.
+    int8: whether in eight bits; else in the compute dtype.
   """
   size = min(chunk, length)
-  return Ring(*_zeros(config, -(-length // size), slots, size, int8))
+  columns = _zeros(config, (-(-length // size), slots), size, int8)
+  return Ring(columns.arrays, columns.kept)
 
 
-def _zeros(config, chunks, slots, columns, int8):
-  shape, c = (chunks, slots, config.n_kv_heads), config
-  k = jnp.zeros((*shape, c.head_dim, columns), c.compute_dtype)
-  return stored(k, k.swapaxes(-1, -2), int8)
+def _zeros(config, leading, columns, int8):
+  kept = attention.kept(config)
+  arrays = {
+    k.name: jnp.zeros((*leading, *k.shape(columns)), config.compute_dtype)
+    for k in kept
+  }
+  return Columns(stored(arrays, kept, int8), kept)

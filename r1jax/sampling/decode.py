@@ -134,19 +134,35 @@ def view(place, member, active, members, prompt_mask, age, column, shards=1):
 
 
 class _Reader(NamedTuple):
-  """A layer's context while decoding: a `View` of its prompts and ring."""
+  """A layer's context while decoding, in place of `decoder.Context`.
+
+  Attributes:
+    cos, sin: [S, 1, 1, D/2], the rotations of the tokens' positions.
+    view: the `View`.
+    prompts: `cache.Columns` of the pool.
+    ring: the layer's `cache.Ring` or `cache.Apart`.
+    newest: `cache.Columns`, the chunk that is written.
+  """
 
   cos: jax.Array
   sin: jax.Array
   view: View
-  prompts: cache.Prompts
+  prompts: cache.Columns
   ring: cache.Ring | cache.Apart
-  newest: cache.Chunk
+  newest: cache.Columns
 
-  def attend(self, q, k, v):
-    """Writes k and v [S, K, ., 1], reads what there is; keeps the newest."""
+  def attend(self, q, arrays):
+    """Attends to the prompts and to all tokens decoded so far.
+
+    Args:
+      q: [S, H, 1, D] queries.
+      arrays: name -> [S, *`Kept.shape`(1)], what is kept of these tokens.
+
+    Returns:
+      [S, H, 1, E], and the newest chunk with these tokens.
+    """
     newest = kernels.by_slots_and_heads(
-      _write, self.newest, (k, v), (self.view.column,), (None,)
+      _write, self.newest, arrays, (self.view.column,), (None,)
     )
     newest = jax.tree.map(lambda x: x[None], newest)
     part = attention.join(
@@ -156,29 +172,30 @@ class _Reader(NamedTuple):
     return attention.finish(part, q), newest
 
 
-def _write(newest, keys_and_values, at):
-  """A `cache.Chunk` with a column of some slots, less its first dimension."""
-  newest = newest.written(*keys_and_values, *at)
+def _write(newest, arrays, marks):
+  """The newest chunk with a column of some slots, less its first dimension."""
+  column = marks[0] % newest.shape[3]
+  arrays = cache.stored(arrays, newest.kept, newest.int8)
+  newest = newest.written(arrays, (0, 0), column)
   # In order, or the compiler would write twice, for the reading and for the
   # next step, and copy the chunk to do so.
   return jax.tree.map(lambda x: in_order(x)[0], newest)
 
 
 def _read_ring(q, ring, newest, view):
-  """`attention.Partial` of the slots' queries on what they decoded."""
+  """The `attention.Partial` of the slots' queries over their decoded tokens."""
   chunks, size = ring.extent
   columns = view.column // size * size + jnp.arange(size)
   age = (view.column - columns) % (chunks * size)
   own = age[None] <= view.age[:, None]
-  k, v = jax.tree.map(lambda x: x[0], newest)
-  part = attention.partial(q, k, v, own[:, None])
+  part = attention.read(q, newest[0], newest.kept, own[:, None])
   if chunks == 1:
     return part
   return kernels.join_ring(part, q, ring, view.age, view.column)
 
 
 def _read_prompts(q, prompts, view):
-  """`attention.Partial` of the slots' queries on their prompts."""
+  """The `attention.Partial` of the slots' queries over their prompts."""
   who = view.seat, view.slots, view.banks, view.used, view.prompt_mask
   return kernels.by_slots_and_heads(
     _read_own_prompts, prompts, q, who, (0, 0, 0, 0, 1)
@@ -190,16 +207,16 @@ def _read_own_prompts(prompts, q, who):
   seat, sitting, order, used, prompt_mask = who
   sitting, order, used = sitting[0], order[0], used[0]
   slots, heads, _, dim = q.shape
-  banks, places, kv = jax.tree.leaves(prompts.k)[0].shape[:3]
+  banks, places, kv, _ = prompts.shape
   seats = sitting.shape[1]
   members = seats // places
   queries = jnp.concatenate((q[:, :, 0], jnp.zeros((1, heads, dim), q.dtype)))
 
   def bank(i):
     """The `attention.Partial` of each seat of a bank."""
-    x = queries[sitting[i]].reshape(places, members, heads, dim)
-    k, v = jax.tree.map(lambda x: x[i], prompts)
-    part = attention.partial(x.swapaxes(1, 2), k, v, prompt_mask[i][:, None])
+    x = queries[sitting[i]].reshape(places, members, heads, dim).swapaxes(1, 2)
+    mask = prompt_mask[i][:, None]
+    part = attention.read(x, prompts[i], prompts.kept, mask)
 
     def by_seat(y):
       y = y.reshape(places, kv, heads // kv, members, *y.shape[3:])
@@ -218,24 +235,24 @@ def _read_own_prompts(prompts, q, who):
 
     return jax.tree.map(take, part, bank(i))
 
-  shape = (slots, kv, heads // kv)
-  nothing = attention.Partial(
-    jnp.zeros((*shape, dim)), jnp.zeros(shape),
-    jnp.full(shape, attention.MASKED),
-  )  # fmt: skip
+  (width,) = (k.width for k in prompts.kept if k.value)
+  nothing = attention.nothing(slots, kv, heads // kv, width)
   if banks == 1:
     return visit(0, nothing)
   return jax.lax.fori_loop(0, used, visit, nothing)
 
 
 def decode(config, weights, prompts, rings, newest, tokens, positions, view):
-  """The step after one token for each slot.
+  """One decoding step: the logits after one more token of each slot.
 
   Args:
-    config: the `ModelConfig`. weights: its `Weights`.
-    prompts: L of `cache.Prompts`. rings: L of `cache.Ring` or `cache.Apart`.
-    newest: L of `cache.Chunk` that were taken from the rings, to write in.
-    tokens, positions: [S] int32.
+    config: the `ModelConfig`.
+    weights: its `Weights`.
+    prompts: L of `cache.Columns`, the pool.
+    rings: L of `cache.Ring` or `cache.Apart`.
+    newest: L of `cache.Columns`, the chunks taken from the rings to write in.
+    tokens: [S] int32.
+    positions: [S] int32, of the tokens in their prompts and completions.
     view: the `View` of this step.
 
   Returns:

@@ -1,7 +1,7 @@
-"""Which kernel of a decoding step a platform runs: chosen here only.
+"""The choice of the kernel of a decoding step, by platform.
 
-On TPU the kernel of `ragged` reads what the slots decoded; elsewhere, and for
-prompts, XLA does.
+TPU reads the decoded tokens by the kernel of `ragged`. Other platforms, and
+all platforms for prompts, use plain XLA.
 """
 
 import jax
@@ -15,7 +15,7 @@ def lay_out(ring):
   """An empty `cache.Ring` as this platform writes and reads it best.
 
   Returns:
-    the same, or on one CPU device `cache.Apart`.
+    on one CPU device `cache.Apart`, else the same ring.
   """
   mesh = meshes.current()
   if meshes.platform() != "cpu" or (mesh is not None and mesh.size > 1):
@@ -24,29 +24,30 @@ def lay_out(ring):
 
 
 def join_ring(part, q, ring, age, column, interpret=False):
-  """What decoding slots read in a ring's older chunks, joined to a part.
+  """Attention of decoding slots over a ring's older chunks, joined to a part.
 
   Args:
-    part, q, age, column: as of `ragged.join_kernel`.
+    part: the `attention.Partial` so far, as of `ragged.join_kernel`.
+    q, age, column: as of `ragged.join_kernel`.
     ring: `cache.Ring` or `cache.Apart`.
-    interpret: the kernel on any platform, slowly; for tests.
+    interpret: runs the kernel on any platform, slowly; for tests.
 
   Returns:
-    `attention.Partial` as `part`.
+    `attention.Partial` of the same shapes as `part`.
   """
   if isinstance(ring, cache.Apart):
     return ragged.join_apart(part, q, ring, age, column)
 
   def join_local(ring, of_slots, marks):
-    if not (interpret or meshes.platform() == "tpu") or not ragged.fits(
-      of_slots[1], ring[0]
-    ):
-      return ragged.join_loop(*of_slots, *ring, *marks)
-    return ragged.join_kernel(*of_slots, *ring, *marks, interpret)
+    part, q = of_slots
+    on_tpu = interpret or meshes.platform() == "tpu"
+    if not on_tpu or not ragged.fits(q, ring):
+      return ragged.join_loop(part, q, ring, *marks)
+    return ragged.join_kernel(part, q, ring, *marks, interpret)
 
-  # In XLA too: a device need not wait for the longest slot of another.
+  # Also in XLA: a device need not wait for the longest slot of another.
   return by_slots_and_heads(
-    join_local, tuple(ring), (part, q), (age, column), (0, None)
+    join_local, ring, (part, q), (age, column), (0, None)
   )
 
 

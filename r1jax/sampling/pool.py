@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
-from r1jax.model import Decoder, attention
+from r1jax.model import Decoder
 from r1jax.sampling import cache
 
 # Prompts of a batch of the prefill: more would only take memory.
@@ -35,7 +35,7 @@ class Pool(NamedTuple):
   prompt's completions, so that their first step is like all others.
 
   Attributes:
-    layers: L of `cache.Prompts`.
+    layers: L of `cache.Columns`.
     mask: [A, P] bool, what may be read: all tokens but the last.
     lengths: [A] int32, tokens of each prompt, the last included.
     last: [A] int32, the last token of each prompt.
@@ -49,7 +49,7 @@ class Pool(NamedTuple):
   @property
   def by_bank(self):
     """`mask` as [banks, places, P]."""
-    banks, places = jax.tree.leaves(self.layers[0].k)[0].shape[:2]
+    banks, places = self.layers[0].shape[:2]
     return self.mask.reshape(banks, places, -1)
 
 
@@ -278,23 +278,17 @@ def load(model, mesh, params, pool, batch):
   columns = jnp.arange(width)
   mask = columns[None] < lengths[:, None]
   with meshes.on(mesh):
-    _, (k, v) = Decoder(model).apply(
+    _, arrays = Decoder(model).apply(
       {"params": params}, tokens, jnp.where(mask, columns, 0),
       mask.astype(jnp.int32), method="prefill",
     )  # fmt: skip
-  k, v = cache.stored(k, v, isinstance(pool.layers[0].k, attention.Int8))
-  size = jax.tree.leaves(pool.layers[0].k)[0].shape[1]
+  first = pool.layers[0]
+  arrays = cache.stored(arrays, first.kept, first.int8)
 
   def put(i, layers):
-    at = (*jnp.divmod(places[i], size), 0, 0, 0)
-
-    def one(x, layer):
-      return jax.tree.map(lambda y: y[layer, i][None], x)
-
+    at = jnp.divmod(places[i], first.shape[1])
     return tuple(
-      cache.Prompts(
-        cache.write(old.k, one(k, n), at), cache.write(old.v, one(v, n), at)
-      )
+      old.written(jax.tree.map(lambda x: x[n, i][None], arrays), at)
       for n, old in enumerate(layers)
     )
 

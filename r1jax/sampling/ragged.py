@@ -1,9 +1,9 @@
-"""Attention on a ring of decoded tokens, of which each slot needs another part.
+"""Attention over the decode ring buffer, where each slot reads its own range.
 
-The newest chunk is the caller's; what the older ones add is joined to it here,
-in plain XLA, in which every slot pays for the longest, or by a kernel for TPU,
-in which none does: flash-decoding (Dao et al. 2023) over a list of the chunks
-that the slots need, one after the other.
+The caller reads the newest chunk. This file joins the older chunks to it: in
+plain XLA, where every slot pays for the longest one, or by a kernel for TPU,
+where none does. The kernel is flash-decoding (Dao et al. 2023) over a list of
+the chunks that the slots need.
 """
 
 import functools
@@ -16,40 +16,52 @@ from jax.experimental.pallas import tpu as pltpu
 
 from r1jax.model import attention
 
-# What the kernel's list of chunks may hold, in the scalar memory of 1 MiB.
-MOST_TURNS = 1 << 16
-# Of a slot's keys, read at a time; twice that and the values lie in VMEM.
-BLOCK_BYTES = 1 << 20
+# The longest list of chunks that the kernel takes: scalar memory is 1 MiB.
+MOST_VISITS = 1 << 16
+# What a slot keeps in a chunk is read in tiles of at most this size; two of
+# them lie in VMEM.
+TILE_BYTES = 1 << 21
 
 
 def chunks_needed(age, column, chunks, size):
-  """How many chunks before the newest hold columns of each slot, [S] int32.
+  """How many chunks before the newest hold columns of each slot.
+
+  Columns later than `column` in its own chunk are the oldest of all; they are
+  not counted.
 
   Args:
-    age: [S] int32, column: [] int32, as in `decode.View`.
-    chunks, size: C and R of the ring. Columns later than `column` in its own
-      chunk are the oldest of all, and not counted.
+    age: [S] int32, as in `decode.View`.
+    column: [] int32, as in `decode.View`.
+    chunks: how many the ring has.
+    size: columns of a chunk.
+
+  Returns:
+    [S] int32.
   """
   older = jnp.maximum(age - column % size, 0)
   return jnp.minimum(-(-older // size), chunks - 1)
 
 
-def join_loop(part, q, k, v, age, column):
-  """`join_kernel` in plain XLA, as many chunks as the longest slot needs.
+def _own(age, column, size, back):
+  """[S, 1, size] bool, which columns of an older chunk are each slot's own."""
+  own = column % size + back * size - jnp.arange(size)[None] <= age[:, None]
+  return own[:, None]
+
+
+def join_loop(part, q, ring, age, column):
+  """`join_kernel` in plain XLA: all slots visit what the longest one needs.
 
   Args:
-    k, v: also `attention.Int8`. The others: as of `join_kernel`.
+    part, q, ring, age, column: as of `join_kernel`; the ring may also be of
+      `attention.Int8`.
   """
-  shape = jax.tree.leaves(k)[0].shape
-  chunks, size = shape[0], shape[-1]
-  last, at = column // size, column % size
+  chunks, size = ring.extent
+  last = column // size
 
   def older(back, part):
-    own = at + back * size - jnp.arange(size)[None] <= age[:, None]
-    keys, values = jax.tree.map(lambda x: x[(last - back) % chunks], (k, v))
-    return attention.join(
-      part, attention.partial(q, keys, values, own[:, None])
-    )
+    arrays = jax.tree.map(lambda x: x[(last - back) % chunks], ring.arrays)
+    own = _own(age, column, size, back)
+    return attention.join(part, attention.read(q, arrays, ring.kept, own))
 
   used = chunks_needed(age, column, chunks, size).max() + 1
   return jax.lax.fori_loop(1, used, older, part)
@@ -59,29 +71,29 @@ def join_apart(part, q, ring, age, column):
   """`join_loop` on a ring whose chunks are apart.
 
   Args:
-    ring: `cache.Apart`. The others: as of `join_kernel`.
+    part, q, age, column: as of `join_kernel`.
+    ring: `cache.Apart`.
   """
   chunks, size = ring.extent
   used = chunks_needed(age, column, chunks, size).max()
   for back in range(1, chunks):
-    own = column % size + back * size - jnp.arange(size)[None] <= age[:, None]
+    chunk, own = ring.chunks[back], _own(age, column, size, back)
 
     def read(part):
-      keys, values = jax.tree.map(lambda x: x[0], ring.chunks[back])
-      return attention.join(
-        part, attention.partial(q, keys, values, own[:, None])
-      )
+      more = attention.read(q, chunk[0], chunk.kept, own)
+      return attention.join(part, more)
 
     part = jax.lax.cond(back <= used, read, lambda part: part, part)
   return part
 
 
 class Work(NamedTuple):
-  """The turns of the kernel: a slot's chunks, the newest first, slot by slot.
+  """The kernel's visits: slot by slot its chunks, newest first.
 
   Attributes:
-    slot: [S (C - 1)] int32, whose turn it is; of these the first `count` are
-      meant. first: [S] int32, the turn at which each slot begins.
+    slot: [S * (chunks - 1)] int32, the slot of each visit; only the first
+      `count` are made.
+    first: [S] int32, the first visit of each slot.
     count: [] int32.
   """
 
@@ -94,136 +106,187 @@ def work(age, column, chunks, size):
   """The `Work` for these slots; the arguments of `chunks_needed`."""
   needed = chunks_needed(age, column, chunks, size)
   end = jnp.cumsum(needed, dtype=jnp.int32)
-  turns = jnp.arange(len(age) * (chunks - 1), dtype=jnp.int32)
-  slot = (turns[:, None] >= end[None]).sum(axis=1, dtype=jnp.int32)
+  visits = jnp.arange(len(age) * (chunks - 1), dtype=jnp.int32)
+  slot = (visits[:, None] >= end[None]).sum(axis=1, dtype=jnp.int32)
   return Work(jnp.minimum(slot, len(age) - 1), end - needed, end[-1])
 
 
-def fits(q, k):
-  """Whether `join_kernel` takes such queries and keys."""
-  if isinstance(k, attention.Int8):
+def fits(q, ring):
+  """Whether `join_kernel` supports these queries and this `cache.Ring`."""
+  arrays = [ring.arrays[k.name] for k in ring.kept]
+  if any(isinstance(x, attention.Int8) for x in arrays):
     return False
-  chunks, slots, _, dim, size = k.shape
+  chunks, size = ring.extent
+  slots = arrays[0].shape[1]
   return (
-    q.dtype == k.dtype
-    and k.dtype in (jnp.bfloat16, jnp.float32)
+    all(x.dtype == q.dtype for x in arrays)
+    and q.dtype in (jnp.bfloat16, jnp.float32)
     and size % 128 == 0
-    and dim % 64 == 0
-    and slots * (chunks - 1) <= MOST_TURNS
-    and _heads_at_a_time(k) > 0
+    and all(k.width % 64 == 0 for k in ring.kept)
+    and slots * (chunks - 1) <= MOST_VISITS
+    and _heads_at_a_time(ring) > 0
   )
 
 
-def _heads_at_a_time(k):
-  """The most key heads that divide K and stay in `BLOCK_BYTES`, or 0."""
-  _, _, kv, dim, size = k.shape
-  most = BLOCK_BYTES // (dim * size * k.dtype.itemsize)
-  return max((n for n in range(1, most + 1) if kv % n == 0), default=0)
+def _heads_at_a_time(ring):
+  """The most heads that divide K and whose tile is small enough, or 0."""
+  arrays = [ring.arrays[k.name] for k in ring.kept]
+  heads = arrays[0].shape[2]
+  width = sum(k.width for k in ring.kept)
+  most = TILE_BYTES // (width * ring.extent[1] * arrays[0].dtype.itemsize)
+  return max((n for n in range(1, most + 1) if heads % n == 0), default=0)
 
 
-def join_kernel(part, q, k, v, age, column, interpret=False):
-  """What the slots read in a ring's older chunks, joined to a part.
+class _Tile(NamedTuple):
+  """How the kernel sees an array: its `Kept`, and its axes in `jnp.einsum`."""
 
-  Pallas, for TPU: no chunk is fetched that its slot does not need.
+  kept: attention.Kept
+  axes: str
+
+
+def _for_kernel(x, kept):
+  """An array of a ring as the kernel reads it best, and its `_Tile`.
+
+  TPU memory is tiled by 128 numbers, so the compiler stores an array whose
+  last dimension is narrower the other way round; asking for that order saves
+  a copy.
+  """
+  if kept.tokens_last:
+    return x, _Tile(kept, "kdr")
+  if kept.width % 128:
+    return x.swapaxes(3, 4), _Tile(kept, "kdr")
+  return x, _Tile(kept, "krd")
+
+
+def join_kernel(part, q, ring, age, column, interpret=False):
+  """Attention of the slots over a ring's older chunks, joined to a part.
+
+  In Pallas, for TPU. It fetches only the chunks that each slot needs.
 
   Args:
-    part: `attention.Partial`, [S, K, H / K, .], of no empty set of keys.
-    q: [S, H, 1, D].
-    k, v: [C, S, K, D, R] and [C, S, K, R, D], see `cache.Ring`; the chunk
-      of `column` is not read.
-    age: [S] int32, column: [] int32, as in `decode.View`.
-    interpret: on any platform, slowly; for tests.
+    part: `attention.Partial` [S, K, H / K, ...] over some keys, at least one
+      for each slot.
+    q: [S, H, 1, D] queries.
+    ring: `cache.Ring`; the chunk of `column` is not read.
+    age: [S] int32, as in `decode.View`.
+    column: [] int32, as in `decode.View`.
+    interpret: runs on any platform, slowly; for tests.
 
   Returns:
     `attention.Partial` of the same shapes.
   """
-  chunks, slots, kv, dim, size = k.shape
-  group = q.shape[1] // kv
-  heads = _heads_at_a_time(k)
-  turns = work(age, column, chunks, size)
-  # Values of 64 numbers lie turned in memory, as it is tiled by 128: the other
-  # way they would be copied.
-  turned = dim % 128 != 0
-  if turned:
-    v = v.swapaxes(3, 4)
+  chunks, size = ring.extent
+  slots, kv, group, width = part.out.shape
+  heads = _heads_at_a_time(ring)
+  visits = work(age, column, chunks, size)
+  arrays, tiles = zip(*(_for_kernel(ring.arrays[k.name], k) for k in ring.kept))
   now = jnp.stack((column // size, column % size)).astype(jnp.int32)
+  queries = attention.scaled(q, kv)
 
-  def of_slot(head, turn, slot, *_):
-    return slot[turn], head, 0, 0
+  def of_slot(head, visit, slot, *_):
+    return slot[visit], head, 0, 0
 
-  def of_ring(head, turn, slot, first, age, now):
-    chunk = now[0] - _back(turn, slot, first)
+  def of_ring(head, visit, slot, first, age, now):
+    chunk = now[0] - _back(visit, slot, first)
     chunk = jnp.where(chunk < 0, chunk + chunks, chunk)
-    return chunk, slot[turn], head, 0, 0
+    return chunk, slot[visit], head, 0, 0
 
   def rows(width):
     return pl.BlockSpec((None, heads, group, width), of_slot)
 
-  partial = [rows(dim), rows(1), rows(1)]
+  partial = [rows(width), rows(1), rows(1)]
   out, total, peak = pl.pallas_call(
-    functools.partial(_kernel, size, "kdr" if turned else "krd"),
+    functools.partial(_kernel, size, tiles),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=4,
-      # One turn at least: an empty grid is nothing to rely on.
-      grid=(kv // heads, jnp.maximum(turns.count, 1)),
+      # At least one visit: an empty grid is nothing to rely on.
+      grid=(kv // heads, jnp.maximum(visits.count, 1)),
       in_specs=[
-        rows(dim),
-        pl.BlockSpec((None, None, heads, *k.shape[3:]), of_ring),
-        pl.BlockSpec((None, None, heads, *v.shape[3:]), of_ring),
+        rows(queries.shape[3]),
+        *(
+          pl.BlockSpec((None, None, heads, *x.shape[3:]), of_ring)
+          for x in arrays
+        ),
         *partial,
       ],
       out_specs=partial,
     ),
     out_shape=[
-      jax.ShapeDtypeStruct((slots, kv, group, width), jnp.float32)
-      for width in (dim, 1, 1)
+      jax.ShapeDtypeStruct((slots, kv, group, n), jnp.float32)
+      for n in (width, 1, 1)
     ],
-    # In place: slots that have no turn keep the part that they came with.
-    input_output_aliases={7: 0, 8: 1, 9: 2},
+    # In place: slots without a visit keep the part that they came with.
+    input_output_aliases={5 + len(arrays) + i: i for i in range(3)},
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("parallel", "arbitrary")
     ),
     name="ragged_ring",
     interpret=interpret,
   )(
-    turns.slot, turns.first, age, now,
-    (q * jnp.asarray(dim**-0.5, q.dtype)).reshape(part.out.shape), k, v,
-    part.out, part.total[..., None], part.peak[..., None],
+    visits.slot, visits.first, age, now, queries, *arrays, part.out,
+    part.total[..., None], part.peak[..., None],
   )  # fmt: skip
   return attention.Partial(out, total[..., 0], peak[..., 0])
 
 
-def _back(turn, slot, first):
-  """How many chunks before the newest this turn reads."""
-  return turn - first[slot[turn]] + 1
+def _back(visit, slot, first):
+  """How many chunks before the newest this visit reads."""
+  return visit - first[slot[visit]] + 1
 
 
-def _kernel(
-  size, axes, slot, first, age, now, q, k, v, out0, total0, peak0, out, total,
-  peak,
-):  # fmt: skip
-  """One chunk of one slot: keys [K', D, R], values with these axes."""
-  turn = pl.program_id(1)
-  back = _back(turn, slot, first)
+def _kernel(size, tiles, slot, first, age, now, *refs):
+  """One visit: reads one chunk of one slot.
+
+  Args:
+    size: columns of a chunk.
+    tiles: the `_Tile` of each array.
+    slot, first, age: as in `Work` and `join_kernel`.
+    now: [2], number of the newest chunk and the column in it.
+    *refs: the queries; the arrays, one for each tile; the part before; and
+      the part after the visit.
+  """
+  q, *arrays = refs[: 1 + len(tiles)]
+  before, (out, total, peak) = refs[1 + len(tiles) : -3], refs[-3:]
+  visit = pl.program_id(1)
+  back = _back(visit, slot, first)
 
   @pl.when(back == 1)
   def _():
-    out[...], total[...], peak[...] = out0[...], total0[...], peak0[...]
+    for new, old in zip((out, total, peak), before):
+      new[...] = old[...]
 
-  mine = age[slot[turn]]
+  mine = age[slot[visit]]
   # Age of the chunk's first column; that of the others is less.
   oldest = now[1] + back * size
 
-  # Always, but in the one turn of a list without any.
+  # Always, except in the only visit of an empty list.
   @pl.when(oldest - size < mine)
   def _():
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    s = product("kgd,kdr->kgr", q[...], k[...])
+    s = _scores(q, arrays, tiles)
     column = jax.lax.broadcasted_iota(jnp.int32, s.shape, 2)
     s = jnp.where(oldest - column <= mine, s, attention.MASKED)
     top = jnp.maximum(peak[...], s.max(axis=-1, keepdims=True))
     p, kept = jnp.exp(s - top), jnp.exp(peak[...] - top)
     total[...] = total[...] * kept + p.sum(axis=-1, keepdims=True)
-    p = p.astype(v.dtype)
-    out[...] = out[...] * kept + product(f"kgr,{axes}->kgd", p, v[...])
+    ((v, axes),) = (
+      (v, tile.axes) for v, tile in zip(arrays, tiles) if tile.kept.value
+    )
+    sums = jnp.einsum(
+      f"kgr,{axes}->kgd", p.astype(v.dtype), v[...],
+      preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    out[...] = out[...] * kept + sums
     peak[...] = top
+
+
+def _scores(q, arrays, tiles):
+  """[K', G, R] float32, products of the queries with all keys."""
+  at, s = 0, None
+  for x, (kept, axes) in zip(arrays, tiles):
+    if kept.key:
+      part = jnp.einsum(
+        f"kgd,{axes}->kgr", q[:, :, at : at + kept.width], x[...],
+        preferred_element_type=jnp.float32,
+      )  # fmt: skip
+      s, at = part if s is None else s + part, at + kept.width
+  return s

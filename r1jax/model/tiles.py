@@ -1,10 +1,10 @@
-"""Attention block by block: memory linear in T, no work where nothing is seen.
+"""Attention tile by tile: memory linear in T, no work where nothing is seen.
 
-FlashAttention-2 (Dao 2023) in plain XLA. The rows are cut into blocks; a loop
-visits the pairs of a query block and a key block between which any token sees
-another, so that packed segments cost what they would cost alone, and the
-prompt that they share a little more. The backward pass visits them again and
-computes the probabilities anew from the logarithm of their normaliser.
+FlashAttention-2 (Dao 2023) in plain XLA. The rows are cut into tiles. A loop
+visits those pairs of a query tile and a key tile in which some token sees
+another one. So packed segments cost as much as they would cost alone, and a
+prompt that they share a little more. The backward pass visits the pairs again
+and recomputes the probabilities from the logarithm of their normaliser.
 """
 
 import functools
@@ -16,12 +16,12 @@ from jax.ad_checkpoint import checkpoint_name
 
 from r1jax.model import attention
 
-# Smaller blocks fit segments better, larger ones need fewer turns.
+# Smaller tiles fit segments better, larger ones need fewer visits.
 SMALLEST, LARGEST, MOST = 64, 256, 16
 
 
-def block_size(t):
-  """Tokens of a block for rows of t."""
+def tile_size(t):
+  """Tokens of a tile for rows of t tokens."""
   size = SMALLEST
   while size < LARGEST and t >= 2 * size * MOST:
     size *= 2
@@ -29,8 +29,12 @@ def block_size(t):
 
 
 class Pairs(NamedTuple):
-  """The pairs of blocks to visit: `query` and `key` [n (n + 1) / 2] int32, of
-  which the first `count` are meant."""
+  """The pairs of tiles to visit.
+
+  Attributes:
+    query, key: [n (n + 1) / 2] int32, numbers of the tiles of each pair.
+    count: [] int32; only the first `count` pairs are visited.
+  """
 
   query: jax.Array
   key: jax.Array
@@ -38,19 +42,21 @@ class Pairs(NamedTuple):
 
 
 def attend(q, k, v, segments, prefixes=None):
-  """`attention.attend` under `attention.causal_mask(segments, prefixes)`.
+  """Causal attention within segments, in memory linear in T.
+
+  The same as `attention.attend` with `attention.causal_mask`.
 
   Args:
-    q, k, v: as of `attention.attend`, T = U.
-    segments: [B, T] int32, 0 for padding.
-    prefixes: [B, T] int32 or None, as of `causal_mask`.
+    q: [B, H, T, D], k: [B, K, D, T], v: [B, K, T, E], as of `attention.attend`.
+    segments: [B, T] int32, as of `attention.causal_mask`.
+    prefixes: [B, T] int32 or None, as of `attention.causal_mask`.
 
   Returns:
-    [B, H, T, D] in the dtype of q; anything in padding, whose cotangents have
-    to be zero.
+    [B, H, T, E] in the dtype of q. Padding gets finite values without meaning;
+    their cotangents have to be zero.
   """
   t = q.shape[2]
-  size = block_size(t)
+  size = tile_size(t)
   padding = -t % size
 
   def whole(x, axis):
@@ -66,7 +72,7 @@ def attend(q, k, v, segments, prefixes=None):
 
 
 def _cut(x, size, axis):
-  """[..., T, ...] to [n, ..., size, ...]: T's blocks, the block first."""
+  """[..., T, ...] to [n, ..., size, ...]: the n tiles of T first."""
   shape = (*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
   return jnp.moveaxis(x.reshape(shape), axis, 0)
 
@@ -77,12 +83,15 @@ def _uncut(x, axis):
   return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
-def block_pairs(segments, prefixes):
-  """The `Pairs` for [n, B, size] segments and prefixes.
+def tile_pairs(segments, prefixes):
+  """The `Pairs` of tiles in which some query sees some key.
 
-  Numbers between the least and the greatest of a block count as being in it.
-  As segments are numbered along a row, that is hardly ever too much, and never
-  too little.
+  All numbers between the smallest and the largest of a tile count as being in
+  it. As segments are numbered along a row, this is hardly ever too much, and
+  never too little.
+
+  Args:
+    segments, prefixes: [n, B, size] int32, the marks of each tile.
   """
 
   def extent(x):
@@ -96,7 +105,7 @@ def block_pairs(segments, prefixes):
   keys = extent(segments)
   seen = meet(keys, keys) | meet(extent(prefixes), keys)
   n = len(segments)
-  # A block of nothing but padding looks at itself, as its output is finite.
+  # A tile of nothing but padding looks at itself, as its output is finite.
   seen = jnp.tril(seen.any(axis=2)) | jnp.eye(n, dtype=bool)
   query, key = jnp.nonzero(seen, size=n * (n + 1) // 2, fill_value=0)
   return Pairs(query, key, seen.sum())
@@ -111,7 +120,7 @@ def _put(x, i, y):
 
 
 def _mask(segments, prefixes, i, j):
-  """What block i sees of block j, [B, size, size] bool."""
+  """What tile i sees of tile j, [B, size, size] bool."""
   queries, keys = _at(segments, i)[:, :, None], _at(segments, j)[:, None]
   at = jnp.arange(segments.shape[2])
   earlier = (i > j) | (at[:, None] >= at[None])[None]
@@ -127,10 +136,10 @@ def _attend(size, q, k, v, segments, prefixes):
 def _forward(size, q, k, v, segments, prefixes):
   qs, vs, ks = _cut(q, size, 2), _cut(v, size, 2), _cut(k, size, 3)
   marks = _cut(segments, size, 1), _cut(prefixes, size, 1)
-  pairs = block_pairs(*marks)
+  pairs = tile_pairs(*marks)
 
-  def step(turn, total):
-    i, j = pairs.query[turn], pairs.key[turn]
+  def step(visit, total):
+    i, j = pairs.query[visit], pairs.key[visit]
     part = attention.partial(
       _at(qs, i), _at(ks, j), _at(vs, j), _mask(*marks, i, j)
     )
@@ -138,14 +147,13 @@ def _forward(size, q, k, v, segments, prefixes):
     return jax.tree.map(lambda x, y: _put(x, i, y), total, joined)
 
   n, b, kv = ks.shape[:3]
-  rows = q.shape[1] // kv * size
-  total = attention.Partial(
-    jnp.zeros((n, b, kv, rows, q.shape[3]), jnp.float32),
-    jnp.zeros((n, b, kv, rows), jnp.float32),
-    jnp.full((n, b, kv, rows), attention.MASKED, jnp.float32),
+  rows, width = q.shape[1] // kv * size, v.shape[3]
+  total = jax.tree.map(
+    lambda x: jnp.broadcast_to(x, (n, *x.shape)),
+    attention.nothing(b, kv, rows, width),
   )
   total = jax.lax.fori_loop(0, pairs.count, step, total)
-  outs = (total.out / total.total[..., None]).reshape(qs.shape)
+  outs = (total.out / total.total[..., None]).reshape(*qs.shape[:-1], width)
   out, normalizer = checkpoint_name(
     (_uncut(outs.astype(q.dtype), 2), total.peak + jnp.log(total.total)),
     attention.ATTENTION,
@@ -158,21 +166,21 @@ def _backward(size, saved, g):
   qs, vs, gs, outs = (_cut(x, size, 2) for x in (q, v, g, out))
   ks = _cut(k, size, 3)
   marks = _cut(segments, size, 1), _cut(prefixes, size, 1)
-  pairs = block_pairs(*marks)
-  # Of a key head's query heads the rows stand together, as in `attention`.
+  pairs = tile_pairs(*marks)
+  # The rows of a key head's query heads stand together, as in `attention`.
   heads = normalizer.shape
   delta = (gs.astype(jnp.float32) * outs.astype(jnp.float32)).sum(-1)
   delta, gs = delta.reshape(heads), gs.reshape(*heads, -1)
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
-  def step(turn, sums):
-    i, j = pairs.query[turn], pairs.key[turn]
+  def step(visit, sums):
+    i, j = pairs.query[visit], pairs.key[visit]
     qi, kj, vj, gi = _at(qs, i), _at(ks, j), _at(vs, j), _at(gs, i)
     scores = attention.scores(qi, kj, _mask(*marks, i, j))
     p = jnp.exp(scores - _at(normalizer, i)[..., None])
     dp = product("bkqd,bkud->bkqu", gi, vj)
     ds = (p * (dp - _at(delta, i)[..., None])).astype(q.dtype)
-    qi = attention.scaled(qi, kj)
+    qi = attention.scaled(qi, kj.shape[1])
     dq = product("bkqu,bkdu->bkqd", ds, kj)
     dk = product("bkqd,bkqu->bkdu", qi, ds)
     dv = product("bkqu,bkqd->bkud", p.astype(v.dtype), gi)
@@ -181,7 +189,8 @@ def _backward(size, saved, g):
       for x, at, y in zip(sums, (i, j, j), (dq, dk, dv))
     )
 
-  zeros = (jnp.zeros(x.shape, jnp.float32) for x in (gs, ks, vs))
+  shapes = (*heads, q.shape[3]), ks.shape, vs.shape
+  zeros = (jnp.zeros(shape, jnp.float32) for shape in shapes)
   dq, dk, dv = jax.lax.fori_loop(0, pairs.count, step, tuple(zeros))
   dq = _uncut(dq.reshape(qs.shape), 2) * q.shape[3] ** -0.5
   return (
