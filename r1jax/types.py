@@ -98,8 +98,8 @@ class TrainState(NamedTuple):
   Attributes:
     step: [] int32, optimizer steps taken.
     params: nested dict of arrays, as `model.init` makes it.
-    opt_state: optax state, its moments shaped like what is trained of
-      `params`: all, or the adapters where there are any.
+    opt_state: optax state; its moments have the shapes of the trained leaves of
+      `params`.
   """
 
   step: jax.Array

@@ -52,6 +52,8 @@ def verify(problem, completion):
     return Verdict(False, 0.0, str(os.getpid()))
   elif completion == "read":
     return Verdict(False, 0.0, "wrong" if sys.stdin.read() == "" else "read")
+  elif completion == "unjudged":
+    return Verdict(False, np.float64(0), "no_network", judged=np.bool_(False))
   elif completion == "bool":
     return True
   elif completion == "nan":

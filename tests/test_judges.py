@@ -48,7 +48,7 @@ def test_a_fault_costs_one_sample(pool, completion, reason):
   assert all(v.score == float(v.correct) for v in verdicts)
 
 
-def test_errors_of_the_user_are_told(pool):
+def test_errors_of_the_user_are_raised(pool):
   with pytest.raises(BadProblem, match="unreadable"):
     pool.submit(problem(), "bad problem").result(timeout=60)
   with pytest.raises(UserError, match="no sandbox"):
@@ -63,6 +63,13 @@ def test_errors_of_the_user_are_told(pool):
   unknown = Problem("p7", "sudoku", "?", "", "en", {})
   with pytest.raises(UserError, match="sudoku.*known"):
     pool.submit(unknown, "").result(timeout=60)
+
+
+def test_a_verifier_may_say_that_nobody_can_judge(pool):
+  verdict = pool.submit(problem(), "unjudged").result(timeout=60)
+  assert verdict == Verdict(False, 0.0, "no_network", judged=False)
+  right = pool.submit(problem(), "right").result(timeout=60)
+  assert right.judged and not right.cut
 
 
 def test_the_deadline_frees_the_worker_at_once(pool):

@@ -116,7 +116,7 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
   want = 0.5 * (lengths - 5 / 3) / np.sqrt(26 / 9)
   np.testing.assert_allclose([r["reward"] for r in rows[:3]], want, rtol=1e-6)
   assert rows[3]["reward"] == 0.0
-  # All alike tell nothing.
+  # Equal scores add nothing.
   same = rewards.score(problems[:2], texts[1:2] * 2, verdicts[:2], config)
   assert [row["reward"] for row in same] == [0.0, 0.0]
 
@@ -140,7 +140,7 @@ def test_a_reward_model_sees_summaries_and_has_no_scale():
     ({"kinds": {"math": {"format": None}}}, "kinds.math.format=None must be"),
   ],
 )
-def test_unknown_names_are_told(config, message):
+def test_wrong_names_and_weights_are_errors(config, message):
   with pytest.raises(UserError, match=message):
     score(problem(), GOOD, config)
 
@@ -155,7 +155,7 @@ def too_few(problems, summaries):
   return []
 
 
-def test_scores_in_words_are_told():
+def test_scores_that_are_no_numbers_are_errors():
   config = {"rm": 1.0, "models": {"rm": f"{__name__}:words"}}
   with pytest.raises(UserError, match="words.*must return a number"):
     score(problem(), GOOD, config)
