@@ -92,7 +92,7 @@ class ReasoningGym(Task):
     return {k: ProblemList(map(rendered, v)) for k, v in sets.items()}
 
 
-_MADE = {}
+_MADE: dict[str, dict] = {}
 
 
 def _made(text, asked):

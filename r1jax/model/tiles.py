@@ -38,7 +38,7 @@ class Pairs(NamedTuple):
 
   query: jax.Array
   key: jax.Array
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]
 
 
 def attend(q, k, v, segments, prefixes=None):

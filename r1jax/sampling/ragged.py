@@ -99,7 +99,7 @@ class Work(NamedTuple):
 
   slot: jax.Array
   first: jax.Array
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]
 
 
 def work(age, column, chunks, size):
