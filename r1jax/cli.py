@@ -4,21 +4,23 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
 from r1jax.errors import UserError
 
 
-def fail(message):
+def fail(message: object) -> NoReturn:
   """Prints one line to stderr and exits with status 2."""
   print("error: " + " ".join(str(message).split()), file=sys.stderr)
   sys.exit(2)
 
 
 @contextlib.contextmanager
-def one_line_errors():
+def one_line_errors() -> Iterator[None]:
   """Turns bad input and signals into one line and an exit status."""
   # What a scheduler sends before it kills; the same as Ctrl-C.
   signal.signal(signal.SIGTERM, _interrupt)
@@ -34,13 +36,13 @@ def _interrupt(*_):
   raise KeyboardInterrupt
 
 
-def compilation_cache():
+def compilation_cache() -> None:
   """Keeps compiled programs from one start to the next.
 
   They lie in JAX_COMPILATION_CACHE_DIR, by default ~/.cache/r1jax/xla.
   """
-  path = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-  path = Path(path) if path else Path.home() / ".cache/r1jax/xla"
+  named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+  path = Path(named) if named else Path.home() / ".cache/r1jax/xla"
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError:

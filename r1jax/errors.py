@@ -1,6 +1,7 @@
 """Errors that the user can fix."""
 
 import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -18,7 +19,7 @@ class BadProblem(UserError):
   """
 
 
-def nearest(name, known):
+def nearest(name: object, known: Iterable[str]) -> str | None:
   """The one of `known` that a misspelt name most resembles, or None."""
   close = difflib.get_close_matches(str(name), known, 1)
   return close[0] if close else None

@@ -1,6 +1,7 @@
 """Packages of the extras in pyproject.toml, which not every run needs."""
 
 import importlib
+from typing import Any
 
 from r1jax.errors import UserError
 
@@ -8,7 +9,7 @@ from r1jax.errors import UserError
 EXTRAS = {"gguf": "gguf", "matplotlib": "plot", "reasoning_gym": "gym"}
 
 
-def need(module):
+def need(module: str) -> Any:
   """Imports a module of an extra.
 
   Args:

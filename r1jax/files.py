@@ -11,12 +11,14 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from r1jax.errors import UserError
 
 
-def encode(row):
+def encode(row: Any) -> str:
   """A row as one line of valid JSON, with null for NaN and infinity.
 
   Args:
@@ -25,7 +27,7 @@ def encode(row):
   return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read(path):
+def read(path: str | Path) -> list[dict[str, Any]]:
   """The rows of a file of JSON lines, such as metrics.jsonl.
 
   Args:
@@ -52,7 +54,7 @@ def read(path):
   return rows
 
 
-def write_rows(path, rows):
+def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
   """Replaces a file by rows of JSON, whole or not at all.
 
   Args:
@@ -62,7 +64,7 @@ def write_rows(path, rows):
   write_atomically(path, "".join(map(encode, rows)))
 
 
-def write_atomically(path, data):
+def write_atomically(path: str | Path, data: bytes | str) -> None:
   """Replaces a file by one rename, after its content is on disk.
 
   Args:
@@ -79,7 +81,7 @@ def write_atomically(path, data):
   os.replace(unfinished, path)
 
 
-def check_empty(directory):
+def check_empty(directory: str | Path) -> None:
   """Checks that a directory can be made without losing anything.
 
   Args:
@@ -94,7 +96,7 @@ def check_empty(directory):
 
 
 @contextlib.contextmanager
-def whole_directory(path, replace=False):
+def whole_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
   """Makes a directory that gets its name only when it is complete.
 
     with files.whole_directory(path) as unfinished:
@@ -125,7 +127,7 @@ def whole_directory(path, replace=False):
     unfinished.rename(path)
 
 
-def remove_directory(path):
+def remove_directory(path: str | Path) -> None:
   """Removes a directory in such a way that nobody sees half of it.
 
   Args:
@@ -136,7 +138,7 @@ def remove_directory(path):
     path.rename(doomed)
 
 
-def sweep(directory, name="*"):
+def sweep(directory: str | Path, name: str = "*") -> None:
   """Removes the unfinished directories that dead processes left.
 
   Call it only where no other process writes.

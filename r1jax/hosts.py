@@ -9,6 +9,8 @@ asks which process it runs in.
 import contextlib
 import pickle
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +19,12 @@ from jax.experimental import multihost_utils
 from r1jax.errors import UserError
 
 
-def is_first():
+def is_first() -> bool:
   """Whether this is the process that writes files and prints."""
   return jax.process_index() == 0
 
 
-def barrier(name):
+def barrier(name: str) -> None:
   """Returns when every process has called it.
 
   Args:
@@ -31,7 +33,7 @@ def barrier(name):
   multihost_utils.sync_global_devices(f"r1jax.{name}")
 
 
-def share(items):
+def share(items: Sequence) -> Sequence:
   """This process's share of a sequence: every n-th item of n processes.
 
   Args:
@@ -44,7 +46,7 @@ def share(items):
   return items[jax.process_index() :: jax.process_count()]
 
 
-def gather(own):
+def gather(own: Sequence) -> list:
   """Joins what the processes made of their shares.
 
   Args:
@@ -61,7 +63,7 @@ def gather(own):
   return [parts[i % count][i // count] for i in range(total)]
 
 
-def broadcast(value):
+def broadcast(value: Any) -> Any:
   """The first process's value, in every process.
 
   Args:
@@ -70,7 +72,7 @@ def broadcast(value):
   return _exchange(value if is_first() else None)[0]
 
 
-def on_first(function, *args):
+def on_first(function: Callable, *args: Any) -> Any:
   """Calls a function in the first process only.
 
   Args:
@@ -96,7 +98,9 @@ def on_first(function, *args):
 
 
 @contextlib.contextmanager
-def entered_on_first(context):
+def entered_on_first(
+  context: contextlib.AbstractContextManager,
+) -> Iterator[Any]:
   """Enters a context manager in the first process only.
 
   Args:
@@ -118,7 +122,9 @@ def entered_on_first(context):
   on_first(stack.close)
 
 
-def split_devices(devices, count):
+def split_devices(
+  devices: Sequence[jax.Device], count: int
+) -> tuple[list[jax.Device], list[jax.Device]]:
   """Splits devices in two, so that every process has some of both parts.
 
   Args:
@@ -132,7 +138,7 @@ def split_devices(devices, count):
     UserError: the processes cannot have equally many of the second part, or
       the first part would be empty.
   """
-  of_process = {}
+  of_process: dict[int, list[jax.Device]] = {}
   for device in devices:
     of_process.setdefault(device.process_index, []).append(device)
   each, rest = divmod(count, len(of_process))
@@ -141,11 +147,12 @@ def split_devices(devices, count):
       f"{count} of {len(devices)} devices cannot be set apart:"
       f" {len(of_process)} hosts must have equally many of them, and others"
     )
-  parts = [(own[:-each], own[-each:]) for own in of_process.values()]
-  return [sum(part, []) for part in zip(*parts)]
+  first = [d for own in of_process.values() for d in own[:-each]]
+  second = [d for own in of_process.values() for d in own[-each:]]
+  return first, second
 
 
-def whole(array):
+def whole(array: jax.Array) -> np.ndarray:
   """An array as numpy array in every process, however it is sharded."""
   if getattr(array, "is_fully_addressable", True):
     return np.asarray(array)

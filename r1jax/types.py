@@ -96,13 +96,13 @@ class TrainState(NamedTuple):
   """All that an optimizer step reads and writes.
 
   Attributes:
-    step: [] int32, optimizer steps taken.
+    step: [] int32, optimizer steps taken; None before the first.
     params: nested dict of arrays, as `model.init` makes it.
     opt_state: optax state; its moments have the shapes of the trained leaves of
       `params`.
   """
 
-  step: jax.Array
+  step: jax.Array | None
   params: Any
   opt_state: Any
 

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from r1jax.errors import UserError
+from r1jax.types import Problem
 
 
 @functools.lru_cache(maxsize=8)
@@ -15,7 +16,7 @@ def _permutation(size, seed, epoch):
   return np.random.default_rng((seed, epoch)).permutation(size)
 
 
-def order(size, step, n, seed):
+def order(size: int, step: int, n: int, seed: int) -> list[int]:
   """The indices of a step's n items: each item once an epoch.
 
   Args:
@@ -40,6 +41,6 @@ def order(size, step, n, seed):
 class ProblemList(list):
   """Problems in memory, with the cursor of a `ProblemSet`."""
 
-  def take(self, step, n, seed):
+  def take(self, step: int, n: int, seed: int) -> list[Problem]:
     """As `ProblemSet.take`."""
     return [self[i] for i in order(len(self), step, n, seed)]

@@ -8,7 +8,9 @@ a phase that resumes needs no cursor but its step.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from r1jax import files
 from r1jax.data.order import order
@@ -29,7 +31,7 @@ class ProblemSet(Sequence):
     UserError: the file is damaged.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: Path) -> None:
     # Only here: a task of JSONL files does without this library.
     from array_record.python import array_record_module
 
@@ -55,7 +57,7 @@ class ProblemSet(Sequence):
       raise IndexError(i)
     return self._read([i % len(self)])[0]
 
-  def take(self, step, n, seed):
+  def take(self, step: int, n: int, seed: int) -> list[Problem]:
     """The n problems of a step, a pure function of its arguments.
 
     Args:
@@ -84,12 +86,14 @@ class ProblemSet(Sequence):
     )
 
 
-def exists(directory, name):
+def exists(directory: str | Path, name: str) -> bool:
   """Whether a set was written; an interrupted write leaves none."""
   return (pathlib.Path(directory) / name).is_dir()
 
 
-def write_problems(directory, name, splits):
+def write_problems(
+  directory: str | Path, name: str, splits: Mapping[str, Iterable[Problem]]
+) -> None:
   """Writes a problem set, whole or not at all; an existing one stays.
 
   Args:
@@ -126,7 +130,7 @@ def _write(path, problems):
     writer.close()
 
 
-def load_problems(directory, name, split):
+def load_problems(directory: str | Path, name: str, split: Any) -> ProblemSet:
   """Opens a split of a problem set.
 
   Args:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from r1jax.errors import UserError
-from r1jax.model import RopeScaling
+from r1jax.model import ModelConfig, RopeScaling
 
 # Field of ModelConfig -> entry of config.json, and its value where the entry
 # is absent (`...`: the entry must not be absent).
@@ -41,7 +43,9 @@ SCALING = {
 }
 
 
-def read(raw, where, fixed=FIXED):
+def read(
+  raw: Mapping[str, Any], where: str, fixed: Mapping[str, Any] = FIXED
+) -> dict[str, Any]:
   """Reads the fields that all dense families have.
 
   Args:
@@ -55,7 +59,7 @@ def read(raw, where, fixed=FIXED):
   Raises:
     UserError: an entry is missing, or has a value that is not supported.
   """
-  fields = {}
+  fields: dict[str, Any] = {}
   for ours, (theirs, default) in FIELDS.items():
     value = raw.get(theirs)
     if value is None and default is ...:
@@ -78,7 +82,7 @@ def read(raw, where, fixed=FIXED):
   return fields
 
 
-def write(model):
+def write(model: ModelConfig) -> dict[str, Any]:
   """The entries of config.json that all dense families have.
 
   Args:

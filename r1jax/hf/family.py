@@ -5,11 +5,13 @@ for each architecture and lists their instances in `FAMILIES`. The reader and
 the writer of weights know no names of tensors and no architecture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from r1jax.model import ModelConfig
 
 
 class Form:
@@ -19,7 +21,7 @@ class Form:
   transpose it, or make the part of several tensors.
   """
 
-  def shapes(self, shape):
+  def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
     """The shapes that the tensors must have.
 
     Args:
@@ -30,7 +32,9 @@ class Form:
     """
     return [tuple(shape)]
 
-  def read(self, tensors, index):
+  def read(
+    self, tensors: Sequence[Any], index: tuple[slice, ...]
+  ) -> np.ndarray:
     """Reads a slice of the part from the tensors.
 
     Args:
@@ -44,7 +48,7 @@ class Form:
     """
     return tensors[0].read(index)
 
-  def write(self, part, tensors):
+  def write(self, part: np.ndarray, tensors: Sequence[np.ndarray]) -> None:
     """Writes the part into the tensors.
 
     Args:
@@ -58,15 +62,17 @@ class Form:
 class Transposed(Form):
   """One tensor [out, in], which is our kernel [in, out]."""
 
-  def shapes(self, shape):
+  def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
     """The shapes that the tensors must have; see `Form`."""
     return [tuple(shape[::-1])]
 
-  def read(self, tensors, index):
+  def read(
+    self, tensors: Sequence[Any], index: tuple[slice, ...]
+  ) -> np.ndarray:
     """Reads a slice of the part from the tensors; see `Form`."""
     return np.ascontiguousarray(tensors[0].read(index[::-1]).T)
 
-  def write(self, part, tensors):
+  def write(self, part: np.ndarray, tensors: Sequence[np.ndarray]) -> None:
     """Writes the part into the tensors; see `Form`."""
     tensors[0][...] = part.T
 
@@ -105,7 +111,7 @@ class Family:
   model_type: str
   features: Mapping = MappingProxyType({})
 
-  def fields(self, raw, where):
+  def fields(self, raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields of the `ModelConfig` for a config.json.
 
     Args:
@@ -121,7 +127,7 @@ class Family:
     """
     raise NotImplementedError
 
-  def raw(self, model):
+  def raw(self, model: ModelConfig) -> dict[str, Any]:
     """The dict of config.json for a `ModelConfig` with this family's features.
 
     Args:
@@ -129,7 +135,7 @@ class Family:
     """
     raise NotImplementedError
 
-  def parts(self, leaf, shape):
+  def parts(self, leaf: str, shape: Sequence[int]) -> list[Part]:
     """The parts that a parameter is made of.
 
     Args:
@@ -142,7 +148,7 @@ class Family:
     """
     raise NotImplementedError
 
-  def ignores(self, tensor, model):
+  def ignores(self, tensor: str, model: ModelConfig) -> bool:
     """Whether a checkpoint may hold this tensor though no parameter needs it.
 
     Args:

@@ -5,6 +5,7 @@ the Llama architecture is known, which SmolLM2 has.
 """
 
 import json
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -52,7 +53,9 @@ PRE_TOKENIZERS = {
 }
 
 
-def convert(path, directory, dtype="float32"):
+def convert(
+  path: str | Path, directory: str | Path, dtype: str = "float32"
+) -> None:
   """Writes a GGUF file as a Hugging Face directory, whole or not at all.
 
   Args:

@@ -9,7 +9,7 @@ from r1jax.errors import UserError
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.gguf")
 
 
-def directory(name):
+def directory(name: str | Path) -> Path:
   """The directory of a model.
 
   Args:
@@ -32,7 +32,9 @@ def directory(name):
 
   try:
     return Path(
-      huggingface_hub.snapshot_download(str(name), allow_patterns=PATTERNS)
+      huggingface_hub.snapshot_download(
+        str(name), allow_patterns=list(PATTERNS)
+      )
     )
   except errors.RepositoryNotFoundError:
     raise UserError(

@@ -6,7 +6,9 @@ devices need, and they are on the devices before the next tensor is read.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,9 @@ from r1jax.hf import families, tensors
 from r1jax.model import Decoder, ModelConfig
 
 
-def from_hf(raw, where="config.json"):
+def from_hf(
+  raw: Mapping[str, Any], where: str = "config.json"
+) -> dict[str, Any]:
   """The fields of the `ModelConfig` for a config.json.
 
   Args:
@@ -38,7 +42,7 @@ def from_hf(raw, where="config.json"):
   return families.of_config(raw, where).fields(raw, where)
 
 
-def read_config(directory):
+def read_config(directory: str | Path) -> dict[str, Any]:
   """The fields of the `ModelConfig` of a Hugging Face directory.
 
   Args:
@@ -54,7 +58,12 @@ def read_config(directory):
   return from_hf(tensors.read_json(path), where=str(path))
 
 
-def load(directory, dtype=None, mesh=None, **fields):
+def load(
+  directory: str | Path,
+  dtype: str | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+  **fields: Any,
+) -> tuple[Decoder, Any]:
   """Loads a model of Hugging Face onto the devices of a mesh.
 
   Args:
@@ -95,8 +104,8 @@ def load(directory, dtype=None, mesh=None, **fields):
   base = dataclasses.replace(model, lora_rank=0)
   init = functools.partial(model_lib.init, base)
   shapes = jax.eval_shape(init, jax.random.key(0))
-  leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-  leaves = {sharding.path_name(path): leaf for path, leaf in leaves}
+  flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
+  leaves = {sharding.path_name(path): leaf for path, leaf in flat}
   parts = {
     name: family.parts(name, leaf.shape) for name, leaf in leaves.items()
   }

@@ -2,6 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
 
 from r1jax.config import Written, convert
 from r1jax.errors import UserError
@@ -26,7 +30,9 @@ class Shape(ModelConfig):
   hf: str = ""
 
 
-def shape(named, models, where):
+def shape(
+  named: Any, models: Mapping[str, Any], where: str
+) -> tuple[Written, str | None]:
   """The keys of a model and the directory of its weights.
 
   Args:
@@ -60,7 +66,9 @@ def shape(named, models, where):
   return Written(where, {**read_config(directory), **fields}), directory
 
 
-def initial(directory, model, mesh):
+def initial(
+  directory: str | Path, model: ModelConfig, mesh: Mesh
+) -> TrainState:
   """A `TrainState` with the parameters of Hugging Face and nothing else.
 
   Args:

@@ -1,7 +1,9 @@
 """Tensors in safetensors files: which there are, and how to read and write."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -31,10 +33,12 @@ class Stored:
     dtype: name of its dtype in safetensors.
   """
 
-  def __init__(self, path, name, shape, dtype):
+  def __init__(
+    self, path: Path, name: str, shape: Sequence[int], dtype: Any
+  ) -> None:
     self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
 
-  def read(self, index):
+  def read(self, index: tuple[slice, ...]) -> np.ndarray:
     """Reads a slice of the tensor.
 
     Args:
@@ -48,7 +52,7 @@ class Stored:
       return f.get_slice(self.name)[index]
 
 
-def find(directory):
+def find(directory: Path) -> dict[str, Stored]:
   """Finds the tensors of a checkpoint; only the headers are read.
 
   Args:
@@ -73,7 +77,7 @@ def find(directory):
       f"{directory} has neither {SINGLE} nor {INDEX}; a checkpoint in"
       " PyTorch's own format has to be converted to safetensors first"
     )
-  found = {}
+  found: dict[str, Stored] = {}
   for name in names:
     path = directory / name
     if not path.exists():
@@ -104,7 +108,7 @@ def _header(path):
   return found
 
 
-def write(path, arrays):
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes one safetensors file, with the permissions of a usual file.
 
   Args:
@@ -116,7 +120,7 @@ def write(path, arrays):
   path.chmod(0o644)
 
 
-def read_json(path):
+def read_json(path: str | Path) -> dict[str, Any]:
   """Reads a JSON object from a file.
 
   Args:

@@ -4,14 +4,14 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from r1jax import files, hosts, sharding
 from r1jax.hf import families, tensors
-from r1jax.model import Decoder, lora
+from r1jax.model import Decoder, ModelConfig, lora
 
 # Files that belong to a model besides its weights. They are copied.
 COMPANIONS = (
@@ -23,7 +23,7 @@ COMPANIONS = (
 )
 
 
-def to_hf(model):
+def to_hf(model: ModelConfig) -> dict[str, Any]:
   """The dict of config.json for a `ModelConfig`.
 
   Args:
@@ -35,7 +35,13 @@ def to_hf(model):
   return families.of_model(model).raw(model)
 
 
-def save(directory, model, params, source=None, shard_bytes=5 * 10**9):
+def save(
+  directory: str | Path,
+  model: Decoder | ModelConfig,
+  params: Any,
+  source: str | Path | None = None,
+  shard_bytes: int = 5 * 10**9,
+) -> None:
   """Writes a directory that `transformers` loads, whole or not at all.
 
   Args:
@@ -70,14 +76,16 @@ def save(directory, model, params, source=None, shard_bytes=5 * 10**9):
       copy_companions(source, unfinished)
 
 
-def copy_companions(source, directory):
+def copy_companions(source: str | Path | None, directory: str | Path) -> None:
   """Copies the files that belong to a model besides its weights.
 
   Args:
     source: a Hugging Face directory, or None, which has none.
     directory: where to copy them.
   """
-  for name in COMPANIONS if source is not None else ():
+  if source is None:
+    return
+  for name in COMPANIONS:
     if (Path(source) / name).exists():
       shutil.copyfile(Path(source) / name, Path(directory) / name)
 

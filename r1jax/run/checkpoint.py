@@ -6,6 +6,7 @@ Every process of a run on several hosts calls these functions together.
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from r1jax.run import layout
 _SIZES = "sizes.json"
 
 
-def save(path, tree):
+def save(path: str | Path, tree: Any) -> None:
   """Writes a tree of arrays; it is complete on disk when this returns.
 
   Args:
@@ -37,7 +38,7 @@ def save(path, tree):
       (unfinished / _SIZES).write_text(json.dumps(_sizes(unfinished)))
 
 
-def restore(path, target):
+def restore(path: str | Path, target: Any) -> Any:
   """Reads a checkpoint into the structure and the shardings of a target.
 
   Args:
@@ -60,7 +61,7 @@ def restore(path, target):
     return c.restore(path, args=args)
 
 
-def load(path, remedy="it has to be made again"):
+def load(path: str | Path, remedy: str = "it has to be made again") -> Any:
   """Reads a checkpoint of nested dicts, with the shardings that it has.
 
   On the devices that saved the checkpoint, the arrays have the shardings that
@@ -85,7 +86,7 @@ def load(path, remedy="it has to be made again"):
     return c.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
 
 
-def load_params(directory):
+def load_params(directory: str | Path) -> Any:
   """The parameters that a phase of a run made.
 
   Args:
@@ -97,11 +98,12 @@ def load_params(directory):
   Raises:
     UserError: they are absent or damaged.
   """
+  directory = Path(directory)
   done = directory / layout.DONE
   return load(directory / layout.PARAMS, f"remove {done} to make it again")
 
 
-def save_step(root, step, tree, keep=2):
+def save_step(root: str | Path, step: int, tree: Any, keep: int = 2) -> None:
   """Writes `root/STEP` and removes all but the newest `keep` checkpoints.
 
   Args:
@@ -115,7 +117,7 @@ def save_step(root, step, tree, keep=2):
   hosts.on_first(_remove_old, Path(root), keep)
 
 
-def steps(root):
+def steps(root: str | Path) -> list[int]:
   """The steps of the complete checkpoints in a directory, ascending.
 
   Args:

@@ -3,7 +3,9 @@
 import os
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1jax.files import encode, read, write_atomically
 
@@ -15,10 +17,10 @@ class StepLog:
     path: of the file, in a directory that exists.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str | Path) -> None:
     self._path = Path(path)
 
-  def rewind(self, step):
+  def rewind(self, step: int) -> None:
     """Removes the lines of `step` and later, and an incomplete last line.
 
     The resumed run will write them again. The file is replaced by one rename,
@@ -34,7 +36,7 @@ class StepLog:
     if text != self._path.read_bytes():
       write_atomically(self._path, text)
 
-  def append(self, rows):
+  def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Appends rows without a buffer, so that a kill afterwards loses nothing.
 
     Args:
@@ -59,7 +61,9 @@ class Progress:
     show: names of the metrics to print.
   """
 
-  def __init__(self, name, total, first=0, show=()):
+  def __init__(
+    self, name: str, total: int, first: int = 0, show: Sequence[str] = ()
+  ) -> None:
     self._name, self._total, self._show = name, total, show
     self._begin = time.monotonic()
     self._printed = first * 10 // max(total, 1)
@@ -78,7 +82,7 @@ class Progress:
         ),
       )
 
-  def update(self, done, metrics):
+  def update(self, done: int, metrics: Mapping[str, Any]) -> None:
     """Shows the progress.
 
     Args:
@@ -98,7 +102,7 @@ class Progress:
       line = [f"{self._name} {done:{width}}/{self._total}", *shown]
       print("  ".join([*line, f"{seconds:.0f} s"]), flush=True)
 
-  def close(self):
+  def close(self) -> None:
     """Ends the bar; its last state stays on the screen."""
     if self._bar is not None:
       self._bar.close()

@@ -13,7 +13,9 @@ the files. In the end the files are the same as without the kill.
 import dataclasses
 import json
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1jax import files, hosts
 from r1jax.run import checkpoint, layout
@@ -35,7 +37,9 @@ class PhaseIO:
     saved: the step of the newest checkpoint; 0 if there is none.
   """
 
-  def __init__(self, root, name, parents=None):
+  def __init__(
+    self, root: str | Path, name: str, parents: Mapping[str, Path] | None = None
+  ) -> None:
     self.root = Path(root)
     self.dir = self.root / name
     self.first = 0
@@ -48,11 +52,11 @@ class PhaseIO:
       k: StepLog(self.dir / k) for k in (layout.METRICS, layout.SAMPLES)
     }
     self._rewound = False
-    self._progress = None
+    self._progress: Progress | None = None
     if self._writes:
       self.dir.mkdir(parents=True, exist_ok=True)
 
-  def restore(self, target):
+  def restore(self, target: Any) -> tuple[int, Any] | None:
     """Reads the newest checkpoint of this phase.
 
     Args:
@@ -73,7 +77,7 @@ class PhaseIO:
     self._rewind()
     return self.first, tree
 
-  def save(self, step, tree):
+  def save(self, step: int, tree: Any) -> None:
     """Writes a checkpoint; it is complete on disk when this returns.
 
     Call it after the `report` and the `samples` of the previous step.
@@ -87,7 +91,7 @@ class PhaseIO:
     checkpoint.save_step(self._checkpoints, step, tree)
     self.saved = step
 
-  def report(self, step, metrics):
+  def report(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Appends the metrics of a step to metrics.jsonl and moves the bar.
 
     Args:
@@ -105,7 +109,7 @@ class PhaseIO:
     if self._progress is not None:
       self._progress.update(step + 1, metrics)
 
-  def samples(self, step, rows):
+  def samples(self, step: int, rows: Iterable[Any]) -> None:
     """Appends completions of a step to samples.jsonl.
 
     Args:
@@ -118,7 +122,7 @@ class PhaseIO:
     """
     self._append(layout.SAMPLES, step, [{"step": step, **row} for row in rows])
 
-  def write(self, name, rows):
+  def write(self, name: str, rows: Iterable[Any]) -> None:
     """Writes DIR/PHASE/NAME, whole or not at all.
 
     Args:
@@ -128,7 +132,7 @@ class PhaseIO:
     if self._writes:
       files.write_rows(self.dir / name, rows)
 
-  def write_params(self, params, model):
+  def write_params(self, params: Any, model: Any) -> None:
     """Writes the parameters that the phase made, and what their model is.
 
     Args:
@@ -140,7 +144,7 @@ class PhaseIO:
       text = json.dumps(dataclasses.asdict(model), indent=1) + "\n"
       files.write_atomically(self.dir / layout.MODEL, text)
 
-  def parent(self, name):
+  def parent(self, name: str) -> Any:
     """The parameters of another phase that the config names in `parents`.
 
     Args:
@@ -156,7 +160,12 @@ class PhaseIO:
     fields = json.loads((directory / layout.MODEL).read_text())
     return fields, checkpoint.load_params(directory)
 
-  def bar(self, total, first=0, show=("reward", "accuracy", "tokens")):
+  def bar(
+    self,
+    total: int,
+    first: int = 0,
+    show: Sequence[str] = ("reward", "accuracy", "tokens"),
+  ) -> None:
     """Begins the progress bar.
 
     Args:
@@ -167,7 +176,7 @@ class PhaseIO:
     if self._writes:
       self._progress = Progress(self._name, total, first, show)
 
-  def close(self):
+  def close(self) -> None:
     """Ends the progress bar."""
     if self._progress is not None:
       self._progress.close()

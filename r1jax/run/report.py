@@ -1,6 +1,9 @@
 """The end of a run: a table, its file, a plot."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from r1jax import files
 from r1jax.extras import need
@@ -15,7 +18,7 @@ _PANELS = (
 )
 
 
-def table(rows):
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Formats rows as a table of plain text.
 
   Args:
@@ -33,7 +36,7 @@ def table(rows):
   return "\n".join(map(line, [columns, ["-" * w for w in widths], *cells]))
 
 
-def seconds(spent):
+def seconds(spent: Mapping[str, float]) -> str:
   """Formats the seconds of each phase and their sum, as one line.
 
   Args:
@@ -43,7 +46,7 @@ def seconds(spent):
   return f"seconds: {', '.join(parts)}; together {sum(spent.values()):.0f}"
 
 
-def write_results(path, rows):
+def write_results(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
   """Writes rows as a JSON list of objects, whole or not at all.
 
   Args:
@@ -54,7 +57,7 @@ def write_results(path, rows):
   files.write_atomically(path, text + "\n")
 
 
-def plot(workdir, phases, path):
+def plot(workdir: str | Path, phases: Iterable[str], path: str | Path) -> None:
   """Draws accuracy, length, language and reflection over the steps of RL.
 
   A panel is left out if no phase has its metric.
@@ -84,7 +87,7 @@ def plot(workdir, phases, path):
     for i, (name, rows) in enumerate(runs.items()):
       points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
       if points:
-        _draw(axis, *zip(*points), name, f"C{i}")
+        _draw(axis, points, name, f"C{i}")
     axis.set_title(title, fontsize=9, loc="left")
     axis.set_xlabel("step", fontsize=8)
     axis.tick_params(labelsize=8)
@@ -94,7 +97,7 @@ def plot(workdir, phases, path):
       axis.set_ylim(-0.02, 1.02)
     else:
       axis.set_ylim(bottom=0)
-  handles = {}
+  handles: dict[str, Any] = {}
   for axis in axes:
     for handle, label in zip(*axis.get_legend_handles_labels()):
       handles.setdefault(label, handle)
@@ -102,8 +105,16 @@ def plot(workdir, phases, path):
   figure.savefig(path, dpi=150)
 
 
-def _draw(axis, steps, values, name, colour):
-  """Draws the values faintly and their running mean."""
+def _draw(axis, points, name, colour):
+  """Draws the values faintly and their running mean.
+
+  Args:
+    axis: of matplotlib.
+    points: pairs (step, value).
+    name: of the line.
+    colour: of the line.
+  """
+  steps, values = zip(*points)
   axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
   width = max(1, len(values) // 20)
   windows = [values[max(0, i - width) : i + 1] for i in range(len(values))]

@@ -6,12 +6,15 @@ Each file lists instances of `r1jax.hf.family.Family` in `FAMILIES`.
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
 from r1jax.errors import UserError
+from r1jax.hf.family import Family
 from r1jax.model import ModelConfig
 
 
-def find():
+def find() -> tuple[Family, ...]:
   """Imports the files of this package; returns a tuple of their families."""
   return tuple(
     family
@@ -23,7 +26,7 @@ def find():
 FAMILIES = find()
 
 
-def of_config(raw, where):
+def of_config(raw: Mapping[str, Any], where: str) -> Family:
   """The family that a config.json names.
 
   Args:
@@ -45,7 +48,7 @@ def of_config(raw, where):
   )
 
 
-def of_model(model):
+def of_model(model: ModelConfig) -> Family:
   """The family that has the features of a `ModelConfig`.
 
   Args:

@@ -1,7 +1,11 @@
 """Llama: SmolLM2 and R1-Distill-Llama too."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from r1jax.hf import config
 from r1jax.hf.family import PLAIN, TRANSPOSED, Family, Part
+from r1jax.model import ModelConfig
 
 _LAYER = "model.layers.{}"
 
@@ -36,11 +40,11 @@ class Llama(Family):
   fixed = config.FIXED | {"attention_bias": False}
   tensors = TENSORS
 
-  def fields(self, raw, where):
+  def fields(self, raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields of the `ModelConfig` for a config.json; see `Family`."""
     return {**self.features, **config.read(raw, where, self.fixed)}
 
-  def raw(self, model):
+  def raw(self, model: ModelConfig) -> dict[str, Any]:
     """The dict of config.json for a `ModelConfig`; see `Family`."""
     return {
       "architectures": [self.architecture],
@@ -48,7 +52,7 @@ class Llama(Family):
       **config.write(model),
     }
 
-  def parts(self, leaf, shape):
+  def parts(self, leaf: str, shape: Sequence[int]) -> list[Part]:
     """The parts that a parameter is made of; see `Family`."""
     if leaf not in self.tensors:
       return []
@@ -57,7 +61,7 @@ class Llama(Family):
       return [Part(leaf, (), (name,), form)]
     return [Part(leaf, (i,), (name.format(i),), form) for i in range(shape[0])]
 
-  def ignores(self, tensor, model):
+  def ignores(self, tensor: str, model: ModelConfig) -> bool:
     """Whether a checkpoint may hold this tensor though no parameter needs it.
 
     A tied checkpoint may hold its head twice, and an old one its table of
