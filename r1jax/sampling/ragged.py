@@ -176,12 +176,39 @@ def join_kernel(part, q, ring, age, column, interpret=False):
     `attention.Partial` of the same shapes.
   """
   chunks, size = ring.extent
-  slots, kv, group, width = part.out.shape
-  heads = _heads_at_a_time(ring)
   visits = work(age, column, chunks, size)
   arrays, tiles = zip(*(_for_kernel(ring.arrays[k.name], k) for k in ring.kept))
   now = jnp.stack((column // size, column % size)).astype(jnp.int32)
-  queries = attention.scaled(q, kv)
+  queries = attention.scaled(q, part.out.shape[1])
+  before = part.out, part.total[..., None], part.peak[..., None]
+  out, total, peak = pl.pallas_call(
+    functools.partial(_kernel, size, tiles),
+    grid_spec=_grid(
+      _heads_at_a_time(ring), visits.count, queries, arrays, before
+    ),
+    out_shape=[jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in before],
+    # In place: slots without a visit keep the part that they came with.
+    input_output_aliases={5 + len(arrays) + i: i for i in range(3)},
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("parallel", "arbitrary")
+    ),
+    name="ragged_ring",
+    interpret=interpret,
+  )(visits.slot, visits.first, age, now, queries, *arrays, *before)
+  return attention.Partial(out, total[..., 0], peak[..., 0])
+
+
+def _grid(heads, visits, queries, arrays, part):
+  """The visits of the kernel, and what each of them reads and writes.
+
+  Args:
+    heads: of a slot, read at a time.
+    visits: [] int32, how many.
+    queries: [S, K, H / K, D].
+    arrays: of the ring, [chunks, S, K, ., .].
+    part: three arrays [S, K, H / K, .].
+  """
+  chunks, _, kv = arrays[0].shape[:3]
 
   def of_slot(head, visit, slot, *_):
     return slot[visit], head, 0, 0
@@ -191,42 +218,19 @@ def join_kernel(part, q, ring, age, column, interpret=False):
     chunk = jnp.where(chunk < 0, chunk + chunks, chunk)
     return chunk, slot[visit], head, 0, 0
 
-  def rows(width):
-    return pl.BlockSpec((None, heads, group, width), of_slot)
+  def slots(x):
+    return pl.BlockSpec((None, heads, *x.shape[2:]), of_slot)
 
-  partial = [rows(width), rows(1), rows(1)]
-  out, total, peak = pl.pallas_call(
-    functools.partial(_kernel, size, tiles),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=4,
-      # At least one visit: an empty grid is nothing to rely on.
-      grid=(kv // heads, jnp.maximum(visits.count, 1)),
-      in_specs=[
-        rows(queries.shape[3]),
-        *(
-          pl.BlockSpec((None, None, heads, *x.shape[3:]), of_ring)
-          for x in arrays
-        ),
-        *partial,
-      ],
-      out_specs=partial,
-    ),
-    out_shape=[
-      jax.ShapeDtypeStruct((slots, kv, group, n), jnp.float32)
-      for n in (width, 1, 1)
-    ],
-    # In place: slots without a visit keep the part that they came with.
-    input_output_aliases={5 + len(arrays) + i: i for i in range(3)},
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "arbitrary")
-    ),
-    name="ragged_ring",
-    interpret=interpret,
-  )(
-    visits.slot, visits.first, age, now, queries, *arrays, part.out,
-    part.total[..., None], part.peak[..., None],
-  )  # fmt: skip
-  return attention.Partial(out, total[..., 0], peak[..., 0])
+  def ring(x):
+    return pl.BlockSpec((None, None, heads, *x.shape[3:]), of_ring)
+
+  return pltpu.PrefetchScalarGridSpec(
+    num_scalar_prefetch=4,
+    # At least one visit: an empty grid is nothing to rely on.
+    grid=(kv // heads, jnp.maximum(visits, 1)),
+    in_specs=[slots(queries), *map(ring, arrays), *map(slots, part)],
+    out_specs=[slots(x) for x in part],
+  )
 
 
 def _back(visit, slot, first):
