@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from r1jax.model import attention
+from r1jax.sampling import cache
 
 # The longest list of chunks that the kernel takes: scalar memory is 1 MiB.
 MOST_VISITS = 1 << 16
@@ -23,7 +24,9 @@ MOST_VISITS = 1 << 16
 TILE_BYTES = 1 << 21
 
 
-def chunks_needed(age, column, chunks, size):
+def chunks_needed(
+  age: jax.Array, column: jax.Array, chunks: int, size: int
+) -> jax.Array:
   """How many chunks before the newest hold columns of each slot.
 
   Columns later than `column` in its own chunk are the oldest of all; they are
@@ -48,7 +51,13 @@ def _own(age, column, size, back):
   return own[:, None]
 
 
-def join_loop(part, q, ring, age, column):
+def join_loop(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Ring,
+  age: jax.Array,
+  column: jax.Array,
+) -> attention.Partial:
   """`join_kernel` in plain XLA: all slots visit what the longest one needs.
 
   Args:
@@ -67,7 +76,13 @@ def join_loop(part, q, ring, age, column):
   return jax.lax.fori_loop(1, used, older, part)
 
 
-def join_apart(part, q, ring, age, column):
+def join_apart(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Apart,
+  age: jax.Array,
+  column: jax.Array,
+) -> attention.Partial:
   """`join_loop` on a ring whose chunks are apart.
 
   Args:
@@ -102,7 +117,7 @@ class Work(NamedTuple):
   count: jax.Array  # type: ignore[assignment]
 
 
-def work(age, column, chunks, size):
+def work(age: jax.Array, column: jax.Array, chunks: int, size: int) -> Work:
   """The `Work` for these slots; the arguments of `chunks_needed`."""
   needed = chunks_needed(age, column, chunks, size)
   end = jnp.cumsum(needed, dtype=jnp.int32)
@@ -111,7 +126,7 @@ def work(age, column, chunks, size):
   return Work(jnp.minimum(slot, len(age) - 1), end - needed, end[-1])
 
 
-def fits(q, ring):
+def fits(q: jax.Array, ring: cache.Ring) -> bool:
   """Whether `join_kernel` supports these queries and this `cache.Ring`."""
   arrays = [ring.arrays[k.name] for k in ring.kept]
   if any(isinstance(x, attention.Int8) for x in arrays):
@@ -158,7 +173,14 @@ def _for_kernel(x, kept):
   return x, _Tile(kept, "krd")
 
 
-def join_kernel(part, q, ring, age, column, interpret=False):
+def join_kernel(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Ring,
+  age: jax.Array,
+  column: jax.Array,
+  interpret: bool = False,
+) -> attention.Partial:
   """Attention of the slots over a ring's older chunks, joined to a part.
 
   In Pallas, for TPU. It fetches only the chunks that each slot needs.
