@@ -1,10 +1,12 @@
 """Processes of one run share their work and agree on the result."""
 
+import json
+
 import numpy as np
 import pytest
 import two_processes
 
-from r1jax import hosts
+from r1jax import files, hosts
 
 
 def test_one_process_shares_with_nobody():
@@ -26,7 +28,9 @@ def test_an_error_of_the_first_process_is_raised():
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
   """What two processes, each with two devices, found."""
-  found = two_processes.start(tmp_path_factory.mktemp("two"))
+  found = two_processes.start(
+    tmp_path_factory.mktemp("two"), "talk", "fail", "write", "judge"
+  )
   assert [f["process"] for f in found] == [0, 1]
   assert [f["devices"] for f in found] == [4, 4]
   return found
@@ -60,3 +64,16 @@ def test_each_verdict_is_made_on_one_host_and_known_to_both(found):
   for f in found:
     assert f["judge"]["rewards"] == [[0.25, 0.5, 0.25], [0.5, 0.25, 0.0]]
     assert f["judge"]["reasons"] == ["by 0", "by 1"] * 2 + ["by 0", "cut"]
+
+
+@pytest.mark.slow
+def test_two_processes_run_a_pipeline(tmp_path):
+  first, second = two_processes.start(tmp_path, "run", devices=1)
+  assert first["run"] == second["run"]
+  (row,) = json.loads((tmp_path / "run/results.json").read_text())
+  assert row == first["run"][0] and row["checkpoint"] == "r1_zero"
+  lines = files.read(tmp_path / "run/r1_zero/metrics.jsonl")
+  assert [line["step"] for line in lines] == [0, 1]
+  for line in lines:
+    # The learner agrees with the sampler, across both processes.
+    assert line["sampler_learner_gap"] < 1e-4 and line["grad_norm"] > 0

@@ -11,23 +11,32 @@ import sys
 
 from r1jax.types import Verdict
 
-SECONDS = 300
+SECONDS = 900
 
 
-def start(directory):
-  """Runs this file in two processes; returns what each of them found."""
+def start(directory, *parts, devices=2):
+  """Runs functions of this file in two processes.
+
+  Args:
+    directory: of both; what they write is below it.
+    *parts: names of the functions.
+    devices: of each process.
+
+  Returns:
+    two dicts from each name to what the function returned.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
   }
   running = [
     subprocess.Popen(
-      [sys.executable, __file__, address, str(i), str(directory)],
+      [sys.executable, __file__, address, str(i), str(directory), *parts],
       env=environment, stdout=subprocess.PIPE, text=True,
     )
     for i in range(2)
@@ -41,7 +50,7 @@ def start(directory):
   return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def main(address, index, directory):
+def main(address, index, directory, *parts):
   """What one of the two processes does."""
   from pathlib import Path
 
@@ -50,8 +59,8 @@ def main(address, index, directory):
   jax.distributed.initialize(address, 2, int(index))
   directory = Path(directory)
   found = {"process": jax.process_index(), "devices": jax.device_count()}
-  for part in (talk, fail, write, judge):
-    found[part.__name__] = part(directory)
+  for part in parts:
+    found[part] = globals()[part](directory)
   print(json.dumps(found))
 
 
@@ -173,6 +182,23 @@ def judge(directory):
     "rewards": scored.reward.tolist(),
     "reasons": [row["reason"] for row in scored.scores],
   }
+
+
+def run(directory):
+  """A run of three phases, all of whose arrays are spread over both."""
+  import importlib.util
+
+  from experiments import launch
+
+  path = os.path.join(os.path.dirname(__file__), "../configs/quickstart.py")
+  spec = importlib.util.spec_from_file_location("c", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config("smoke")
+  config.phases = ("base", "r1_zero", "eval_r1_zero")
+  config.mesh = dict(fsdp=-1)
+  config.models.base.update(n_layers=1, d_model=32, d_ff=64)
+  return launch.run(config, directory / "run")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every task can do; a task is a dataclass of the keys of `c.task`."""
 
+from r1jax import hosts
 from r1jax.data import store
 from r1jax.data.order import ProblemList
 from r1jax.run import layout
@@ -66,11 +67,16 @@ def made(root, name, splits, make, write):
     dict from each split to a sequence of `Problem`.
   """
   directory = root / layout.DATA
-  if not store.exists(directory, name):
+  if write:
+    hosts.on_first(_write_missing, directory, name, make)
+  elif not store.exists(directory, name):
     problems = make()
-    if not write:
-      return {split: ProblemList(problems.get(split, ())) for split in splits}
-    store.write_problems(directory, name, problems)
+    return {split: ProblemList(problems.get(split, ())) for split in splits}
   return {
     split: store.load_problems(directory, name, split) for split in splits
   }
+
+
+def _write_missing(directory, name, make):
+  if not store.exists(directory, name):
+    store.write_problems(directory, name, make())

@@ -5,8 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model.config import ModelConfig
-
 # Finite, so that a row that may attend to nothing (padding) yields the mean
 # of the values and not NaN, which would poison the gradients of the rest.
 MASKED = -1e30
@@ -39,24 +37,24 @@ class Kept(NamedTuple):
   value: bool
   tokens_last: bool
 
-  def shape(self, tokens: int) -> tuple[int, int, int]:
+  def shape(self, tokens):
     """The stored shape for so many tokens."""
     if self.tokens_last:
       return self.heads, self.width, tokens
     return self.heads, tokens, self.width
 
   @property
-  def width_axis(self) -> int:
+  def width_axis(self):
     """The axis of `shape` that is the width, from the end."""
     return -2 if self.tokens_last else -1
 
   @property
-  def token_axis(self) -> int:
+  def token_axis(self):
     """The axis of `shape` that is the tokens, from the end."""
     return -1 if self.tokens_last else -2
 
 
-def kept(config: ModelConfig) -> tuple[Kept, ...]:
+def kept(config):
   """What the attention of a model keeps: a tuple of `Kept`.
 
   Args:
@@ -69,9 +67,7 @@ def kept(config: ModelConfig) -> tuple[Kept, ...]:
   )
 
 
-def keys_and_values(
-  arrays: dict, kept: tuple[Kept, ...]
-) -> tuple[jax.Array, jax.Array]:
+def keys_and_values(arrays, kept):
   """Keys [B, K, D, U] and values [B, K, U, E], as `attend` takes them.
 
   Args:
@@ -88,7 +84,7 @@ def keys_and_values(
   return keys[0] if len(keys) == 1 else jnp.concatenate(keys, axis=-2), value
 
 
-def scaled(q: jax.Array, heads: int) -> jax.Array:
+def scaled(q, heads):
   """Queries [B, K, Q, D] over the square root of D.
 
   Q = H / K * T: the query heads of a key head stand as rows, for one matrix
@@ -102,7 +98,7 @@ def scaled(q: jax.Array, heads: int) -> jax.Array:
   return q.reshape(b, heads, -1, d) * jnp.asarray(d**-0.5, q.dtype)
 
 
-def scores(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
+def scores(q, k, mask):
   """Scaled and masked scores [B, K, Q, U] in float32; arguments of `attend`."""
   s = _products(scaled(q, k.shape[1]), k, "du")
   return _masked(s, q, mask)
@@ -132,9 +128,7 @@ def _sums(p, v, axes="ud"):
   )  # fmt: skip
 
 
-def attend(
-  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
-) -> jax.Array:
+def attend(q, k, v, mask):
   """Softmax attention, the softmax in float32.
 
   Args:
@@ -163,7 +157,7 @@ class Int8(NamedTuple):
   scale: jax.Array
 
 
-def quantize(x: jax.Array, axis: int) -> Int8:
+def quantize(x, axis):
   """The `Int8` of a kept array.
 
   The largest of a head's numbers becomes 127 or -127, so the error of each is
@@ -193,7 +187,7 @@ class Partial(NamedTuple):
   peak: jax.Array
 
 
-def nothing(batch: int, heads: int, group: int, width: int) -> Partial:
+def nothing(batch, heads, group, width):
   """The `Partial` over no keys, which leaves what it is joined with as it is.
 
   Args:
@@ -207,16 +201,12 @@ def nothing(batch: int, heads: int, group: int, width: int) -> Partial:
   )
 
 
-def partial(
-  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
-) -> Partial:
+def partial(q, k, v, mask):
   """`attend` up to its normaliser: a `Partial`; arguments of `attend`."""
   return _partial(scores(q, k, mask), lambda p: _sums(p, v))
 
 
-def read(
-  q: jax.Array, arrays: dict, kept: tuple[Kept, ...], mask: jax.Array
-) -> Partial:
+def read(q, arrays, kept, mask):
   """The `Partial` of queries over stored arrays.
 
   Args:
@@ -256,7 +246,7 @@ def _values_and_scale(x):
   return x if isinstance(x, Int8) else (x, None)
 
 
-def join(a: Partial, b: Partial) -> Partial:
+def join(a, b):
   """The `Partial` over the keys of both (Milakov and Gimelshein 2018)."""
   peak = jnp.maximum(a.peak, b.peak)
   x, y = jnp.exp(a.peak - peak), jnp.exp(b.peak - peak)
@@ -264,7 +254,7 @@ def join(a: Partial, b: Partial) -> Partial:
   return Partial(out, a.total * x + b.total * y, peak)
 
 
-def finish(part: Partial, q: jax.Array) -> jax.Array:
+def finish(part, q):
   """The normalised output of a `Partial`.
 
   Args:
@@ -278,9 +268,7 @@ def finish(part: Partial, q: jax.Array) -> jax.Array:
   return out.reshape(*q.shape[:3], -1).astype(q.dtype)
 
 
-def causal_mask(
-  segments: jax.Array, prefixes: jax.Array | None = None
-) -> jax.Array:
+def causal_mask(segments, prefixes=None):
   """The mask of packed rows: True where a query may look at a key.
 
   A token sees itself and the earlier tokens of its segment and of its prefix.

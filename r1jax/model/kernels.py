@@ -7,7 +7,6 @@ gets no long rows.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +24,7 @@ SPLASH_TILE = 128
 LONGEST_MASK = 8192
 
 
-def attend(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  segments: jax.Array,
-  prefixes: jax.Array | None,
-) -> jax.Array:
+def attend(q, k, v, segments, prefixes):
   """Causal attention within segments, by the platform's kernel.
 
   Args:
@@ -55,13 +48,7 @@ def attend(
   return _by_rows_and_heads(tiles.attend, q, k, v, segments, prefixes)
 
 
-def splash_attend(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  segments: jax.Array,
-  interpret: bool = False,
-) -> jax.Array:
+def splash_attend(q, k, v, segments, interpret=False):
   """`attend` by the splash kernel, without prefixes.
 
   Args:
@@ -74,7 +61,7 @@ def splash_attend(
   )
 
 
-def cudnn_takes(q: jax.Array, v: jax.Array) -> bool:
+def cudnn_takes(q, v):
   """Whether cuDNN's flash attention supports such queries and values.
 
   These are the conditions of `jax.nn.dot_product_attention`, forward and
@@ -99,14 +86,7 @@ def cudnn_takes(q: jax.Array, v: jax.Array) -> bool:
   )
 
 
-def cudnn_attend(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  segments: jax.Array,
-  prefixes: jax.Array | None = None,
-  implementation: str = "cudnn",
-) -> jax.Array:
+def cudnn_attend(q, k, v, segments, prefixes=None, implementation="cudnn"):
   """`attend` by cuDNN.
 
   Args:
@@ -118,7 +98,7 @@ def cudnn_attend(
   )
 
 
-def of_cudnn(primitive: Any, *_, **__) -> bool:
+def of_cudnn(primitive, *_, **__):
   """A policy of `jax.checkpoint` that keeps what cuDNN's attention returns.
 
   Not by name like the policies of the other kernels, since only JAX sees its

@@ -11,14 +11,13 @@ it, and a slice of the ring would be copied before it is read.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from r1jax import sharding
-from r1jax.model import ModelConfig, attention
+from r1jax.model import attention
 
 # Of kept arrays: dimension 1 is a bank's places or a ring's slots, dimension 2
 # the heads.
@@ -49,14 +48,14 @@ class Columns:
   kept: tuple
 
   @property
-  def shape(self) -> tuple[int, int, int, int]:
+  def shape(self):
     """The two leading dimensions, heads, and the number of columns."""
     k = self.kept[0]
     shape = _values(self.arrays[k.name]).shape
     return *shape[:3], shape[k.token_axis]
 
   @property
-  def int8(self) -> bool:
+  def int8(self):
     """Whether the arrays are stored in eight bits."""
     return isinstance(self.arrays[self.kept[0].name], attention.Int8)
 
@@ -64,9 +63,7 @@ class Columns:
     """The arrays at an index of the first dimension: name -> [., ...]."""
     return jax.tree.map(lambda x: x[i], self.arrays)
 
-  def written(
-    self, arrays: dict, at: tuple, column: jax.Array | int = 0
-  ) -> "Columns":
+  def written(self, arrays, at, column=0):
     """The same with other columns in place of some.
 
     Args:
@@ -99,12 +96,12 @@ class Ring:
   kept: tuple
 
   @property
-  def extent(self) -> tuple[int, int]:
+  def extent(self):
     """How many chunks there are, and how many columns each has."""
     shape = Columns(self.arrays, self.kept).shape
     return shape[0], shape[3]
 
-  def take(self, column: jax.Array | int) -> Columns:
+  def take(self, column):
     """The `Columns` of the chunk that holds this column of the ring."""
     at = column // self.extent[1]
     arrays = jax.tree.map(
@@ -112,7 +109,7 @@ class Ring:
     )
     return Columns(arrays, self.kept)
 
-  def give_back(self, chunk: Columns, column: jax.Array | int) -> "Ring":
+  def give_back(self, chunk, column):
     """The ring with the chunk that `take` took from it."""
     at = column // self.extent[1]
     arrays = jax.tree.map(
@@ -122,7 +119,7 @@ class Ring:
     )
     return Ring(arrays, self.kept)
 
-  def next_chunk(self) -> "Ring":
+  def next_chunk(self):
     """The ring after the chunk that was written is full."""
     return self
 
@@ -144,27 +141,27 @@ class Apart:
   chunks: tuple
 
   @classmethod
-  def of(cls, ring: Ring) -> "Apart":
+  def of(cls, ring):
     """From a `Ring` in which nothing has been written yet."""
     chunks, size = ring.extent
     return cls(tuple(ring.take(chunk * size) for chunk in range(chunks)))
 
   @property
-  def extent(self) -> tuple[int, int]:
+  def extent(self):
     """How many chunks there are, and how many columns each has."""
     return len(self.chunks), self.chunks[0].shape[3]
 
-  def take(self, column: jax.Array | int) -> Columns:
+  def take(self, column):
     """The chunk that is being written."""
     del column  # The first chunk holds it.
     return self.chunks[0]
 
-  def give_back(self, chunk: Columns, column: jax.Array | int) -> "Apart":
+  def give_back(self, chunk, column):
     """The ring with the chunk that `take` took from it."""
     del column
     return Apart((chunk, *self.chunks[1:]))
 
-  def next_chunk(self) -> "Apart":
+  def next_chunk(self):
     """The ring after the chunk that was written is full.
 
     Call this outside of `jax.jit`, where it moves no data.
@@ -172,7 +169,7 @@ class Apart:
     return Apart(self.chunks[-1:] + self.chunks[:-1])
 
 
-def stored(arrays: Any, kept: tuple, int8: bool) -> dict:
+def stored(arrays, kept, int8):
   """Kept arrays as a cache stores them.
 
   Args:
@@ -211,9 +208,7 @@ def _update(cache, x, at, column, axis):
   return jax.lax.dynamic_update_slice(cache, x, tuple(start))
 
 
-def empty_prompts(
-  config: ModelConfig, size: Any, int8: bool = False
-) -> Columns:
+def empty_prompts(config, size, int8=False):
   """Zero `Columns` of one layer for a pool of prompts.
 
   Args:
@@ -224,9 +219,7 @@ def empty_prompts(
   return _zeros(config, (size.banks, size.places), size.width, int8)
 
 
-def empty_ring(
-  config: ModelConfig, slots: int, length: int, chunk: int, int8: bool = False
-) -> Ring:
+def empty_ring(config, slots, length, chunk, int8=False):
   """The zero `Ring` of one layer.
 
   Args:

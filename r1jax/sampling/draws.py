@@ -3,17 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from r1jax.sampling.config import SamplerConfig
 
-
-def draw(
-  logits: jax.Array,
-  config: SamplerConfig,
-  key: jax.Array,
-  indices: jax.Array,
-  positions: jax.Array,
-  temperature: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+def draw(logits, config, key, indices, positions, temperature):
   """Draws one token for each row.
 
   Args:
@@ -59,7 +50,7 @@ def _over_tokens(reduce, x, nothing):
   return reduce(jax.lax.optimization_barrier(tiles), axis=0)
 
 
-def truncate(weights: jax.Array, top_k: int, top_p: float) -> jax.Array:
+def truncate(weights, top_k, top_p):
   """Zeroes the weights that top-k and then top-p exclude.
 
   Args:
@@ -108,7 +99,7 @@ def _keep(weights, enough):
   return kept(low)
 
 
-def categorical(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
+def categorical(weights, uniforms):
   """Draws one token a row in proportion to its weight, by the Gumbel trick.
 
   In two levels: first a tile of the vocabulary, then a token of the tile. This
@@ -133,7 +124,7 @@ def categorical(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
   return tile * width + _gumbel_max(inside.T, uniforms[:, count:])
 
 
-def numbers(v: int) -> int:
+def numbers(v):
   """How many uniforms a row `categorical` needs for v weights."""
   return sum(_tiles(v))
 

@@ -13,18 +13,16 @@ of its own; the next prompt goes to the shard with the fewest unfinished ones.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
-from r1jax.model import Decoder, ModelConfig
+from r1jax.model import Decoder
 from r1jax.sampling import cache
-from r1jax.sampling.config import Static
 
 # Prompts of a batch of the prefill: more would only take memory.
 PREFILL_ROWS = 16
@@ -49,7 +47,7 @@ class Pool(NamedTuple):
   last: jax.Array
 
   @property
-  def by_bank(self) -> jax.Array:
+  def by_bank(self):
     """`mask` as [banks, places, P]."""
     banks, places = self.layers[0].shape[:2]
     return self.mask.reshape(banks, places, -1)
@@ -88,7 +86,7 @@ class Size(NamedTuple):
   rows: int
 
 
-def pool_size(static: Static, prompts: int, longest: int) -> Size:
+def pool_size(static, prompts, longest):
   """The `Size` of the pool for a rollout.
 
   Args:
@@ -117,7 +115,7 @@ class Places:
     pool: the `Pool`.
   """
 
-  def __init__(self, static: Static, params: Any, texts: Sequence):
+  def __init__(self, static, params, texts):
     """An empty pool for these prompts.
 
     Args:
@@ -140,10 +138,10 @@ class Places:
       np.flatnonzero(self._shard == shard).tolist() for shard in range(shards)
     ]
     self._loaded = 0
-    self._held: set[int] = set()
+    self._held = set()
 
   @property
-  def book(self) -> Book:
+  def book(self):
     """The `Book` as of now."""
     return Book(self._places, self._queues, self._filled, self._wanted)
 
@@ -165,7 +163,7 @@ class Places:
     missing = max(0, self._next - self._room)
     return self._loaded - len(self._held) + missing
 
-  def fill(self) -> None:
+  def fill(self):
     """Prefills as many of the next prompts as there are free places."""
     while 0 < self._next <= self._room:
       new = np.arange(self._loaded, self._loaded + self._next)
@@ -200,24 +198,24 @@ class Places:
     self._filled[shard] += group
     self._held.add(n)
 
-  def shards(self, prompts: Iterable[int]) -> np.ndarray:
+  def shards(self, prompts):
     """[.] int, the shard in which each of these prompts has its place."""
     return self._shard[self._places[np.asarray(list(prompts), int)]]
 
-  def release(self, finished: np.ndarray) -> None:
+  def release(self, finished):
     """Frees the places of prompts whose completions are all finished.
 
     Args:
       finished: [C] bool.
     """
-    whole = np.all(finished.reshape(-1, self._static.group), axis=1)
+    whole = finished.reshape(-1, self._static.group).all(axis=1)
     for n in [n for n in self._held if whole[n]]:
       self._held.remove(n)
       place = int(self._places[n])
       self._free[self._shard[place]].append(place)
 
 
-def bucket(length: int) -> int:
+def bucket(length):
   """The width that a prompt is padded to.
 
   At most 15 tokens or an eighth more than the prompt. There are few such
@@ -228,9 +226,7 @@ def bucket(length: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def empty(
-  model: ModelConfig, mesh: Mesh | None, size: Size, int8: bool = False
-) -> Pool:
+def empty(model, mesh, size, int8=False):
   """A `Pool` without prompts.
 
   Args:
@@ -263,9 +259,7 @@ class Batch(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def load(
-  model: ModelConfig, mesh: Mesh | None, params: Any, pool: Pool, batch: Batch
-) -> Pool:
+def load(model, mesh, params, pool, batch):
   """Prefills a batch of prompts.
 
   Args:
