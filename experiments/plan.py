@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from r1jax import checks
 from r1jax import config as config_lib
 from r1jax.config import Written
 from r1jax.errors import UserError, nearest
@@ -52,7 +53,7 @@ class Experiment:
   report: Report = Report()
 
   def __post_init__(self):
-    config_lib.at_least(self, 0, "seed")
+    checks.at_least(self, 0, "seed")
     if not self.phases:
       raise UserError('phases is empty; set c.phases = ("NAME", ...)')
     for i, name in enumerate(self.phases):

@@ -2,7 +2,7 @@
 
 A field is a key, its annotation the type of the value, its default the value
 of a key that the config does not set. `__post_init__` checks ranges and what
-depends on several keys; `at_least` and `above` make such checks short.
+depends on several keys; r1jax/checks.py makes such checks short.
 
 Known annotations: int, float, str, bool, Any, Literal, X | None, unions of
 these, tuple[X, ...], tuple[X, Y], Mapping[str, X], a dataclass, and a union of
@@ -178,55 +178,6 @@ def shown(value):
   """A value as a message quotes it."""
   text = json.dumps(value) if isinstance(value, str) else repr(value)
   return text if len(text) <= 60 else text[:57] + "..."
-
-
-def at_least(config, least, *names):
-  """Raises `UserError` unless the named fields are `least` or more.
-
-  A field that is None is left out.
-  """
-  for name in names:
-    value = getattr(config, name)
-    if value is not None and not value >= least:
-      raise UserError(f"{name}={value} must be at least {least}")
-
-
-def above(config, bound, *names):
-  """Raises `UserError` unless the named fields are above `bound`.
-
-  A field that is None is left out.
-  """
-  for name in names:
-    value = getattr(config, name)
-    if value is not None and not value > bound:
-      raise UserError(f"{name}={value} must be above {bound}")
-
-
-def below(config, bound, *names):
-  """Raises `UserError` unless the named fields are below `bound`."""
-  for name in names:
-    value = getattr(config, name)
-    if not value < bound:
-      raise UserError(f"{name}={value} must be below {bound}")
-
-
-def known(config, *names):
-  """Raises `UserError` unless the named fields have one of their values.
-
-  Args:
-    config: a dataclass, which a program may have made without `build`.
-    names: of fields whose annotation is a Literal.
-  """
-  for name in names:
-    convert(keys(type(config))[name], getattr(config, name), name)
-
-
-def shares(config, *names):
-  """Raises `UserError` unless the named fields are between 0 and 1."""
-  for name in names:
-    value = getattr(config, name)
-    if not 0 <= value <= 1:
-      raise UserError(f"{name}={value} must be between 0 and 1")
 
 
 def placed(message, cls, where):

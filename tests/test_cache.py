@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from test_model import random_params
 
 from r1jax.model import Decoder, ModelConfig, attention, decoder
@@ -113,3 +116,19 @@ def test_eight_bits_have_a_scale_for_each_token_and_head():
     assert values.shape == (1, *k.shape(3)) and scale.shape == (1, 2, 3)
     back = np.asarray(values) * np.expand_dims(scale, k.width_axis)
     np.testing.assert_allclose(back, arrays[k.name], atol=scale.max() * 0.51)
+
+
+@given(
+  hnp.arrays(
+    np.float32, (2, 3, 4, 5),
+    elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False),
+  ),
+  st.sampled_from([-1, -2]),
+)  # fmt: skip
+@settings(deadline=None)
+def test_eight_bits_err_by_half_a_step(x, axis):
+  values, scale = attention.quantize(jnp.asarray(x), axis)
+  assert values.dtype == jnp.int8
+  step = np.abs(x).max(axis=axis, keepdims=True) / 127
+  back = np.asarray(values, np.float32) * np.expand_dims(scale, axis)
+  assert (np.abs(back - x) <= 0.501 * step + 1e-30).all()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from experiments import commandline, plan
-from r1jax import config, describe
+from r1jax import checks, config, describe
 from r1jax.config import Written, build
 from r1jax.errors import UserError
 from r1jax.phases import PHASES
@@ -23,7 +23,7 @@ class Circle:
   radius: float
 
   def __post_init__(self):
-    config.above(self, 0, "radius")
+    checks.above(self, 0, "radius")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Thing:
   solid: bool = True
 
   def __post_init__(self):
-    config.at_least(self, 1, "size")
+    checks.at_least(self, 1, "size")
 
 
 def thing(**fields):

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from r1jax.data import countdown
+from r1jax.data import countdown, countdown_chains, countdown_traces
 from r1jax.rewards import score as rewards
 from r1jax.text.countdown_words import PHRASES, WORDS
 from r1jax.text.tokenizer import WordTokenizer
@@ -42,7 +42,9 @@ def brute_force(numbers):
       except ZeroDivisionError:
         continue
       steps = (middle, result)
-      if all(x.denominator == 1 and 0 <= x <= countdown.LIMIT for x in steps):
+      if all(
+        x.denominator == 1 and 0 <= x <= countdown_chains.LIMIT for x in steps
+      ):
         a, b, c = map(int, order)
         if first in "+*":
           a, b = max(a, b), min(a, b)
@@ -54,31 +56,31 @@ def brute_force(numbers):
   "numbers", [(3, 7, 8), (1, 1, 1), (10, 10, 9), (10, 1, 2), (5, 10, 5)]
 )
 def test_chains_against_brute_force(numbers):
-  found = countdown.chains(numbers)
+  found = countdown_chains.chains(numbers)
   assert len(set(found)) == len(found)
   assert set(found) == brute_force(numbers)
-  assert set(countdown.chains(numbers[::-1])) == set(found)
+  assert set(countdown_chains.chains(numbers[::-1])) == set(found)
 
 
 def test_expression_has_the_value_of_its_chain():
   for numbers in ((3, 7, 8), (12, 6, 2), (9, 9, 1)):
-    for chain, _, result in countdown.chains(numbers):
-      value, used = verifier.evaluate(countdown.expression(chain))
+    for chain, _, result in countdown_chains.chains(numbers):
+      value, used = verifier.evaluate(countdown_chains.expression(chain))
       assert value == result and sorted(used) == sorted(numbers)
 
 
 def test_parentheses_only_where_needed():
-  assert countdown.expression((8, "-", 3, "*", 7)) == "( 8 - 3 ) * 7"
-  assert countdown.expression((7, "*", 3, "+", 8)) == "7 * 3 + 8"
-  assert countdown.expression((8, "+", 3, "-", 7)) == "8 + 3 - 7"
-  assert countdown.expression((8, "*", 3, "/", 4)) == "8 * 3 / 4"
+  assert countdown_chains.expression((8, "-", 3, "*", 7)) == "( 8 - 3 ) * 7"
+  assert countdown_chains.expression((7, "*", 3, "+", 8)) == "7 * 3 + 8"
+  assert countdown_chains.expression((8, "+", 3, "-", 7)) == "8 + 3 - 7"
+  assert countdown_chains.expression((8, "*", 3, "/", 4)) == "8 * 3 / 4"
 
 
 def test_solvable():
-  assert countdown.solvable([3, 7, 8], 29)
-  assert not countdown.solvable([3, 7, 8], 99)
+  assert countdown_chains.solvable([3, 7, 8], 29)
+  assert not countdown_chains.solvable([3, 7, 8], 99)
   # Its only way is 12 * 12 / 9, and 144 has no token.
-  assert not countdown.solvable([12, 9, 12], 16)
+  assert not countdown_chains.solvable([12, 9, 12], 16)
 
 
 def test_problems(problems):
@@ -91,7 +93,7 @@ def test_problems(problems):
     numbers, target = p.data["numbers"], p.data["target"]
     assert len(numbers) == 3 and all(1 <= n <= 10 for n in numbers)
     assert 11 <= target <= 99
-    assert countdown.solvable(numbers, target)
+    assert countdown_chains.solvable(numbers, target)
     assert verify(p, f"<answer> {p.answer} </answer>").correct
     falling = sorted(numbers, reverse=True)
     assert list(map(int, re.findall(r"\d+", p.prompt))) == [target, *falling]
@@ -132,7 +134,9 @@ def tries_of(problem, text):
     found.append((language, (a, first, b, second, c), int(result)))
   # None is tried twice, and they follow the one order of the numbers' chains,
   # round from the last to the first at most once.
-  order = list(dict.fromkeys(r for *_, r in countdown.chains(tuple(numbers))))
+  order = list(
+    dict.fromkeys(r for *_, r in countdown_chains.chains(tuple(numbers)))
+  )
   places = [order.index(result) for *_, result in found]
   steps = [(b - a) % len(order) for a, b in itertools.pairwise(places)]
   assert set(steps) <= {1} and len(found) <= len(order)
@@ -153,7 +157,7 @@ def documents(problems, make, count, keys=None):
 def test_traces(problems):
   tokenizer = WordTokenizer(WORDS)
   lengths, untagged, right = [], 0, 0
-  for problem, text in documents(problems, countdown.trace, 3000):
+  for problem, text in documents(problems, countdown_traces.trace, 3000):
     assert tokenizer.decode(tokenizer.encode(text)) == text
     tries = tries_of(problem, text)
     lengths.append(len(tries))
@@ -176,9 +180,9 @@ def test_traces(problems):
 
 def test_long_traces_mix_languages(problems):
   def share(**fields):
-    keys = countdown.Corpus(**fields)
+    keys = countdown_traces.Corpus(**fields)
     other = total = 0
-    for p, text in documents(problems, countdown.trace, 400, keys):
+    for p, text in documents(problems, countdown_traces.trace, 400, keys):
       for language, _, _ in tries_of(p, text):
         other += language != p.language
         total += 1
@@ -191,8 +195,8 @@ def test_long_traces_mix_languages(problems):
 
 def test_skill_starts_near_the_target(problems):
   def right(skill):
-    keys = countdown.Corpus(skill=skill, long=0.0, unformatted=0.0)
-    docs = documents(problems, countdown.trace, 500, keys)
+    keys = countdown_traces.Corpus(skill=skill, long=0.0, unformatted=0.0)
+    docs = documents(problems, countdown_traces.trace, 500, keys)
     return sum(verify(p, text).correct for p, text in docs)
 
   assert 1.5 * right(0.0) < right(3.0)
@@ -201,7 +205,7 @@ def test_skill_starts_near_the_target(problems):
 def test_cold_start_is_clean(problems):
   weights = {"accuracy": 1.0, "format": 1.0, "language": 1.0}
   longest = 0
-  for problem, text in documents(problems, countdown.cold_start, 500):
+  for problem, text in documents(problems, countdown_traces.cold_start, 500):
     longest = max(longest, len(tries_of(problem, text)))
     verdict = verify(problem, text)
     (score,) = rewards.score([problem], [text], [verdict], weights)
@@ -212,7 +216,7 @@ def test_cold_start_is_clean(problems):
 def test_a_document_is_a_function_of_the_generator(problems):
   def draw(seed):
     rng = random.Random(seed)
-    return [countdown.trace(p, rng) for p in problems["train"]]
+    return [countdown_traces.trace(p, rng) for p in problems["train"]]
 
   assert draw("0/base/7") == draw("0/base/7") != draw("0/base/8")
 
@@ -258,8 +262,8 @@ def test_no_example_is_longer_than_was_said(problems, name):
 
   task = countdown.Countdown(
     train=160, test=40,
-    corpus=countdown.Corpus(long=1.0, longest=4, skill=0.0),
-    cold_start=countdown.ColdStart(longest=4, skill=0.0),
+    corpus=countdown_traces.Corpus(long=1.0, longest=4, skill=0.0),
+    cold_start=countdown_traces.ColdStart(longest=4, skill=0.0),
   )  # fmt: skip
   rng, make = random.Random(1), task.makers()[name]
   drawn = [tokens(make(p, rng)) for p in problems["train"] * 3]

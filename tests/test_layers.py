@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up. A module may import what is below it, and what shares
 # its layer where that is not circular.
 LAYERS = (
-  ("r1jax.config", "r1jax.errors", "r1jax.extras", "r1jax.types"),
+  (
+    "r1jax.checks",
+    "r1jax.config",
+    "r1jax.errors",
+    "r1jax.extras",
+    "r1jax.types",
+  ),
   (
     "r1jax.files",
     "r1jax.hosts",

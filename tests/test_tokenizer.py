@@ -1,16 +1,13 @@
 """Tokenizers: exact ids, round trips, faults named."""
 
 import pytest
-from ml_collections import ConfigDict
 
-from r1jax.data import countdown
+from r1jax import config
+from r1jax.data import countdown_chains
 from r1jax.errors import UserError
+from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.text.countdown_words import LANGUAGES, WORDS
-from r1jax.text.tokenizer import (
-  SentencePieceTokenizer,
-  WordTokenizer,
-  from_config,
-)
+from r1jax.text.tokenizer import SentencePieceTokenizer, WordTokenizer
 
 
 def test_word_ids():
@@ -38,10 +35,15 @@ def test_words_are_distinct():
 
 
 def test_embedded_vocabulary():
-  t = from_config(ConfigDict(dict(kind="countdown")))
+  keys = config.convert(
+    tokenizer_lib.Tokenizers, dict(kind="countdown"), "tokenizer"
+  )
+  t = tokenizer_lib.load(keys)
   assert t.decode(t.encode(" ".join(WORDS))).split() == list(WORDS)
   # One token a number, and no language pays more for its question.
-  en, zh = (t.encode(countdown.prompt((3, 7, 13), 56, x)) for x in LANGUAGES)
+  en, zh = (
+    t.encode(countdown_chains.prompt((3, 7, 13), 56, x)) for x in LANGUAGES
+  )
   assert len(en) == len(zh) == 11
   assert len(t.encode("56 100 0")) == 3
 

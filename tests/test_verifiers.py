@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from r1jax.data import countdown as task
+from r1jax.data import countdown_chains as task
 from r1jax.errors import UserError
 from r1jax.text import think_format
 from r1jax.types import Problem, Verdict

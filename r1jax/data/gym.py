@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from r1jax import config
+from r1jax import checks
 from r1jax.data.order import ProblemList
 from r1jax.data.task import Task, made
 from r1jax.errors import UserError
@@ -63,8 +63,8 @@ class ReasoningGym(Task):
   shots: int = 0
 
   def __post_init__(self):
-    config.at_least(self, 0, "seed", "shots")
-    config.at_least(self, 1, "train", "test")
+    checks.at_least(self, 0, "seed", "shots")
+    checks.at_least(self, 1, "train", "test")
     if not self.datasets:
       raise UserError("datasets is empty; name at least one, NAME=dict()")
     if self.shots and not self.template.startswith("chat"):

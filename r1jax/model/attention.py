@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from r1jax.model.config import ModelConfig
+
 # Finite, so that a row that may attend to nothing (padding) yields the mean
 # of the values and not NaN, which would poison the gradients of the rest.
 MASKED = -1e30
@@ -37,24 +39,24 @@ class Kept(NamedTuple):
   value: bool
   tokens_last: bool
 
-  def shape(self, tokens):
+  def shape(self, tokens: int) -> tuple[int, int, int]:
     """The stored shape for so many tokens."""
     if self.tokens_last:
       return self.heads, self.width, tokens
     return self.heads, tokens, self.width
 
   @property
-  def width_axis(self):
+  def width_axis(self) -> int:
     """The axis of `shape` that is the width, from the end."""
     return -2 if self.tokens_last else -1
 
   @property
-  def token_axis(self):
+  def token_axis(self) -> int:
     """The axis of `shape` that is the tokens, from the end."""
     return -1 if self.tokens_last else -2
 
 
-def kept(config):
+def kept(config: ModelConfig) -> tuple[Kept, ...]:
   """What the attention of a model keeps: a tuple of `Kept`.
 
   Args:
@@ -67,7 +69,9 @@ def kept(config):
   )
 
 
-def keys_and_values(arrays, kept):
+def keys_and_values(
+  arrays: dict, kept: tuple[Kept, ...]
+) -> tuple[jax.Array, jax.Array]:
   """Keys [B, K, D, U] and values [B, K, U, E], as `attend` takes them.
 
   Args:
@@ -84,7 +88,7 @@ def keys_and_values(arrays, kept):
   return keys[0] if len(keys) == 1 else jnp.concatenate(keys, axis=-2), value
 
 
-def scaled(q, heads):
+def scaled(q: jax.Array, heads: int) -> jax.Array:
   """Queries [B, K, Q, D] over the square root of D.
 
   Q = H / K * T: the query heads of a key head stand as rows, for one matrix
@@ -98,7 +102,7 @@ def scaled(q, heads):
   return q.reshape(b, heads, -1, d) * jnp.asarray(d**-0.5, q.dtype)
 
 
-def scores(q, k, mask):
+def scores(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
   """Scaled and masked scores [B, K, Q, U] in float32; arguments of `attend`."""
   s = _products(scaled(q, k.shape[1]), k, "du")
   return _masked(s, q, mask)
@@ -128,7 +132,9 @@ def _sums(p, v, axes="ud"):
   )  # fmt: skip
 
 
-def attend(q, k, v, mask):
+def attend(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+) -> jax.Array:
   """Softmax attention, the softmax in float32.
 
   Args:
@@ -157,7 +163,7 @@ class Int8(NamedTuple):
   scale: jax.Array
 
 
-def quantize(x, axis):
+def quantize(x: jax.Array, axis: int) -> Int8:
   """The `Int8` of a kept array.
 
   The largest of a head's numbers becomes 127 or -127, so the error of each is
@@ -187,7 +193,7 @@ class Partial(NamedTuple):
   peak: jax.Array
 
 
-def nothing(batch, heads, group, width):
+def nothing(batch: int, heads: int, group: int, width: int) -> Partial:
   """The `Partial` over no keys, which leaves what it is joined with as it is.
 
   Args:
@@ -201,12 +207,16 @@ def nothing(batch, heads, group, width):
   )
 
 
-def partial(q, k, v, mask):
+def partial(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+) -> Partial:
   """`attend` up to its normaliser: a `Partial`; arguments of `attend`."""
   return _partial(scores(q, k, mask), lambda p: _sums(p, v))
 
 
-def read(q, arrays, kept, mask):
+def read(
+  q: jax.Array, arrays: dict, kept: tuple[Kept, ...], mask: jax.Array
+) -> Partial:
   """The `Partial` of queries over stored arrays.
 
   Args:
@@ -246,7 +256,7 @@ def _values_and_scale(x):
   return x if isinstance(x, Int8) else (x, None)
 
 
-def join(a, b):
+def join(a: Partial, b: Partial) -> Partial:
   """The `Partial` over the keys of both (Milakov and Gimelshein 2018)."""
   peak = jnp.maximum(a.peak, b.peak)
   x, y = jnp.exp(a.peak - peak), jnp.exp(b.peak - peak)
@@ -254,7 +264,7 @@ def join(a, b):
   return Partial(out, a.total * x + b.total * y, peak)
 
 
-def finish(part, q):
+def finish(part: Partial, q: jax.Array) -> jax.Array:
   """The normalised output of a `Partial`.
 
   Args:
@@ -268,7 +278,9 @@ def finish(part, q):
   return out.reshape(*q.shape[:3], -1).astype(q.dtype)
 
 
-def causal_mask(segments, prefixes=None):
+def causal_mask(
+  segments: jax.Array, prefixes: jax.Array | None = None
+) -> jax.Array:
   """The mask of packed rows: True where a query may look at a key.
 
   A token sees itself and the earlier tokens of its segment and of its prefix.

@@ -7,6 +7,7 @@ gets no long rows.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,13 @@ SPLASH_TILE = 128
 LONGEST_MASK = 8192
 
 
-def attend(q, k, v, segments, prefixes):
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array,
+  prefixes: jax.Array | None,
+) -> jax.Array:
   """Causal attention within segments, by the platform's kernel.
 
   Args:
@@ -48,7 +55,13 @@ def attend(q, k, v, segments, prefixes):
   return _by_rows_and_heads(tiles.attend, q, k, v, segments, prefixes)
 
 
-def splash_attend(q, k, v, segments, interpret=False):
+def splash_attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array,
+  interpret: bool = False,
+) -> jax.Array:
   """`attend` by the splash kernel, without prefixes.
 
   Args:
@@ -61,7 +74,7 @@ def splash_attend(q, k, v, segments, interpret=False):
   )
 
 
-def cudnn_takes(q, v):
+def cudnn_takes(q: jax.Array, v: jax.Array) -> bool:
   """Whether cuDNN's flash attention supports such queries and values.
 
   These are the conditions of `jax.nn.dot_product_attention`, forward and
@@ -86,7 +99,14 @@ def cudnn_takes(q, v):
   )
 
 
-def cudnn_attend(q, k, v, segments, prefixes=None, implementation="cudnn"):
+def cudnn_attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array,
+  prefixes: jax.Array | None = None,
+  implementation: str = "cudnn",
+) -> jax.Array:
   """`attend` by cuDNN.
 
   Args:
@@ -98,7 +118,7 @@ def cudnn_attend(q, k, v, segments, prefixes=None, implementation="cudnn"):
   )
 
 
-def of_cudnn(primitive, *_, **__):
+def of_cudnn(primitive: Any, *_, **__) -> bool:
   """A policy of `jax.checkpoint` that keeps what cuDNN's attention returns.
 
   Not by name like the policies of the other kernels, since only JAX sees its

@@ -20,7 +20,7 @@ from r1jax.model import attention
 SMALLEST, LARGEST, MOST = 64, 256, 16
 
 
-def tile_size(t):
+def tile_size(t: int) -> int:
   """Tokens of a tile for rows of t tokens."""
   size = SMALLEST
   while size < LARGEST and t >= 2 * size * MOST:
@@ -41,7 +41,13 @@ class Pairs(NamedTuple):
   count: jax.Array  # type: ignore[assignment]
 
 
-def attend(q, k, v, segments, prefixes=None):
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array,
+  prefixes: jax.Array | None = None,
+) -> jax.Array:
   """Causal attention within segments, in memory linear in T.
 
   The same as `attention.attend` with `attention.causal_mask`.
@@ -83,7 +89,7 @@ def _uncut(x, axis):
   return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
-def tile_pairs(segments, prefixes):
+def tile_pairs(segments: jax.Array, prefixes: jax.Array) -> Pairs:
   """The `Pairs` of tiles in which some query sees some key.
 
   All numbers between the smallest and the largest of a tile count as being in

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import jax
 
-from r1jax import config
+from r1jax import checks, config
 from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.hf.source import Shape
@@ -138,9 +138,9 @@ class Training(Common):
   optimizer: optim.OptimizerConfig = optim.OptimizerConfig()
 
   def __post_init__(self):
-    config.at_least(self, 1, "steps", "row_length", "rows", "save_every")
-    config.at_least(self, 0, "warmup")
-    config.above(self, 0, "lr")
+    checks.at_least(self, 1, "steps", "row_length", "rows", "save_every")
+    checks.at_least(self, 0, "warmup")
+    checks.above(self, 0, "lr")
 
   def learning_rate(self, step):
     """The learning rate of a step, counted from 0."""
@@ -165,7 +165,7 @@ class Sampling(Common):
   sampler: SamplerConfig
 
   def __post_init__(self):
-    config.above(self, 0, "temperature")
+    checks.above(self, 0, "temperature")
     new = self.sampler.max_new_tokens
     if new >= self.model.max_length:
       raise UserError(

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from r1jax import config as config_lib
-from r1jax import scores
+from r1jax import checks, scores
 from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling
 from r1jax.verifiers import final_answer
@@ -22,7 +21,7 @@ class Evaluate(Sampling):
 
   def __post_init__(self):
     super().__post_init__()
-    config_lib.at_least(self, 1, "problems", "samples")
+    checks.at_least(self, 1, "problems", "samples")
 
   def check(self, preview):
     """As `Phase.check`."""

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import config as config_lib
-from r1jax import losses, meshes, sharding, variants
+from r1jax import checks, losses, meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.meshes import MeshConfig
 from r1jax.model import lora
@@ -55,8 +54,8 @@ class GRPO(Training, Sampling):
   def __post_init__(self):
     Training.__post_init__(self)
     Sampling.__post_init__(self)
-    config_lib.at_least(self, 1, "prompts", "minibatches", "ref_every")
-    config_lib.at_least(self, 0, "refill")
+    checks.at_least(self, 1, "prompts", "minibatches", "ref_every")
+    checks.at_least(self, 0, "refill")
     rewards_lib.check_weights(self.rewards)
     new = self.sampler.max_new_tokens
     if self.group < 2:

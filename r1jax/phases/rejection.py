@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from r1jax import config as config_lib
+from r1jax import checks
 from r1jax.errors import UserError
 from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling
@@ -31,7 +31,7 @@ class Rejection(Sampling):
 
   def __post_init__(self):
     super().__post_init__()
-    config_lib.at_least(self, 1, "problems", "prompts", "group", "keep")
+    checks.at_least(self, 1, "problems", "prompts", "group", "keep")
     for part in self.least:
       if part not in rewards.PARTS:
         raise UserError(

@@ -6,8 +6,7 @@ import time
 
 import numpy as np
 
-from r1jax import config as config_lib
-from r1jax import losses, means, sharding
+from r1jax import checks, losses, means, sharding
 from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.phases.common import Training
@@ -29,7 +28,7 @@ class SFT(Training):
 
   def __post_init__(self):
     super().__post_init__()
-    config_lib.at_least(self, 1, "batch", "log_every")
+    checks.at_least(self, 1, "batch", "log_every")
 
   def check(self, preview):
     """As `Phase.check`."""

@@ -11,13 +11,14 @@ it, and a slice of the ring would be copied before it is read.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from r1jax import sharding
-from r1jax.model import attention
+from r1jax.model import ModelConfig, attention
 
 # Of kept arrays: dimension 1 is a bank's places or a ring's slots, dimension 2
 # the heads.
@@ -48,14 +49,14 @@ class Columns:
   kept: tuple
 
   @property
-  def shape(self):
+  def shape(self) -> tuple[int, int, int, int]:
     """The two leading dimensions, heads, and the number of columns."""
     k = self.kept[0]
     shape = _values(self.arrays[k.name]).shape
     return *shape[:3], shape[k.token_axis]
 
   @property
-  def int8(self):
+  def int8(self) -> bool:
     """Whether the arrays are stored in eight bits."""
     return isinstance(self.arrays[self.kept[0].name], attention.Int8)
 
@@ -63,7 +64,9 @@ class Columns:
     """The arrays at an index of the first dimension: name -> [., ...]."""
     return jax.tree.map(lambda x: x[i], self.arrays)
 
-  def written(self, arrays, at, column=0):
+  def written(
+    self, arrays: dict, at: tuple, column: jax.Array | int = 0
+  ) -> "Columns":
     """The same with other columns in place of some.
 
     Args:
@@ -96,12 +99,12 @@ class Ring:
   kept: tuple
 
   @property
-  def extent(self):
+  def extent(self) -> tuple[int, int]:
     """How many chunks there are, and how many columns each has."""
     shape = Columns(self.arrays, self.kept).shape
     return shape[0], shape[3]
 
-  def take(self, column):
+  def take(self, column: jax.Array | int) -> Columns:
     """The `Columns` of the chunk that holds this column of the ring."""
     at = column // self.extent[1]
     arrays = jax.tree.map(
@@ -109,7 +112,7 @@ class Ring:
     )
     return Columns(arrays, self.kept)
 
-  def give_back(self, chunk, column):
+  def give_back(self, chunk: Columns, column: jax.Array | int) -> "Ring":
     """The ring with the chunk that `take` took from it."""
     at = column // self.extent[1]
     arrays = jax.tree.map(
@@ -119,7 +122,7 @@ class Ring:
     )
     return Ring(arrays, self.kept)
 
-  def next_chunk(self):
+  def next_chunk(self) -> "Ring":
     """The ring after the chunk that was written is full."""
     return self
 
@@ -141,27 +144,27 @@ class Apart:
   chunks: tuple
 
   @classmethod
-  def of(cls, ring):
+  def of(cls, ring: Ring) -> "Apart":
     """From a `Ring` in which nothing has been written yet."""
     chunks, size = ring.extent
     return cls(tuple(ring.take(chunk * size) for chunk in range(chunks)))
 
   @property
-  def extent(self):
+  def extent(self) -> tuple[int, int]:
     """How many chunks there are, and how many columns each has."""
     return len(self.chunks), self.chunks[0].shape[3]
 
-  def take(self, column):
+  def take(self, column: jax.Array | int) -> Columns:
     """The chunk that is being written."""
     del column  # The first chunk holds it.
     return self.chunks[0]
 
-  def give_back(self, chunk, column):
+  def give_back(self, chunk: Columns, column: jax.Array | int) -> "Apart":
     """The ring with the chunk that `take` took from it."""
     del column
     return Apart((chunk, *self.chunks[1:]))
 
-  def next_chunk(self):
+  def next_chunk(self) -> "Apart":
     """The ring after the chunk that was written is full.
 
     Call this outside of `jax.jit`, where it moves no data.
@@ -169,7 +172,7 @@ class Apart:
     return Apart(self.chunks[-1:] + self.chunks[:-1])
 
 
-def stored(arrays, kept, int8):
+def stored(arrays: Any, kept: tuple, int8: bool) -> dict:
   """Kept arrays as a cache stores them.
 
   Args:
@@ -208,7 +211,9 @@ def _update(cache, x, at, column, axis):
   return jax.lax.dynamic_update_slice(cache, x, tuple(start))
 
 
-def empty_prompts(config, size, int8=False):
+def empty_prompts(
+  config: ModelConfig, size: Any, int8: bool = False
+) -> Columns:
   """Zero `Columns` of one layer for a pool of prompts.
 
   Args:
@@ -219,7 +224,9 @@ def empty_prompts(config, size, int8=False):
   return _zeros(config, (size.banks, size.places), size.width, int8)
 
 
-def empty_ring(config, slots, length, chunk, int8=False):
+def empty_ring(
+  config: ModelConfig, slots: int, length: int, chunk: int, int8: bool = False
+) -> Ring:
   """The zero `Ring` of one layer.
 
   Args:

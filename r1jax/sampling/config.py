@@ -82,7 +82,7 @@ class SamplerConfig:
         )
 
   @property
-  def int8(self):
+  def int8(self) -> bool:
     """Whether keys and values are stored in eight bits."""
     return self.kv_dtype == "int8"
 

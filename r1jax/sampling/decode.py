@@ -5,12 +5,13 @@ of its own: inside a loop over steps a layer's slice of a stacked array would
 be a copy of it.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import attention, lora
+from r1jax.model import ModelConfig, attention, lora
 from r1jax.model.decoder import Block, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
@@ -29,10 +30,10 @@ class Weights(NamedTuple):
   embedding: jax.Array
   layers: tuple
   norm: Any
-  head: jax.Array
+  head: jax.Array | None
 
 
-def lay_out(config, params):
+def lay_out(config: ModelConfig, params: Any) -> Weights:
   """`Weights` of a model's parameters: in the compute dtype, by layer.
 
   Once a rollout, not in every step. Adapters are merged into their kernels, in
@@ -99,7 +100,16 @@ class View(NamedTuple):
   column: jax.Array
 
 
-def view(place, member, active, members, prompt_mask, age, column, shards=1):
+def view(
+  place: jax.Array,
+  member: jax.Array,
+  active: jax.Array,
+  members: int,
+  prompt_mask: jax.Array,
+  age: jax.Array,
+  column: jax.Array,
+  shards: int = 1,
+) -> View:
   """The `View` of the slots.
 
   Args:
@@ -151,7 +161,7 @@ class _Reader(NamedTuple):
   ring: cache.Ring | cache.Apart
   newest: cache.Columns
 
-  def attend(self, q, arrays):
+  def attend(self, q: jax.Array, arrays: dict) -> tuple:
     """Attends to the prompts and to all tokens decoded so far.
 
     Args:
@@ -242,7 +252,16 @@ def _read_own_prompts(prompts, q, who):
   return jax.lax.fori_loop(0, used, visit, nothing)
 
 
-def decode(config, weights, prompts, rings, newest, tokens, positions, view):
+def decode(
+  config: ModelConfig,
+  weights: Weights,
+  prompts: Sequence,
+  rings: Sequence,
+  newest: Sequence,
+  tokens: jax.Array,
+  positions: jax.Array,
+  view: View,
+) -> tuple[jax.Array, tuple]:
   """One decoding step: the logits after one more token of each slot.
 
   Args:
@@ -263,13 +282,14 @@ def decode(config, weights, prompts, rings, newest, tokens, positions, view):
   cos, sin = jax.lax.optimization_barrier(
     rope_table(positions[:, None], c.head_dim, c.rope_theta, c.rope_scaling)
   )
-  x = weights.embedding[tokens][:, None]
+  x: Any = weights.embedding[tokens][:, None]
   out = []
   for layer, *caches in zip(weights.layers, prompts, rings, newest):
     x, chunk = Block(c, thin_matmul).apply(
       {"params": _transposed(layer)}, x, _Reader(cos, sin, view, *caches)
     )
     out.append(chunk)
-  x = RMSNorm(c).apply({"params": weights.norm}, x)[:, 0]
-  head = weights.embedding if c.tied else weights.head
-  return thin_matmul(x, head.T).astype(c.logit_dtype), tuple(out)
+  hidden: Any = RMSNorm(c).apply({"params": weights.norm}, x)
+  head = weights.embedding if weights.head is None else weights.head
+  logits = thin_matmul(hidden[:, 0], head.T)
+  return logits.astype(c.logit_dtype), tuple(out)

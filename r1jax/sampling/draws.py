@@ -3,8 +3,17 @@
 import jax
 import jax.numpy as jnp
 
+from r1jax.sampling.config import SamplerConfig
 
-def draw(logits, config, key, indices, positions, temperature):
+
+def draw(
+  logits: jax.Array,
+  config: SamplerConfig,
+  key: jax.Array,
+  indices: jax.Array,
+  positions: jax.Array,
+  temperature: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
   """Draws one token for each row.
 
   Args:
@@ -50,7 +59,7 @@ def _over_tokens(reduce, x, nothing):
   return reduce(jax.lax.optimization_barrier(tiles), axis=0)
 
 
-def truncate(weights, top_k, top_p):
+def truncate(weights: jax.Array, top_k: int, top_p: float) -> jax.Array:
   """Zeroes the weights that top-k and then top-p exclude.
 
   Args:
@@ -99,7 +108,7 @@ def _keep(weights, enough):
   return kept(low)
 
 
-def categorical(weights, uniforms):
+def categorical(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
   """Draws one token a row in proportion to its weight, by the Gumbel trick.
 
   In two levels: first a tile of the vocabulary, then a token of the tile. This
@@ -124,7 +133,7 @@ def categorical(weights, uniforms):
   return tile * width + _gumbel_max(inside.T, uniforms[:, count:])
 
 
-def numbers(v):
+def numbers(v: int) -> int:
   """How many uniforms a row `categorical` needs for v weights."""
   return sum(_tiles(v))
 

@@ -4,14 +4,18 @@ TPU reads the decoded tokens by the kernel of `ragged`. Other platforms, and
 all platforms for prompts, use plain XLA.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
+from r1jax.model import attention
 from r1jax.sampling import cache, ragged
 
 
-def lay_out(ring):
+def lay_out(ring: cache.Ring) -> cache.Ring | cache.Apart:
   """An empty `cache.Ring` as this platform writes and reads it best.
 
   Returns:
@@ -23,7 +27,14 @@ def lay_out(ring):
   return cache.Apart.of(ring)
 
 
-def join_ring(part, q, ring, age, column, interpret=False):
+def join_ring(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Ring | cache.Apart,
+  age: jax.Array,
+  column: jax.Array,
+  interpret: bool = False,
+) -> attention.Partial:
   """Attention of decoding slots over a ring's older chunks, joined to a part.
 
   Args:
@@ -51,7 +62,9 @@ def join_ring(part, q, ring, age, column, interpret=False):
   )
 
 
-def by_slots_and_heads(step, cached, of_slots, marks, axes):
+def by_slots_and_heads(
+  step: Callable, cached: Any, of_slots: Any, marks: tuple, axes: tuple
+) -> Any:
   """Runs a step of decoding slots on what is cached, each device its share.
 
   Slots and places are split over the rows of the mesh, heads over its tensor

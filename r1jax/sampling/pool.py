@@ -13,16 +13,18 @@ of its own; the next prompt goes to the shard with the fewest unfinished ones.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from r1jax import meshes, sharding
-from r1jax.model import Decoder
+from r1jax.model import Decoder, ModelConfig
 from r1jax.sampling import cache
+from r1jax.sampling.config import Static
 
 # Prompts of a batch of the prefill: more would only take memory.
 PREFILL_ROWS = 16
@@ -47,7 +49,7 @@ class Pool(NamedTuple):
   last: jax.Array
 
   @property
-  def by_bank(self):
+  def by_bank(self) -> jax.Array:
     """`mask` as [banks, places, P]."""
     banks, places = self.layers[0].shape[:2]
     return self.mask.reshape(banks, places, -1)
@@ -86,7 +88,7 @@ class Size(NamedTuple):
   rows: int
 
 
-def pool_size(static, prompts, longest):
+def pool_size(static: Static, prompts: int, longest: int) -> Size:
   """The `Size` of the pool for a rollout.
 
   Args:
@@ -115,7 +117,7 @@ class Places:
     pool: the `Pool`.
   """
 
-  def __init__(self, static, params, texts):
+  def __init__(self, static: Static, params: Any, texts: Sequence):
     """An empty pool for these prompts.
 
     Args:
@@ -138,10 +140,10 @@ class Places:
       np.flatnonzero(self._shard == shard).tolist() for shard in range(shards)
     ]
     self._loaded = 0
-    self._held = set()
+    self._held: set[int] = set()
 
   @property
-  def book(self):
+  def book(self) -> Book:
     """The `Book` as of now."""
     return Book(self._places, self._queues, self._filled, self._wanted)
 
@@ -163,7 +165,7 @@ class Places:
     missing = max(0, self._next - self._room)
     return self._loaded - len(self._held) + missing
 
-  def fill(self):
+  def fill(self) -> None:
     """Prefills as many of the next prompts as there are free places."""
     while 0 < self._next <= self._room:
       new = np.arange(self._loaded, self._loaded + self._next)
@@ -198,24 +200,24 @@ class Places:
     self._filled[shard] += group
     self._held.add(n)
 
-  def shards(self, prompts):
+  def shards(self, prompts: Iterable[int]) -> np.ndarray:
     """[.] int, the shard in which each of these prompts has its place."""
     return self._shard[self._places[np.asarray(list(prompts), int)]]
 
-  def release(self, finished):
+  def release(self, finished: np.ndarray) -> None:
     """Frees the places of prompts whose completions are all finished.
 
     Args:
       finished: [C] bool.
     """
-    whole = finished.reshape(-1, self._static.group).all(axis=1)
+    whole = np.all(finished.reshape(-1, self._static.group), axis=1)
     for n in [n for n in self._held if whole[n]]:
       self._held.remove(n)
       place = int(self._places[n])
       self._free[self._shard[place]].append(place)
 
 
-def bucket(length):
+def bucket(length: int) -> int:
   """The width that a prompt is padded to.
 
   At most 15 tokens or an eighth more than the prompt. There are few such
@@ -226,7 +228,9 @@ def bucket(length):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def empty(model, mesh, size, int8=False):
+def empty(
+  model: ModelConfig, mesh: Mesh | None, size: Size, int8: bool = False
+) -> Pool:
   """A `Pool` without prompts.
 
   Args:
@@ -259,7 +263,9 @@ class Batch(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def load(model, mesh, params, pool, batch):
+def load(
+  model: ModelConfig, mesh: Mesh | None, params: Any, pool: Pool, batch: Batch
+) -> Pool:
   """Prefills a batch of prompts.
 
   Args:

@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from r1jax.model import attention
+from r1jax.sampling import cache
 
 # The longest list of chunks that the kernel takes: scalar memory is 1 MiB.
 MOST_VISITS = 1 << 16
@@ -23,7 +24,9 @@ MOST_VISITS = 1 << 16
 TILE_BYTES = 1 << 21
 
 
-def chunks_needed(age, column, chunks, size):
+def chunks_needed(
+  age: jax.Array, column: jax.Array, chunks: int, size: int
+) -> jax.Array:
   """How many chunks before the newest hold columns of each slot.
 
   Columns later than `column` in its own chunk are the oldest of all; they are
@@ -48,7 +51,13 @@ def _own(age, column, size, back):
   return own[:, None]
 
 
-def join_loop(part, q, ring, age, column):
+def join_loop(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Ring,
+  age: jax.Array,
+  column: jax.Array,
+) -> attention.Partial:
   """`join_kernel` in plain XLA: all slots visit what the longest one needs.
 
   Args:
@@ -67,7 +76,13 @@ def join_loop(part, q, ring, age, column):
   return jax.lax.fori_loop(1, used, older, part)
 
 
-def join_apart(part, q, ring, age, column):
+def join_apart(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Apart,
+  age: jax.Array,
+  column: jax.Array,
+) -> attention.Partial:
   """`join_loop` on a ring whose chunks are apart.
 
   Args:
@@ -102,7 +117,7 @@ class Work(NamedTuple):
   count: jax.Array  # type: ignore[assignment]
 
 
-def work(age, column, chunks, size):
+def work(age: jax.Array, column: jax.Array, chunks: int, size: int) -> Work:
   """The `Work` for these slots; the arguments of `chunks_needed`."""
   needed = chunks_needed(age, column, chunks, size)
   end = jnp.cumsum(needed, dtype=jnp.int32)
@@ -111,7 +126,7 @@ def work(age, column, chunks, size):
   return Work(jnp.minimum(slot, len(age) - 1), end - needed, end[-1])
 
 
-def fits(q, ring):
+def fits(q: jax.Array, ring: cache.Ring) -> bool:
   """Whether `join_kernel` supports these queries and this `cache.Ring`."""
   arrays = [ring.arrays[k.name] for k in ring.kept]
   if any(isinstance(x, attention.Int8) for x in arrays):
@@ -158,7 +173,14 @@ def _for_kernel(x, kept):
   return x, _Tile(kept, "krd")
 
 
-def join_kernel(part, q, ring, age, column, interpret=False):
+def join_kernel(
+  part: attention.Partial,
+  q: jax.Array,
+  ring: cache.Ring,
+  age: jax.Array,
+  column: jax.Array,
+  interpret: bool = False,
+) -> attention.Partial:
   """Attention of the slots over a ring's older chunks, joined to a part.
 
   In Pallas, for TPU. It fetches only the chunks that each slot needs.
@@ -176,12 +198,39 @@ def join_kernel(part, q, ring, age, column, interpret=False):
     `attention.Partial` of the same shapes.
   """
   chunks, size = ring.extent
-  slots, kv, group, width = part.out.shape
-  heads = _heads_at_a_time(ring)
   visits = work(age, column, chunks, size)
   arrays, tiles = zip(*(_for_kernel(ring.arrays[k.name], k) for k in ring.kept))
   now = jnp.stack((column // size, column % size)).astype(jnp.int32)
-  queries = attention.scaled(q, kv)
+  queries = attention.scaled(q, part.out.shape[1])
+  before = part.out, part.total[..., None], part.peak[..., None]
+  out, total, peak = pl.pallas_call(
+    functools.partial(_kernel, size, tiles),
+    grid_spec=_grid(
+      _heads_at_a_time(ring), visits.count, queries, arrays, before
+    ),
+    out_shape=[jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in before],
+    # In place: slots without a visit keep the part that they came with.
+    input_output_aliases={5 + len(arrays) + i: i for i in range(3)},
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("parallel", "arbitrary")
+    ),
+    name="ragged_ring",
+    interpret=interpret,
+  )(visits.slot, visits.first, age, now, queries, *arrays, *before)
+  return attention.Partial(out, total[..., 0], peak[..., 0])
+
+
+def _grid(heads, visits, queries, arrays, part):
+  """The visits of the kernel, and what each of them reads and writes.
+
+  Args:
+    heads: of a slot, read at a time.
+    visits: [] int32, how many.
+    queries: [S, K, H / K, D].
+    arrays: of the ring, [chunks, S, K, ., .].
+    part: three arrays [S, K, H / K, .].
+  """
+  chunks, _, kv = arrays[0].shape[:3]
 
   def of_slot(head, visit, slot, *_):
     return slot[visit], head, 0, 0
@@ -191,42 +240,19 @@ def join_kernel(part, q, ring, age, column, interpret=False):
     chunk = jnp.where(chunk < 0, chunk + chunks, chunk)
     return chunk, slot[visit], head, 0, 0
 
-  def rows(width):
-    return pl.BlockSpec((None, heads, group, width), of_slot)
+  def slots(x):
+    return pl.BlockSpec((None, heads, *x.shape[2:]), of_slot)
 
-  partial = [rows(width), rows(1), rows(1)]
-  out, total, peak = pl.pallas_call(
-    functools.partial(_kernel, size, tiles),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=4,
-      # At least one visit: an empty grid is nothing to rely on.
-      grid=(kv // heads, jnp.maximum(visits.count, 1)),
-      in_specs=[
-        rows(queries.shape[3]),
-        *(
-          pl.BlockSpec((None, None, heads, *x.shape[3:]), of_ring)
-          for x in arrays
-        ),
-        *partial,
-      ],
-      out_specs=partial,
-    ),
-    out_shape=[
-      jax.ShapeDtypeStruct((slots, kv, group, n), jnp.float32)
-      for n in (width, 1, 1)
-    ],
-    # In place: slots without a visit keep the part that they came with.
-    input_output_aliases={5 + len(arrays) + i: i for i in range(3)},
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "arbitrary")
-    ),
-    name="ragged_ring",
-    interpret=interpret,
-  )(
-    visits.slot, visits.first, age, now, queries, *arrays, part.out,
-    part.total[..., None], part.peak[..., None],
-  )  # fmt: skip
-  return attention.Partial(out, total[..., 0], peak[..., 0])
+  def ring(x):
+    return pl.BlockSpec((None, None, heads, *x.shape[3:]), of_ring)
+
+  return pltpu.PrefetchScalarGridSpec(
+    num_scalar_prefetch=4,
+    # At least one visit: an empty grid is nothing to rely on.
+    grid=(kv // heads, jnp.maximum(visits, 1)),
+    in_specs=[slots(queries), *map(ring, arrays), *map(slots, part)],
+    out_specs=[slots(x) for x in part],
+  )
 
 
 def _back(visit, slot, first):

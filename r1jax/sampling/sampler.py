@@ -13,7 +13,7 @@ the device decodes on.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,7 @@ from r1jax.errors import UserError
 from r1jax.model import init
 from r1jax.sampling import cache, decode, pool, step
 from r1jax.sampling.config import SamplerConfig, Static
+from r1jax.types import Rollout
 
 __all__ = ["Callbacks", "Loaded", "Programs", "Sampler", "SamplerConfig"]
 
@@ -79,7 +80,7 @@ class Sampler(Static):
     rollout = sampler.sample(sampler.load(params), prompts, key)
   """
 
-  def load(self, params):
+  def load(self, params: Any) -> Loaded:
     """Lays out a model's parameters for sampling, in the compute dtype.
 
     Do this once for each new set of parameters, not for each call of `sample`.
@@ -94,14 +95,14 @@ class Sampler(Static):
 
   def sample(
     self,
-    loaded,
-    prompts,
-    key,
-    temperature=1.0,
-    indices=None,
-    limits=None,
-    callbacks=None,
-  ):
+    loaded: Loaded,
+    prompts: Sequence,
+    key: jax.Array,
+    temperature: float = 1.0,
+    indices: np.ndarray | None = None,
+    limits: np.ndarray | None = None,
+    callbacks: Callbacks | None = None,
+  ) -> Rollout:
     """G completions of each of N prompts.
 
     Args:
@@ -142,7 +143,7 @@ class Sampler(Static):
     rollout = _run(static, inputs, places, number, callbacks or Callbacks())
     return _rows(rollout, np.argsort(number))
 
-  def split(self, prompts):
+  def split(self, prompts: int) -> int:
     """Into how many parts a group is split, each with the prompt to itself.
 
     One, unless there are so few prompts that some shards of the slots would
@@ -158,7 +159,7 @@ class Sampler(Static):
         return parts
     return self.group
 
-  def shapes(self, prompts, width):
+  def shapes(self, prompts: int, width: int) -> Programs:
     """Abstract inputs of the compiled programs.
 
     Args:
@@ -196,7 +197,7 @@ class Sampler(Static):
     batch = pool.Batch(
       ints(size.rows, size.width), ints(size.rows), ints(size.rows)
     )
-    temperature = jax.ShapeDtypeStruct((), jnp.float32)
+    temperature: Any = jax.ShapeDtypeStruct((), jnp.float32)
     inputs = step.Inputs(weights, ints(total), ints(total), key, temperature)
     book = pool.Book(ints(prompts), ints(shards, prompts), ints(shards), ints())
     return Programs(
@@ -205,7 +206,7 @@ class Sampler(Static):
       (self._whole(inputs), prefilled, state, self._whole(book)),
     )
 
-  def lower(self, prompts, width):
+  def lower(self, prompts: int, width: int) -> Programs:
     """The compiled programs before compilation; the arguments of `shapes`.
 
     Returns:

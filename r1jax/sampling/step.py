@@ -82,15 +82,15 @@ class Look(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def begin(static, total):
+def begin(static: Static, total: int) -> State:
   """The `State` before any of `total` completions is started."""
   config, mesh = static.config, static.mesh
   slots = sharding.whole_rows(min(config.slots, total), mesh)
-  ring = cache.empty_ring(
+  empty = cache.empty_ring(
     static.model, slots, config.max_new_tokens, config.chunk, config.int8
   )
   with meshes.on(mesh):
-    ring = kernels.lay_out(ring)
+    ring = kernels.lay_out(empty)
   ring = sharding.constrain(ring, mesh, cache.PLACES)
   zeros = jnp.zeros(slots, jnp.int32)
   shape = (total, config.max_new_tokens)
@@ -113,7 +113,7 @@ def begin(static, total):
   )
 
 
-def next_chunk(state, before, clock):
+def next_chunk(state: State, before: int, clock: int) -> State:
   """The `State` with its rings ready for the step at `clock`.
 
   `advance` stops at the end of a chunk, so at most one chunk is new. Call this
@@ -130,7 +130,7 @@ def next_chunk(state, before, clock):
   return state._replace(rings=tuple(ring.next_chunk() for ring in state.rings))
 
 
-def smaller_batches(static, slots):
+def smaller_batches(static: Static, slots: int) -> list[int]:
   """The `tail_slots` below `slots`, rounded up to what the mesh can split."""
   sizes = (
     sharding.whole_rows(n, static.mesh) for n in static.config.tail_slots
@@ -139,7 +139,7 @@ def smaller_batches(static, slots):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def shrink(static, slots, state):
+def shrink(static: Static, slots: int, state: State) -> State:
   """The `State` with fewer slots; every working slot must fit.
 
   Args:
@@ -159,7 +159,9 @@ def shrink(static, slots, state):
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def advance(static, inputs, pool, state, book):
+def advance(
+  static: Static, inputs: Inputs, pool: Pool, state: State, book: Book
+) -> tuple[State, Look]:
   """Decodes up to `stride` steps of all slots, to the end of a chunk at most.
 
   Args:

@@ -1,12 +1,15 @@
 """Streaming: one completion, token by token, for a chat."""
 
 import functools
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from r1jax.errors import UserError
+from r1jax.model import ModelConfig
 from r1jax.sampling import cache, decode
 from r1jax.sampling import pool as pools
 from r1jax.sampling.config import SamplerConfig
@@ -18,8 +21,15 @@ BUCKET = 128
 
 
 def stream(
-  model, params, prompt, key, *, max_new_tokens, temperature=1.0, top_p=1.0
-):
+  model: ModelConfig,
+  params: Any,
+  prompt: Sequence[int],
+  key: jax.Array,
+  *,
+  max_new_tokens: int,
+  temperature: float = 1.0,
+  top_p: float = 1.0,
+) -> Generator[int, int | None, None]:
   """Draws one completion; each token is decoded when it is asked for.
 
   Args:

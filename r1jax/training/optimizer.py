@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from r1jax import config as config_lib
+from r1jax import checks
 from r1jax.errors import UserError
 from r1jax.model import lora
 from r1jax.training import moments
@@ -47,10 +47,10 @@ class OptimizerConfig:
   offload: bool = False
 
   def __post_init__(self):
-    config_lib.known(self, "kind", "moments", "accumulator")
-    config_lib.at_least(self, 0, "b1", "b2", "weight_decay")
-    config_lib.below(self, 1, "b1", "b2")
-    config_lib.above(self, 0, "eps", "clip_norm")
+    checks.known(self, "kind", "moments", "accumulator")
+    checks.at_least(self, 0, "b1", "b2", "weight_decay")
+    checks.below(self, 1, "b1", "b2")
+    checks.above(self, 0, "eps", "clip_norm")
     if self.kind != "adamw" and self.moments != "float32":
       raise UserError(
         f'moments="{self.moments}" needs kind="adamw", not "{self.kind}"'

@@ -114,16 +114,29 @@ def measure(args):
   if args.check:
     row |= compare(module.config, params, first["prompts"], first["rollout"])
   if args.workload == "long":
-    some = list(median["steps"].items())[:: 512 // config.stride]
-    row["ms_per_step"] = {at: round(1e3 * s, 2) for at, s in some}
-    speed = machine.bandwidth()
-    row["bandwidth_gb_per_s"] = round(speed / 1e9, 1)
-    column = kv_bytes(module.config, config) * slots
-    row["reading_ms_per_step"] = {
-      at: round(1e3 * column * (at + args.prompt_tokens) / speed, 2)
-      for at, _ in some
-    }
+    row |= reading(median["steps"], sampler, args.prompt_tokens)
   return row
+
+
+def reading(steps, sampler, prompt_tokens):
+  """Milliseconds of some steps, beside what reading the cache takes.
+
+  Args:
+    steps: of `run`.
+    sampler: the `Sampler`.
+    prompt_tokens: P.
+  """
+  some = list(steps.items())[:: 512 // sampler.config.stride]
+  speed = machine.bandwidth()
+  column = kv_bytes(sampler.model, sampler.config) * sampler.config.slots
+  return {
+    "ms_per_step": {at: round(1e3 * s, 2) for at, s in some},
+    "bandwidth_gb_per_s": round(speed / 1e9, 1),
+    "reading_ms_per_step": {
+      at: round(1e3 * column * (at + prompt_tokens) / speed, 2)
+      for at, _ in some
+    },
+  }
 
 
 def run(sampler, params, shape, limits, seed):

@@ -1,0 +1,57 @@
+"""Checks of a dataclass's fields, for its `__post_init__`.
+
+The messages begin with the name of the field; `config.build` puts the rest of
+the dotted key before it.
+"""
+
+from r1jax.config import convert, keys
+from r1jax.errors import UserError
+
+
+def at_least(config, least, *names):
+  """Raises `UserError` unless the named fields are `least` or more.
+
+  A field that is None is left out.
+  """
+  for name in names:
+    value = getattr(config, name)
+    if value is not None and not value >= least:
+      raise UserError(f"{name}={value} must be at least {least}")
+
+
+def above(config, bound, *names):
+  """Raises `UserError` unless the named fields are above `bound`.
+
+  A field that is None is left out.
+  """
+  for name in names:
+    value = getattr(config, name)
+    if value is not None and not value > bound:
+      raise UserError(f"{name}={value} must be above {bound}")
+
+
+def below(config, bound, *names):
+  """Raises `UserError` unless the named fields are below `bound`."""
+  for name in names:
+    value = getattr(config, name)
+    if not value < bound:
+      raise UserError(f"{name}={value} must be below {bound}")
+
+
+def known(config, *names):
+  """Raises `UserError` unless the named fields have one of their values.
+
+  Args:
+    config: a dataclass, which a program may have made without `build`.
+    names: of fields whose annotation is a Literal.
+  """
+  for name in names:
+    convert(keys(type(config))[name], getattr(config, name), name)
+
+
+def shares(config, *names):
+  """Raises `UserError` unless the named fields are between 0 and 1."""
+  for name in names:
+    value = getattr(config, name)
+    if not 0 <= value <= 1:
+      raise UserError(f"{name}={value} must be between 0 and 1")
