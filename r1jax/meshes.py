@@ -1,7 +1,7 @@
-"""The mesh: its axes, which one is traced for, and on what platform.
+"""The mesh of devices, and the table that maps a parameter's axes to it.
 
 The mesh has three axes. `data` and `fsdp` both split rows; `fsdp` also splits
-every large parameter, and with it the optimiser's moments; `tensor` splits
+every large parameter, and with it the optimizer's moments; `tensor` splits
 heads and hidden units. One device is the mesh (1, 1, 1): the same code.
 """
 
@@ -9,41 +9,108 @@ import contextlib
 import contextvars
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import jax
 from jax.sharding import AxisType
 
-from r1jax import hosts
+from r1jax import config, hosts
 from r1jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
+# Axis of a parameter, named where the model makes it -> the mesh axis that
+# splits it. None: every device holds the axis whole. A config overrides single
+# rows: `c.mesh = dict(tensor=4, axes=dict(kv_heads=None))`.
+TABLE = {
+  "vocab": "tensor",  # tokens of the vocabulary
+  "embed": "fsdp",  # width of the residual stream
+  "heads": "tensor",  # query heads
+  "kv_heads": "tensor",  # key and value heads
+  "mlp": "tensor",  # hidden units
+  "expert": None,
+  "layer": None,  # the stack of layers, which a scan reads one at a time
+  "rank": None,  # of adapters
+  "norm": None,  # gains of norms are small
+  "head_dim": None,  # one head's dimensions
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """Devices on named axes, and how they split the axes of parameters.
+
+  Attributes:
+    grid: the `jax.sharding.Mesh`, which JAX's own functions take.
+    axes: rows of the axis table, ((axis of a parameter, mesh axis or None),
+      ...).
+  """
+
+  grid: jax.sharding.Mesh
+  axes: tuple = tuple(TABLE.items())
+
+  @property
+  def shape(self):
+    """Devices along each axis, a mapping from its name."""
+    return self.grid.shape
+
+  @property
+  def size(self):
+    """Number of devices."""
+    return self.grid.size
+
+  @property
+  def devices(self):
+    """[data, fsdp, tensor] numpy array of devices."""
+    return self.grid.devices
+
+  @property
+  def table(self):
+    """The axis table as a dict, see `TABLE`."""
+    return dict(self.axes)
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """The sizes of the mesh axes.
+  """The sizes of the mesh axes and changes to the axis table.
 
   One of `data`, `fsdp` and `tensor` may be -1: the devices that the others
   leave.
-
-  Attributes:
-    data: devices that hold copies of the parameters; None takes the devices
-      that the other axes leave.
-    fsdp: devices that split the parameters and the rows.
-    tensor: devices that split heads, hidden units and the vocabulary.
   """
 
+  # Devices that hold copies of the parameters; None takes the devices that the
+  # other axes leave.
   data: int | None = None
+  # Devices that split the parameters and the rows.
   fsdp: int = 1
+  # Devices that split heads, hidden units and the vocabulary.
   tensor: int = 1
+  # Changes to the axis table: axis of a parameter -> mesh axis that splits it,
+  # or None to keep it whole on every device. Example: dict(kv_heads=None).
+  axes: Mapping[str, str | None] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
 
   def __post_init__(self):
+    for name, hint in config.keys(type(self)).items():
+      config.convert(hint, getattr(self, name), name)
     for name in AXES:
       size = getattr(self, name)
       if size is not None and size < 1 and size != -1:
         raise UserError(
-          f"mesh: {name}={size} must be a number of devices, 1 or more, or"
-          " -1 for the devices that the other axes leave"
+          f"{name}={size} must be a number of devices, 1 or more, or -1 for the"
+          " devices that the other axes leave"
+        )
+    for name, target in self.axes.items():
+      if name not in TABLE:
+        raise UserError(
+          f"axes.{name}: no parameter has the axis {name}; known:"
+          f" {', '.join(TABLE)}"
+        )
+      if target not in (None, *AXES):
+        raise UserError(
+          f'axes.{name}="{target}" is no axis of the mesh; known:'
+          f" {', '.join(AXES)}, and None to keep {name} whole"
         )
 
   @property
@@ -53,7 +120,7 @@ class MeshConfig:
     return None if None in sizes or -1 in sizes else math.prod(sizes)
 
   def make(self, devices=None):
-    """The mesh over these devices; None is all of them.
+    """The `Mesh` over these devices; None is all of them.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
@@ -71,13 +138,14 @@ class MeshConfig:
         f" cover {len(devices)} devices; set one axis to -1"
       )
     # Explicit axes, the default of newer JAX, would want every op annotated.
-    return jax.make_mesh(
+    grid = jax.make_mesh(
       sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
     )
+    return Mesh(grid, tuple((TABLE | dict(self.axes)).items()))
 
 
 def make_mesh(devices=None, **fields):
-  """The mesh that the fields of `MeshConfig` describe."""
+  """The `Mesh` that the fields of `MeshConfig` describe."""
   return MeshConfig(**fields).make(devices)
 
 
@@ -120,7 +188,7 @@ _MESH = contextvars.ContextVar("mesh", default=None)
 
 @contextlib.contextmanager
 def on(mesh):
-  """What is traced inside runs on this mesh: see `current`, `platform`."""
+  """Code traced in this context runs on `mesh`: see `current`, `platform`."""
   token = _MESH.set(mesh)
   try:
     yield
@@ -129,16 +197,16 @@ def on(mesh):
 
 
 def current():
-  """The mesh that is traced for, or None."""
+  """The `Mesh` that the code being traced will run on, or None."""
   return _MESH.get()
 
 
 def device():
-  """The first of the devices on which what is traced will run."""
+  """The first device on which the code being traced will run."""
   mesh = current()
   return jax.devices()[0] if mesh is None else mesh.devices.flat[0]
 
 
 def platform():
-  """ "cpu", "gpu" or "tpu": where what is traced will run."""
+  """ "cpu", "gpu" or "tpu": where the code being traced will run."""
   return device().platform

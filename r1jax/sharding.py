@@ -1,10 +1,11 @@
-"""Where every array lives: one table of rules, from a leaf's path to the mesh.
+"""Where every array lives: axes of parameters, through `meshes.TABLE`.
 
-The axes of the mesh are those of `meshes`.
+A parameter names its axes where the model makes it (`model.facts`). The axis
+table maps each of them to an axis of the mesh. What does not fit is an error
+that names the parameter; nothing is replicated in silence.
 """
 
 import math
-import re
 
 import jax
 import numpy as np
@@ -14,23 +15,7 @@ from jax.sharding import PartitionSpec as P
 from r1jax.errors import UserError
 
 ROWS = ("data", "fsdp")
-
-# Path of a leaf -> its spec; the first match wins. An optimiser's moments
-# carry their parameter's path as a suffix, so they follow it. The leading
-# axis of a layer's weights is the layer.
-RULES = (
-  (r"embed/embedding", P("tensor", "fsdp")),
-  (r"layers/(q|k|v|gate|up)/kernel", P(None, "fsdp", "tensor")),
-  (r"layers/(q|k|v)/bias", P(None, "tensor")),
-  (r"layers/(o|down)/kernel", P(None, "tensor", "fsdp")),
-  # Adapters, whose rank is whole everywhere, split as their kernels.
-  (r"layers/(q|k|v|gate|up)/lora_a", P(None, "fsdp", None)),
-  (r"layers/(q|k|v|gate|up)/lora_b", P(None, None, "tensor")),
-  (r"layers/(o|down)/lora_a", P(None, "tensor", None)),
-  (r"layers/(o|down)/lora_b", P(None, None, "fsdp")),
-  (r"head/kernel", P("fsdp", "tensor")),
-  (r".*", P()),
-)
+HOST = "pinned_host"
 
 
 def path_name(path):
@@ -41,16 +26,57 @@ def path_name(path):
   )
 
 
-def spec_of(name, shape, mesh, rules=RULES):
-  """The spec of the leaf called `name`: the first rule that matches."""
-  return fit(next(s for r, s in rules if re.search(r, name)), shape, mesh)
+def parameter(name, axes, shape, mesh, units=None):
+  """The sharding of a parameter, or of an array that is kept along with it.
+
+  Args:
+    name: of the parameter, for messages.
+    axes: names of its axes, keys of the axis table.
+    shape: its shape. Of an axis with a single entry nothing is split.
+    mesh: the `meshes.Mesh`.
+    units: for each axis, how many neighbouring entries stay together, such as
+      the dimensions of a head; None is 1 for all.
+
+  Returns:
+    a `NamedSharding`.
+
+  Raises:
+    UserError: the table maps an axis nowhere, or two to the same axis of the
+      mesh, or the mesh does not divide an axis.
+  """
+  if len(axes) != len(shape):
+    raise UserError(
+      f"model: the parameter {name} has {len(shape)} dimensions and names"
+      f" {len(axes)} axes ({', '.join(axes)})"
+    )
+  table, spec = mesh.table, []
+  for axis, n, unit in zip(axes, shape, units or (1,) * len(axes)):
+    if axis not in table:
+      raise UserError(
+        f'mesh: the axis table has no row for "{axis}" of the parameter'
+        f" {name}; known: {', '.join(table)}; add it to meshes.TABLE"
+      )
+    target = table[axis] if n > 1 else None
+    if target is not None and target in spec:
+      raise UserError(
+        f"mesh: {target} would split two axes of the parameter {name}"
+        f" ({', '.join(axes)}); set mesh.axes.{axis}=None"
+      )
+    if target is not None and (n // unit) % mesh.shape[target]:
+      raise UserError(
+        f"mesh: {target}={mesh.shape[target]} does not divide the"
+        f' {n // unit} of "{axis}" of the parameter {name}; choose another'
+        f" size, or mesh.axes.{axis}=None to keep it whole on every device"
+      )
+    spec.append(target)
+  return NamedSharding(mesh.grid, P(*spec))
 
 
 def fit(spec, shape, mesh):
-  """A spec without the axes that do not divide their dimension.
+  """The spec of an activation, without the axes that do not divide it.
 
-  That dimension is then whole on every device: a model with 3 key heads runs
-  on a tensor axis of 2, with those heads repeated.
+  The dimension is then whole on every device. For activations only: of
+  parameters that would be an error, see `parameter`.
   """
   if len(spec) > len(shape):
     return P()
@@ -64,64 +90,58 @@ def fit(spec, shape, mesh):
   )
 
 
-def tree_shardings(mesh, tree, rules=RULES):
-  """A `NamedSharding` for each leaf of a tree of arrays or shapes."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: NamedSharding(
-      mesh, spec_of(path_name(path), x.shape, mesh, rules)
-    ),
-    tree,
-  )
+def in_host_memory(tree):
+  """Shardings like these, in the memory of the hosts.
 
-
-HOST = "pinned_host"
-
-
-def in_host_memory(mesh, tree):
-  """As `tree_shardings`, in the hosts' memory; numbers stay on the devices.
+  Args:
+    tree: pytree of `NamedSharding`s.
 
   Raises:
     UserError: the platform has no memory of that kind.
   """
   try:
-    return jax.tree.map(
-      lambda s, x: s.with_memory_kind(HOST) if x.ndim else s,
-      tree_shardings(mesh, tree),
-      tree,
-    )
+    return jax.tree.map(lambda s: s.with_memory_kind(HOST), tree)
   except ValueError as e:
+    device = jax.tree.leaves(tree)[0].mesh.devices.flat[0]
     raise UserError(
-      f"offload: {mesh.devices.flat[0].platform} has no {HOST} memory"
+      f"offload: {device.platform} has no {HOST} memory"
       f" ({str(e).splitlines()[0]:.80}); leave offload out"
     ) from None
 
 
-def to_host(mesh, tree):
-  """A tree of arrays on the devices, to the hosts' memory.
+def to_host(tree):
+  """Moves arrays from the devices to the memory of the hosts.
+
+  Each host keeps the parts that its devices had.
 
   Raises:
     UserError: as `in_host_memory`.
   """
-  return jax.device_put(tree, in_host_memory(mesh, tree))
+  where = in_host_memory(jax.tree.map(lambda x: x.sharding, tree))
+  return jax.device_put(tree, where)
 
 
-def to_device(mesh, tree):
-  """Inside jit: a tree by the rules, in the devices' memory."""
+def to_device(tree, shardings):
+  """Inside jit: moves arrays to the memory of the devices.
+
+  Args:
+    tree: pytree of arrays.
+    shardings: the same of `NamedSharding`s, in whatever memory.
+  """
   return jax.tree.map(
     lambda x, s: jax.device_put(x, s.with_memory_kind("device")),
-    tree,
-    tree_shardings(mesh, tree),
-  )
+    tree, shardings,
+  )  # fmt: skip
 
 
 def replicated(mesh):
-  """The sharding of what every device holds whole."""
-  return NamedSharding(mesh, P())
+  """The sharding of an array that every device holds whole."""
+  return NamedSharding(mesh.grid, P())
 
 
 def rows(mesh, axis=0):
   """The sharding of an array whose dimension `axis` is the batch."""
-  return NamedSharding(mesh, P(*(None,) * axis, ROWS))
+  return NamedSharding(mesh.grid, P(*(None,) * axis, ROWS))
 
 
 def row_shards(mesh):
@@ -147,12 +167,12 @@ def put(tree, sharding):
 
 
 def constrain(tree, mesh, spec):
-  """Inside jit: arrays live as `spec` says; without a mesh, as they are."""
+  """Inside jit: places arrays as `spec` says; without a mesh, does nothing."""
   if mesh is None or mesh.size == 1:
     return tree
   return jax.tree.map(
     lambda x: jax.lax.with_sharding_constraint(
-      x, NamedSharding(mesh, fit(spec, x.shape, mesh))
+      x, NamedSharding(mesh.grid, fit(spec, x.shape, mesh))
     ),
     tree,
   )

@@ -10,6 +10,7 @@ from test_model import random_params
 from test_shared_prompts import groups
 
 from r1jax import losses, meshes
+from r1jax import model as model_lib
 from r1jax.model import ModelConfig
 from r1jax.model.config import REMATS
 from r1jax.training import learner, packing, policy
@@ -126,7 +127,7 @@ def test_so_does_a_mesh(shapes, seed):
     sequences, row_length=ROW, rows=4, micro_batches=4, shared=True
   )
   got = gradient(
-    "products", 64, mesh, learner.place_params(PARAMS, mesh),
-    learner.place_params(REFERENCE, mesh), learner.place(batch, mesh),
+    "products", 64, mesh, model_lib.place(MODEL["none"], PARAMS, mesh),
+    model_lib.place(MODEL["none"], REFERENCE, mesh), learner.place(batch, mesh),
   )  # fmt: skip
   equal(got, plain(sequences))

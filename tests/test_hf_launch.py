@@ -71,9 +71,9 @@ def test_train_and_export(directory, tmp_path):
 
 
 def test_a_shape_may_change_what_the_checkpoint_says(directory, tmp_path):
-  config = experiment(directory, tmp_path, max_length=32, remat="block")
+  config = experiment(directory, tmp_path, max_length=32, remat="layer")
   _, (first, second) = plan.resolve(config, PHASES)
-  assert first.model.max_length == 32 and first.model.remat == "block"
+  assert first.model.max_length == 32 and first.model.remat == "layer"
   assert first.weights == str(directory) and second.weights is None
   assert first.model.n_layers == 2 and second.model == first.model
 

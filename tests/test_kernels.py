@@ -220,7 +220,7 @@ def test_a_gpu_gets_cudnn(gpu, tensor, shared):
 
 
 @pytest.mark.parametrize("remat, forwards", [
-  ("none", 1), ("products", 1), ("block", 2),
+  ("none", 1), ("products", 1), ("layer", 2),
 ])  # fmt: skip
 def test_what_is_kept_of_cudnn(gpu, remat, forwards):
   """Its results, but where nothing is; the mask not for each layer."""

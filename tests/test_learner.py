@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from test_model import random_params
 from r1jax import losses, meshes, sharding
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig
+from r1jax.model.facts import named
 from r1jax.run import checkpoint
 from r1jax.training import learner, optimizer, packing, policy
+from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch, TrainState
 
@@ -22,6 +25,7 @@ MODEL = ModelConfig(
   d_ff=32, max_length=64,
 )  # fmt: skip
 OPTIMIZER = OptimizerConfig()
+FACTS = state_lib.gradient_facts(MODEL)
 
 
 def make_batch(micro_batches=4):
@@ -206,7 +210,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def fresh(mesh):
   """A random start, in numpy."""
-  state = learner.new_state(MODEL, OPTIMIZER, mesh, None, jax.random.key(3))
+  state = state_lib.new_state(MODEL, OPTIMIZER, mesh, None, jax.random.key(3))
   return jax.tree.map(np.asarray, state)
 
 
@@ -228,10 +232,10 @@ def test_a_random_start(fresh):
 def test_a_start_from_another_state(mesh):
   """Its parameters, nothing else of it, and not the same buffers."""
   params = random_params(MODEL)
-  old = optimizer.init_state(OPTIMIZER, params)
+  old = optimizer.init_state(OPTIMIZER, FACTS, params)
   dirty = jax.tree.map(lambda x: x + 1, old.opt_state)
   old = TrainState(jnp.int32(7), params, dirty)
-  state = learner.new_state(MODEL, OPTIMIZER, mesh, old, jax.random.key(0))
+  state = state_lib.new_state(MODEL, OPTIMIZER, mesh, old, jax.random.key(0))
   assert state.step == 0
   assert all((x == 0).all() for x in jax.tree.leaves(state.opt_state))
   close(state.params, params, rtol=0, atol=0)
@@ -248,8 +252,8 @@ def test_a_step_of_the_compiled_update(mesh):
     loss, metrics = decoder_loss(p, micro)
     return factor * loss, metrics
 
-  update = learner.update_fn(scaled, MODEL, OPTIMIZER, mesh)
-  start = learner.new_state(
+  update = learner.Update(scaled, MODEL, OPTIMIZER, mesh)
+  start = state_lib.new_state(
     MODEL, OPTIMIZER, mesh, TrainState(0, params, None), None
   )
   placed = learner.place(batch, mesh)
@@ -260,7 +264,7 @@ def test_a_step_of_the_compiled_update(mesh):
   grads = jax.tree.map(lambda g: np.float32(0.5) * np.asarray(g), grads)
   want, norm = jax.jit(
     lambda p, g: optimizer.apply_gradients(
-      OPTIMIZER, optimizer.init_state(OPTIMIZER, p), g, 1e-2
+      OPTIMIZER, FACTS, optimizer.init_state(OPTIMIZER, FACTS, p), g, 1e-2
     )
   )(params, grads)
   close(state.opt_state, want.opt_state)
@@ -273,6 +277,62 @@ def test_a_step_of_the_compiled_update(mesh):
   for _ in range(30):
     state, metrics = update(state, placed, 1e-2, 0.5)
   assert metrics["loss"] < 0.5 * 0.5 * sums["loss"]
+
+
+def balance(bias, load):
+  """Raises the bias of experts with less than the mean load, lowers others."""
+  return bias + 0.5 * jnp.sign(load.mean() - load)
+
+
+class Router(nn.Module):
+  """A table of scores whose bias chooses and no gradient reaches."""
+
+  @nn.compact
+  def __call__(self, tokens):
+    normal = named(nn.initializers.normal(1.0), ("vocab", "expert"), "table")
+    bias = named(nn.initializers.zeros, ("expert",), "bias", rule=balance)
+    scores = self.param("table", normal, (32, 4))[tokens]
+    bias = self.param("bias", bias, (4,)).reshape((1, 1, 4))
+    chosen = jnp.argmax(scores + bias, axis=-1)
+    return scores, jax.nn.one_hot(chosen, 4)
+
+
+def routed(params, batch, factor):
+  """Weighted scores of the chosen experts, and how often each is chosen."""
+  scores, chosen = Router().apply({"params": params}, batch.tokens)
+  real = batch.weights > 0
+  loss = factor * (batch.weights * (scores * chosen).sum(-1)).sum()
+  load = (jnp.expand_dims(real, -1) * chosen).sum((0, 1))
+  return loss, {"signals": {"bias": load}, "trained": real.sum()}
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_rule_changes_what_no_gradient_does(mesh, offload):
+  """Two steps by hand in numpy; a bias has no moments."""
+  router, config = Router(), OptimizerConfig(offload=offload)
+  state = state_lib.new_state(router, config, mesh, None, jax.random.key(0))
+  assert set(state.opt_state[1].mu) == {"table"}
+  assert state.opt_state[1].mu["table"].shape == (32, 4)
+  table, bias = np.asarray(state.params["table"]), np.zeros(4)
+  batch = make_batch()
+  tokens, real = batch.tokens.reshape(-1), batch.weights.reshape(-1) > 0
+  update = learner.Update(routed, router, config, mesh)
+  placed = learner.place(batch, mesh)
+  for step in range(2):
+    # A learning rate of 0 in the second step: the rule goes on all the same.
+    state, metrics = update(state, placed, 1e-2 * (step == 0), 3.0)
+    chosen = (table[tokens] + bias).argmax(axis=1)[real]
+    load = np.bincount(chosen, minlength=4)
+    assert load.sum() == metrics["trained"] and len(set(load)) > 1
+    bias = bias + 0.5 * np.sign(load.mean() - load)
+    np.testing.assert_array_equal(state.params["bias"], bias)
+    assert set(metrics) == {"loss", "trained", "grad_norm"}
+    moved = np.abs(np.asarray(state.params["table"]) - table).max()
+    assert (moved > 1e-3) == (step == 0)
+    table = np.asarray(state.params["table"])
+  (programs, constants) = update.shapes(batch), (3.0,)
+  names = {"gradients", "apply"} if offload else {"step"}
+  assert set(update.lower(*programs, *constants)) == names
 
 
 @pytest.mark.parametrize("m, rows", [(1, 4), (4, 1)])
@@ -295,12 +355,13 @@ def test_one_set_of_gradients(m, rows):
       )  # fmt: skip
       return losses.cross_entropy(lp, b.weights), {}
 
-    state = learner.state_shapes(model, OPTIMIZER)
+    state = state_lib.shapes(model, OPTIMIZER)
     params = state.params
 
     def update(state, batch):
       grads, metrics = learner.accumulate(loss, state.params, batch)
-      return optimizer.apply_gradients(OPTIMIZER, state, grads, 1e-3)
+      facts = state_lib.gradient_facts(model)
+      return optimizer.apply_gradients(OPTIMIZER, facts, state, grads, 1e-3)
 
     with meshes.on(mesh):
       found = [
@@ -348,12 +409,12 @@ def test_offloaded_moments_change_nothing_else(mesh, tmp_path):
   batch = learner.place(make_batch(), mesh)
   ends = []
   for config in (OPTIMIZER, away):
-    update = learner.update_fn(decoder_loss, MODEL, config, mesh)
-    state = learner.new_state(MODEL, config, mesh, None, jax.random.key(0))
+    update = learner.Update(decoder_loss, MODEL, config, mesh)
+    state = state_lib.new_state(MODEL, config, mesh, None, jax.random.key(0))
     for _ in range(3):
       state, metrics = update(state, batch, 1e-2)
     checkpoint.save(tmp_path / str(config.offload), state)
-    blank = learner.new_state(MODEL, config, mesh, None, jax.random.key(1))
+    blank = state_lib.new_state(MODEL, config, mesh, None, jax.random.key(1))
     state = checkpoint.restore(tmp_path / str(config.offload), blank)
     state, metrics = update(state, batch, 1e-2)
     ends.append((jax.device_get(state), jax.device_get(metrics)))
@@ -368,6 +429,6 @@ def test_offloaded_moments_change_nothing_else(mesh, tmp_path):
 def test_memory_that_a_platform_lacks_is_named(mesh, monkeypatch):
   monkeypatch.setattr(sharding, "HOST", "attic")
   with pytest.raises(UserError, match="offload: cpu has no attic memory"):
-    learner.state_shardings(
+    state_lib.shardings(
       MODEL, dataclasses.replace(OPTIMIZER, offload=True), mesh
     )

@@ -28,6 +28,7 @@ from r1jax.sampling import decode
 from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.sampling.stream import stream
 from r1jax.training import learner, optimizer, packing, policy
+from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import TrainState
 from tools import hf_export, models
@@ -86,7 +87,7 @@ def mesh(**sizes):
 @functools.cache
 def fresh():
   """A random start: base and adapters."""
-  return learner.init_fn(MODEL, OPTIMIZER, mesh())(jax.random.key(5))
+  return state_lib.random_fn(MODEL, OPTIMIZER, mesh())(jax.random.key(5))
 
 
 def test_fresh_adapters_change_nothing():
@@ -117,7 +118,7 @@ def test_how_many_they_are():
   )
   count = 30 * 16 * (2 * 1152 + 2 * 768 + 3 * 2112)
   assert count == 4_884_480
-  assert model_lib.param_count(lora.split(params)[0]) == count
+  assert model_lib.param_count(state_lib.split(config, params)[0]) == count
   assert model_lib.param_count(params) == 134_515_008 + count
 
 
@@ -131,13 +132,17 @@ def test_it_computes_what_the_merged_model_does():
 
 
 def test_a_tree_is_split_and_put_together():
-  trained, rest = lora.split(PARAMS)
+  trained, rest = state_lib.split(MODEL, PARAMS)
   assert set(trained) == {"layers"} and set(trained["layers"]) == set(ADAPTED)
   identical(rest, frozen(PARAMS))
-  identical(lora.join(trained, rest), PARAMS)
+  identical(state_lib.join(trained, rest), PARAMS)
   plain = frozen(PARAMS)
-  assert lora.split(plain) == (plain, {})
-  identical(lora.join(plain, {}), plain)
+  assert state_lib.split(PLAIN, plain) == (plain, {})
+  # Of a model with adapters the base is frozen, also while it lacks them.
+  assert state_lib.split(MODEL, plain) == ({}, plain)
+  identical(state_lib.join(plain, {}), plain)
+  with pytest.raises(UserError, match="have layers/.*/lora_., of which"):
+    state_lib.split(PLAIN, PARAMS)
 
 
 def test_a_frozen_base_may_be_bfloat16():
@@ -147,7 +152,7 @@ def test_a_frozen_base_may_be_bfloat16():
   shapes = jax.eval_shape(
     lambda key: model_lib.init(model, key), jax.random.key(0)
   )
-  trained, rest = lora.split(shapes)
+  trained, rest = state_lib.split(model, shapes)
   assert {x.dtype for x in jax.tree.leaves(trained)} == {jnp.dtype("float32")}
   assert {x.dtype for x in jax.tree.leaves(rest)} == {jnp.dtype("bfloat16")}
   params = jax.tree.map(lambda x, s: x.astype(s.dtype), PARAMS, shapes)
@@ -170,7 +175,7 @@ def batch():
 
 def started(params, config=OPTIMIZER, where=None, model=MODEL):
   state = TrainState(None, params, None)
-  return learner.new_state(model, config, where or mesh(), state, None)
+  return state_lib.new_state(model, config, where or mesh(), state, None)
 
 
 def stepped(config=OPTIMIZER, where=None, model=MODEL, steps=1):
@@ -239,14 +244,14 @@ def test_so_it_is_on_eight_devices_and_where_some_is_computed_again():
     for tree in (state.params, state.opt_state[1].mu, state.opt_state[1].nu):
       for leaf, spec in (("lora_a", a), ("lora_b", b)):
         x = tree["layers"][name][leaf]
-        want = jax.sharding.NamedSharding(where, spec)
+        want = jax.sharding.NamedSharding(where.grid, spec)
         assert want.is_equivalent_to(x.sharding, x.ndim), (name, leaf)
 
 
 def test_a_step_changes_adapters_and_nothing_else():
   state, _ = stepped(steps=2)
   identical(frozen(state.params), frozen(PARAMS))
-  for x, y in zip(*(jax.tree.leaves(lora.split(p)[0])
+  for x, y in zip(*(jax.tree.leaves(state_lib.split(MODEL, p)[0])
                     for p in (state.params, PARAMS))):  # fmt: skip
     assert (x != y).all()
 
@@ -254,7 +259,7 @@ def test_a_step_changes_adapters_and_nothing_else():
 def test_frozen_parameters_are_held_once():
   """By the state before, the state after and whoever brought them."""
   update = grpo.update_fn(MODEL, OPTIMIZER, mesh())
-  params = learner.place_params(PARAMS, mesh())
+  params = model_lib.place(MODEL, PARAMS, mesh())
   before = started(params)
   after, _ = update(
     before, learner.place(batch(), mesh()), 0.0, None, variants.Loss(), 1.0
@@ -280,7 +285,7 @@ def test_frozen_parameters_are_held_once():
 )
 def test_moments_are_of_adapters_only(config, bytes_each):
   state, metrics = stepped(config, steps=6)
-  adapters = jax.tree.leaves(lora.split(PARAMS)[0])
+  adapters = jax.tree.leaves(state_lib.split(MODEL, PARAMS)[0])
   moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim == 3]
   want = bytes_each * sum(x.size for x in adapters)
   if config.moments == "int8":
@@ -295,9 +300,10 @@ def test_moments_are_of_adapters_only(config, bytes_each):
 
 def test_muon_takes_them_for_matrices():
   config = OptimizerConfig(kind="muon")
-  trained, _ = lora.split(PARAMS)
-  state = optimizer.init_state(config, trained)
-  step = jax.jit(functools.partial(optimizer.apply_gradients, config))
+  trained, _ = state_lib.split(MODEL, PARAMS)
+  facts = state_lib.gradient_facts(MODEL)
+  state = optimizer.init_state(config, facts, trained)
+  step = jax.jit(functools.partial(optimizer.apply_gradients, config, facts))
   state, _ = step(state, chain_rule(), 1.0)
   for old, new in zip(*map(jax.tree.leaves, (trained, state.params))):
     # Orthogonalised: singular values alike, whatever the gradient's are.
@@ -306,7 +312,8 @@ def test_muon_takes_them_for_matrices():
 
 
 def test_adapters_decay_like_weights():
-  assert all(jax.tree.leaves(optimizer._matrices(lora.split(PARAMS)[0])))
+  facts = jax.tree.leaves(state_lib.gradient_facts(MODEL))
+  assert len(facts) == 2 * len(ADAPTED) and all(f.decays for f in facts)
 
 
 def compiled(model):
@@ -314,11 +321,11 @@ def compiled(model):
   shapes = jax.eval_shape(
     lambda key: model_lib.init(model, key), jax.random.key(0)
   )
-  trained, rest = lora.split(shapes)
+  trained, rest = state_lib.split(model, shapes)
   ones = jnp.ones((2, 2), jnp.int32)
 
   def loss(trained, rest):
-    params = lora.join(trained, rest)
+    params = state_lib.join(trained, rest)
     return policy.logprobs(model, params, ones, ones, ones, ones)[0].sum()
 
   return jax.jit(jax.grad(loss)).lower(trained, rest).compile()
@@ -375,9 +382,9 @@ def test_decoding_is_that_of_the_merged_model():
 
 def test_a_start_from_the_base_and_from_adapters():
   base = TrainState(None, frozen(PARAMS), None)
-  state = learner.new_state(MODEL, OPTIMIZER, mesh(), base, jax.random.key(5))
+  state = state_lib.new_state(MODEL, OPTIMIZER, mesh(), base, jax.random.key(5))
   identical(frozen(state.params), frozen(PARAMS))
-  identical(*(lora.split(s.params)[0] for s in (state, fresh())))
+  identical(*(state_lib.split(MODEL, s.params)[0] for s in (state, fresh())))
   assert jax.tree.structure(state) == jax.tree.structure(fresh())
   identical(started(PARAMS).params, PARAMS)
 
@@ -469,7 +476,7 @@ def test_a_run_that_was_stopped_and_its_export(
   _, base = hf.load(directory)
   for tree in (params, more):
     identical(frozen(tree), base)
-  close(*(lora.split(tree)[0] for tree in (params, more)), 0.02)
+  close(*(state_lib.split(MODEL, tree)[0] for tree in (params, more)), 0.02)
   assert all(params["layers"][name]["lora_b"].any() for name in ADAPTED)
   rows = (tmp_path / "run/rl/metrics.jsonl").read_text().splitlines()
   kl = [json.loads(row)["kl"] for row in rows]
@@ -478,7 +485,7 @@ def test_a_run_that_was_stopped_and_its_export(
   saved = tmp_path / "run/rl/checkpoints/4"
   reference = checkpoint.load(saved)["reference"]
   assert model_lib.param_count(reference) == model_lib.param_count(
-    lora.split(params)[0]
+    state_lib.split(MODEL, params)[0]
   )
 
   out = tmp_path / "out"
@@ -523,10 +530,13 @@ def test_where_adapters_may_begin_and_end(directory, tmp_path):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    (dict(lora_rank=-1), "lora_rank=-1 must be a whole number"),
+    (dict(lora_rank=-1), "lora_rank=-1 must be at least 0"),
     (dict(lora_rank=1.5), "lora_rank=1.5 must be a whole number"),
-    (dict(lora_rank=2, lora_alpha=0.0), "lora_alpha=0.0 must be above 0"),
-    (dict(lora_rank=2, lora_alpha=math.nan), "lora_alpha=nan must be above 0"),
+    (
+      dict(lora_rank=2, lora_alpha=0.0),
+      "lora_alpha=0.0 must be above 0",
+    ),
+    (dict(lora_rank=2, lora_alpha=math.nan), "lora_alpha=nan must be a finite"),
   ],
 )
 def test_what_is_no_adapter(fields, message):

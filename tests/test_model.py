@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.model import Decoder, ModelConfig, init, param_count, unembedding
+from r1jax.model import (
+  Decoder,
+  ModelConfig,
+  axes,
+  init,
+  layers_of,
+  param_count,
+  shapes,
+  unembedding,
+)
 from r1jax.model.attention import (
   attend,
   causal_mask,
@@ -17,6 +26,7 @@ from r1jax.model.attention import (
   join,
   partial,
 )
+from r1jax.model.config import Stack
 from r1jax.model.linear import matmul, thin_matmul
 from r1jax.model.rope import rope_table, rotate
 
@@ -252,7 +262,7 @@ def test_rows_do_not_touch():
   )
 
 
-@pytest.mark.parametrize("remat", ["products", "block"])
+@pytest.mark.parametrize("remat", ["products", "layer"])
 def test_remat_changes_no_gradient(remat):
   params, batch = random_params(PLAIN), inputs()
   coefficients = np.random.default_rng(2).normal(size=(2, T, V))
@@ -298,8 +308,8 @@ def test_remat_keeps_what_its_name_says():
     weights = sum(x.size for x in jax.tree.leaves(params["layers"])) // 7
     return sum(x.size for x in stacked) // 7 - weights
 
-  block, products, none = map(kept, ("block", "products", "none"))
-  assert block == t * d
+  layer, products, none = map(kept, ("layer", "products", "none"))
+  assert layer == t * d
   # The input, q, k, v, the attention's output and normaliser, o, gate, up.
   blocks_t = 192  # in whole blocks
   assert products == t * (d + h * dim + 2 * kv * dim + d + 2 * ff) + (
@@ -337,6 +347,45 @@ def test_dtypes_are_honoured():
     jax.eval_shape(lambda k: init(stored, k), jax.random.key(0))
   )
   assert {x.dtype for x in leaves} == {jnp.dtype("bfloat16")}
+
+
+class TwoStacks(ModelConfig):
+  """The layers in two stacks, as of models whose first layers differ."""
+
+  @property
+  def stacks(self):
+    return Stack("dense", 1), Stack("moe", self.n_layers - 1)
+
+
+def test_two_stacks_of_layers_are_one_after_the_other():
+  one = dataclasses.replace(TINY, n_layers=3)
+  two = TwoStacks(**dataclasses.asdict(one))
+  params, batch = random_params(one), inputs()
+  parts = {k: x for k, x in params.items() if k != "layers"}
+  parts["dense"] = jax.tree.map(lambda x: x[:1], params["layers"])
+  parts["moe"] = jax.tree.map(lambda x: x[1:], params["layers"])
+  same = jax.tree.map(lambda x, y: x.shape == y.shape, parts, shapes(two))
+  assert all(jax.tree.leaves(same))
+  assert axes(two)["moe"] == axes(one)["layers"]
+  np.testing.assert_allclose(
+    forward(two, parts, *batch), forward(one, params, *batch), atol=1e-5
+  )
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def prefill(config, params):
+    return Decoder(config).apply({"params": params}, *batch, method="prefill")
+
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5),
+    prefill(two, parts), prefill(one, params),
+  )  # fmt: skip
+  found = list(layers_of(two, parts))
+  assert [(name, i) for name, i, _ in found] == [
+    ("dense", 0), ("moe", 0), ("moe", 1),
+  ]  # fmt: skip
+  for n, (_, _, layer) in enumerate(found):
+    want = jax.tree.map(lambda x: x[n], params["layers"])
+    jax.tree.map(np.testing.assert_array_equal, layer, want)
 
 
 def test_defaults_are_one_segment_from_position_zero():
@@ -394,10 +443,29 @@ def test_thin_matmul_is_matmul(rows, dtype, atol):
   [
     ("n_kv_heads", 3, "n_kv_heads=3 must divide n_heads=4"),
     ("head_dim", 5, "head_dim=5 must be even"),
-    ("remat", "some", "none, products, block"),
-    ("compute_dtype", "float33", "compute_dtype"),
+    ("remat", "some", "none, products, layer"),
+    ("compute_dtype", "float33", 'compute_dtype="float33" is unknown'),
+    ("logit_dtype", None, "logit_dtype=None is unknown; known: float32,"),
+    ("param_dtype", "int32", 'param_dtype="int32" is unknown'),
+    ("n_heads", 0, "n_heads=0 must be at least 1"),
+    ("n_layers", -2, "n_layers=-2 must be at least 1"),
+    ("d_ff", "20", 'd_ff="20" must be a whole number'),
+    ("d_model", 16.0, "d_model=16.0 must be a whole number"),
+    ("vocab_size", True, "vocab_size=True must be a whole number"),
+    ("max_length", None, "max_length=None must be a whole number"),
+    ("rope_theta", 0.0, "rope_theta=0.0 must be above 0"),
+    ("rms_eps", float("nan"), "rms_eps=nan must be a finite number"),
+    ("rms_eps", "1e-6", 'rms_eps="1e-6" must be a finite number'),
+    ("tied", "no", 'tied="no" must be True or False'),
+    ("qk_norm", 1, "qk_norm=1 must be True or False"),
+    ("rope_scaling", "yarn", 'rope_scaling="yarn" must be a group of keys'),
+    ("rope_scaling", dict(kind="linear"), "rope_scaling.factor is missing"),
+    (
+      "rope_scaling", dict(kind="linear", factor=0.0),
+      "rope_scaling.factor=0.0 must be above 0",
+    ),
   ],
-)
+)  # fmt: skip
 def test_bad_shapes_are_named(field, value, words):
   with pytest.raises(UserError, match=words):
     dataclasses.replace(TINY, **{field: value})

@@ -7,16 +7,24 @@ import pytest
 from test_model import random_params
 
 from r1jax import meshes, sharding
+from r1jax import model as model_lib
 from r1jax.errors import UserError
-from r1jax.model import ModelConfig
+from r1jax.model import Facts, ModelConfig
 from r1jax.run import checkpoint
 from r1jax.training import moments, optimizer
+from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
+from r1jax.types import TrainState
 
 MODEL = ModelConfig(
   vocab_size=64, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4,
   d_ff=32, max_length=32,
 )  # fmt: skip
+FACTS = {
+  "kernel": Facts(("embed", "mlp"), "matrix", (1, 1)),
+  "scale": Facts(("norm",), "gain", (1,)),
+}
+KERNEL = {"kernel": FACTS["kernel"]}
 BYTES = {"float32": 8, "bfloat16": 4, "int8": 2}
 
 
@@ -80,12 +88,12 @@ def test_as_good_as_float32_on_a_noisy_quadratic(kind):
       x = state.params["kernel"]
       slope = curvature * x + jnp.sqrt(curvature) * noise
       rate = 0.02 * 0.5 ** (i / 300)
-      return optimizer.apply_gradients(config, state, {"kernel": slope}, rate)[
-        0
-      ]
+      return optimizer.apply_gradients(
+        config, KERNEL, state, {"kernel": slope}, rate
+      )[0]
 
     state = jax.jit(lambda s: jax.lax.fori_loop(0, steps, step, s))(
-      optimizer.init_state(config, {"kernel": start})
+      optimizer.init_state(config, KERNEL, {"kernel": start})
     )
     return float((curvature * state.params["kernel"] ** 2).mean())
 
@@ -99,7 +107,7 @@ def test_as_good_as_float32_on_a_noisy_quadratic(kind):
 def test_bytes(kind):
   config = OptimizerConfig(moments=kind)
   params = {"kernel": jnp.zeros((4, 512, 512)), "scale": jnp.zeros(512)}
-  state = optimizer.init_state(config, params)
+  state = optimizer.init_state(config, FACTS, params)
   size = sum(x.nbytes for x in jax.tree.leaves(state.opt_state))
   count = sum(x.size for x in jax.tree.leaves(params))
   assert size == pytest.approx(BYTES[kind] * count, rel=0.02)
@@ -114,12 +122,17 @@ def test_sharded_saved_and_resumed_to_the_bit(kind, tmp_path):
     "embed": params["embed"], "layers": {"up": params["layers"]["up"]}
   }  # fmt: skip
   grads = jax.tree.map(lambda x: 0.1 * x + 0.01, params)
-  start = optimizer.init_state(config, params)
+  facts = model_lib.part(model_lib.facts_of(MODEL), params)
+  start = optimizer.init_state(config, facts, params)
 
   def stepper(mesh):
-    shardings = sharding.tree_shardings(mesh, start)
+    where = model_lib.part(model_lib.shardings(MODEL, mesh), params)
+    shardings = TrainState(
+      sharding.replicated(mesh), where,
+      state_lib.along(facts, start.opt_state, mesh),
+    )  # fmt: skip
     step = jax.jit(
-      lambda s: optimizer.apply_gradients(config, s, grads, 1e-2)[0],
+      lambda s: optimizer.apply_gradients(config, facts, s, grads, 1e-2)[0],
       out_shardings=shardings,
     )
 

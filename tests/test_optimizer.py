@@ -1,11 +1,14 @@
 """Optimisers against their papers' updates in numpy, schedules by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from r1jax.errors import UserError
+from r1jax.model import Facts
 from r1jax.training import optimizer
 from r1jax.training.optimizer import OptimizerConfig, learning_rate
 
@@ -25,6 +28,22 @@ def make_params():
   }
 
 
+def facts(axes, kind):
+  return Facts(axes, kind, (1,) * len(axes))
+
+
+FACTS = {
+  "embed": {"embedding": facts(("vocab", "embed"), "table")},
+  "layers": {
+    "q": {
+      "kernel": facts(("layer", "embed", "heads"), "matrix"),
+      "bias": facts(("layer", "heads"), "bias"),
+    },
+  },
+  "norm": {"scale": facts(("norm",), "gain")},
+}
+
+
 def make_gradients(steps, size=1.0):
   rng = np.random.default_rng(1)
   return [
@@ -37,8 +56,8 @@ def make_gradients(steps, size=1.0):
 
 
 def run(config, grads, rates):
-  state = optimizer.init_state(config, make_params())
-  step = jax.jit(lambda s, g, lr: optimizer.apply_gradients(config, s, g, lr))
+  state = optimizer.init_state(config, FACTS, make_params())
+  step = jax.jit(functools.partial(optimizer.apply_gradients, config, FACTS))
   norms = []
   for g, lr in zip(grads, rates):
     state, norm = step(state, g, lr)
@@ -107,11 +126,45 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adam():
     )
 
 
+def test_muon_takes_each_expert_for_a_matrix():
+  """[L, E, in, out]: the step of a stack is that of its matrices alone."""
+  config = OptimizerConfig(kind="muon", clip_norm=1e9)
+  rng = np.random.default_rng(3)
+  p, g = (rng.normal(size=(2, 3, 4, 6)).astype(np.float32) for _ in range(2))
+  experts = facts(("layer", "expert", "embed", "mlp"), "matrix")
+  layers = facts(("layer", "embed", "mlp"), "matrix")
+  # A matrix that is of no layer, and a bias of three axes, are Adam's.
+  other = facts(("norm", "embed", "mlp"), "matrix")
+  bias = facts(("layer", "expert", "mlp"), "bias")
+
+  def step(params, known, grads):
+    state = optimizer.init_state(config, known, params)
+    update = functools.partial(optimizer.apply_gradients, config, known)
+    return jax.jit(update)(state, grads, 0.1)[0].params
+
+  whole = step(
+    {"e": p, "m": p[0], "b": p[0]}, {"e": experts, "m": other, "b": bias},
+    {"e": g, "m": g[0], "b": g[0]},
+  )  # fmt: skip
+  flat = step(
+    {"w": p.reshape(6, 4, 6)}, {"w": layers}, {"w": g.reshape(6, 4, 6)}
+  )
+  np.testing.assert_allclose(
+    whole["e"], flat["w"].reshape(2, 3, 4, 6), rtol=1e-5, atol=1e-6
+  )
+  assert np.abs(whole["e"] - p).max() > 0.01
+  times = 1 + config.b1 / (1 + config.b1)
+  for k in ("m", "b"):
+    np.testing.assert_allclose(
+      whole[k], p[0] - 0.1 * 0.3 * times * np.sign(g[0]), atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_it_descends_and_keeps_dtypes(kind):
   config = OptimizerConfig(kind=kind)
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make_params())
-  state = optimizer.init_state(config, params)
+  state = optimizer.init_state(config, FACTS, params)
   assert int(state.step) == 0
 
   def loss(p):
@@ -121,7 +174,7 @@ def test_it_descends_and_keeps_dtypes(kind):
   @jax.jit
   def step(state):
     grads = jax.grad(loss)(state.params)
-    return optimizer.apply_gradients(config, state, grads, 0.05)[0]
+    return optimizer.apply_gradients(config, FACTS, state, grads, 0.05)[0]
 
   first = loss(params)
   for _ in range(10):

@@ -29,6 +29,7 @@ from r1jax.rewards import score as rewards
 from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.text.tokenizer import CountdownWords, WordTokenizer
 from r1jax.training import learner, policy
+from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Example, Problem, Rollout, Verdict
 
@@ -427,7 +428,7 @@ def test_supervised_loss_of_a_fresh_model_is_about_log_v():
   examples = [Example("a b", "c d e f"), Example("g", "h a b")]
   batch = sft.pack_examples(TOKENIZER, examples, supervised(16), 1, 1)
   optimizer = learner.optim.OptimizerConfig()
-  state = learner.new_state(MODEL, optimizer, mesh, None, jax.random.key(0))
+  state = state_lib.new_state(MODEL, optimizer, mesh, None, jax.random.key(0))
   update = sft.update_fn(MODEL, optimizer, mesh)
   _, m = update(state, learner.place(batch, mesh), 1e-3)
   assert abs(m["loss"] - np.log(TOKENIZER.vocab_size)) < 0.7
@@ -513,7 +514,7 @@ def test_a_correction_with_and_without_its_own_pass(rollout, passed):
     loss = variants.Loss(correction=kind, correction_range=bounds)
     optimizer = OptimizerConfig()
     update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
-    state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
+    state = state_lib.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
     _, metrics = update(
       state, learner.place(batch, SETUP.mesh), 0.0, None, loss, TEMPERATURE
     )
@@ -543,7 +544,7 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
     )
     assert (with_reference.reference_logprobs is not None) == offload
     update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
-    state = learner.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
+    state = state_lib.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
     state, metrics = update(
       state, learner.place(with_reference, SETUP.mesh), 1e-3,
       None if offload else reference, variants.Loss(beta=0.5), TEMPERATURE,

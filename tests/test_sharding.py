@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from jax.sharding import PartitionSpec as P
 from test_model import random_params
 
 from r1jax import meshes, sharding, variants
+from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
+from r1jax.model.facts import named
 from r1jax.phases import grpo
 from r1jax.sampling import pool
 from r1jax.sampling.sampler import Sampler, SamplerConfig
-from r1jax.training import learner, optimizer, packing
+from r1jax.training import learner, packing
+from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
+from r1jax.types import TrainState
 
 MODEL = ModelConfig(
   vocab_size=32, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8,
@@ -56,12 +61,10 @@ def make_batch():
 def updated(mesh):
   """State and metrics after a GRPO step from the same random parameters."""
   params = random_params(MODEL)
-  state = jax.device_put(
-    optimizer.init_state(OPTIMIZER, params),
-    learner.state_shardings(MODEL, OPTIMIZER, mesh),
-  )
+  start = TrainState(None, params, None)
+  state = state_lib.new_state(MODEL, OPTIMIZER, mesh, start, None)
   reference = jax.tree.map(lambda x: 1.1 * x, params)
-  reference = learner.place_params(reference, mesh)
+  reference = model_lib.place(MODEL, reference, mesh)
   update = grpo.update_fn(MODEL, OPTIMIZER, mesh)
   batch = learner.place(make_batch(), mesh)
   return update(state, batch, 1e-3, reference, variants.Loss(beta=0.1), 1.0)
@@ -84,7 +87,7 @@ def test_an_update_is_that_of_one_device(alone, sizes):
     alone,
   )
   # And the state lives where the rules say, after the step too.
-  where = learner.state_shardings(MODEL, OPTIMIZER, mesh)
+  where = state_lib.shardings(MODEL, OPTIMIZER, mesh)
   jax.tree.map(
     lambda x, s: s.is_equivalent_to(x.sharding, x.ndim) or pytest.fail(str(s)),
     state,
@@ -92,51 +95,167 @@ def test_an_update_is_that_of_one_device(alone, sizes):
   )
 
 
+# By hand, a row for every parameter of any model.
 SPECS = {
   "embed/embedding": P("tensor", "fsdp"),
+  "layers/attention_norm/scale": P(None, None),
   "layers/q/kernel": P(None, "fsdp", "tensor"),
+  "layers/q/bias": P(None, "tensor"),
+  "layers/q/lora_a": P(None, "fsdp", None),
+  "layers/q/lora_b": P(None, None, "tensor"),
   "layers/k/kernel": P(None, "fsdp", "tensor"),
+  "layers/k/bias": P(None, "tensor"),
+  "layers/k/lora_a": P(None, "fsdp", None),
+  "layers/k/lora_b": P(None, None, "tensor"),
+  "layers/v/kernel": P(None, "fsdp", "tensor"),
   "layers/v/bias": P(None, "tensor"),
+  "layers/v/lora_a": P(None, "fsdp", None),
+  "layers/v/lora_b": P(None, None, "tensor"),
+  "layers/q_norm/scale": P(None, None),
+  "layers/k_norm/scale": P(None, None),
   "layers/o/kernel": P(None, "tensor", "fsdp"),
+  "layers/o/lora_a": P(None, "tensor", None),
+  "layers/o/lora_b": P(None, None, "fsdp"),
+  "layers/mlp_norm/scale": P(None, None),
   "layers/gate/kernel": P(None, "fsdp", "tensor"),
+  "layers/gate/lora_a": P(None, "fsdp", None),
+  "layers/gate/lora_b": P(None, None, "tensor"),
   "layers/up/kernel": P(None, "fsdp", "tensor"),
+  "layers/up/lora_a": P(None, "fsdp", None),
+  "layers/up/lora_b": P(None, None, "tensor"),
   "layers/down/kernel": P(None, "tensor", "fsdp"),
-  "layers/mlp_norm/scale": P(),
+  "layers/down/lora_a": P(None, "tensor", None),
+  "layers/down/lora_b": P(None, None, "fsdp"),
+  "norm/scale": P(None),
   "head/kernel": P("fsdp", "tensor"),
-  "norm/scale": P(),
 }
+
+
+def by_name(tree):
+  """Path of a leaf -> leaf."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {sharding.path_name(path): x for path, x in leaves}
+
+
+def test_where_each_parameter_lives():
+  model = dataclasses.replace(MODEL, qk_norm=True, lora_rank=2)
+  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
+  found = by_name(model_lib.shardings(model, mesh))
+  assert {k: s.spec for k, s in found.items()} == SPECS
+  assert {s.mesh for s in found.values()} == {mesh.grid}
 
 
 def test_moments_live_with_their_parameters():
   mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
-  state = learner.init_fn(MODEL, OPTIMIZER, mesh)(jax.random.key(0))
-  leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-  leaves = {sharding.path_name(path): x for path, x in leaves}
-  for name, spec in SPECS.items():
+  state = state_lib.random_fn(MODEL, OPTIMIZER, mesh)(jax.random.key(0))
+  leaves = by_name(state)
+  for name in by_name(state.params):
+    spec = SPECS[name]
     same = [k for k in leaves if k.endswith(f"/{name}")]
     kinds = {k.removesuffix(f"/{name}").split("/")[-1] for k in same}
     assert kinds == {"params", "mu", "nu"}
     for k in same:
       x = leaves[k]
-      want = jax.sharding.NamedSharding(mesh, spec)
+      want = jax.sharding.NamedSharding(mesh.grid, spec)
       assert want.is_equivalent_to(x.sharding, x.ndim), k
       halves = [a for a in spec if a]
       assert x.addressable_shards[0].data.size * 2 ** len(halves) == x.size, k
-  # No matrix was forgotten.
-  for k, x in leaves.items():
-    if x.ndim >= 2 and not k.endswith("scale"):
-      assert not x.sharding.is_fully_replicated, k
 
 
-def test_rules_take_the_first_match():
-  mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
-  rules = ((r"a/b", P("fsdp")), (r"b", P("tensor")), (r".*", P()))
-  assert sharding.spec_of("x/a/b", (4,), mesh, rules) == P("fsdp")
-  assert sharding.spec_of("x/b", (4,), mesh, rules) == P("tensor")
-  assert sharding.spec_of("x", (4,), mesh, rules) == P()
+def spec(names, shape, units=None, **fields):
+  """Of a parameter on a mesh of eight devices."""
+  mesh = meshes.make_mesh(**fields)
+  return sharding.parameter("p", names, shape, mesh, units).spec
 
 
-def test_axes_that_do_not_divide_are_left_out():
+def test_a_config_changes_rows_of_the_axis_table():
+  experts = ("layer", "expert", "embed", "mlp"), (3, 8, 4, 6)
+  assert spec(*experts, fsdp=4, tensor=2) == P(None, None, "fsdp", "tensor")
+  changed = dict(expert="tensor", mlp=None, embed=None)
+  assert spec(*experts, fsdp=4, tensor=2, axes=changed) == P(
+    None, "tensor", None, None
+  )
+  # Three heads of four dimensions are twelve columns, which stay whole.
+  heads = ("embed", "kv_heads"), (8, 12), (1, 4)
+  assert spec(*heads, tensor=2, axes=dict(kv_heads=None)) == P("fsdp", None)
+  assert spec(*heads, tensor=-1, data=8) == P("fsdp", "tensor")
+  # Of what has one entry, as the scale of a row's moments, nothing is split.
+  assert spec(("embed", "mlp"), (8, 1), tensor=8) == P("fsdp", None)
+
+
+@pytest.mark.parametrize(
+  "axes, shape, units, fields, message",
+  [
+    (
+      ("embed", "mlp"), (8, 20), None, dict(tensor=8),
+      'tensor=8 does not divide the 20 of "mlp" of the parameter p; choose'
+      " another size, or mesh.axes.mlp=None to keep it whole",
+    ),
+    (
+      ("embed", "kv_heads"), (8, 32), (1, 8), dict(tensor=8),
+      'tensor=8 does not divide the 4 of "kv_heads" of the parameter p',
+    ),
+    (
+      ("embd",), (8,), None, {},
+      'the axis table has no row for "embd" of the parameter p; known: vocab,',
+    ),
+    (
+      ("expert", "mlp"), (8, 8), None, dict(axes=dict(expert="tensor")),
+      r"tensor would split two axes of the parameter p \(expert, mlp\)",
+    ),
+    (
+      ("embed",), (8, 8), None, {},
+      r"the parameter p has 2 dimensions and names 1 axes \(embed\)",
+    ),
+  ],
+)  # fmt: skip
+def test_what_a_mesh_does_not_fit_is_named(axes, shape, units, fields, message):
+  with pytest.raises(UserError, match=message) as e:
+    spec(axes, shape, units, **fields)
+  assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+  "change, fields, message",
+  [
+    (
+      dict(n_heads=6),
+      dict(tensor=4, axes=dict(kv_heads=None)),
+      '6 of "heads" of the parameter layers/o/kernel',
+    ),
+    (dict(n_heads=8), dict(tensor=8), '2 of "kv_heads" .* layers/k/bias'),
+    (dict(vocab_size=31), dict(tensor=2), '31 of "vocab" .* embed/embedding'),
+    (dict(d_model=12), dict(fsdp=8), '12 of "embed" .* embed/embedding'),
+    (dict(d_ff=30, n_heads=8, n_kv_heads=4), dict(tensor=4), '30 of "mlp"'),
+  ],
+)
+def test_a_model_that_a_mesh_does_not_divide(change, fields, message):
+  model = dataclasses.replace(MODEL, **change)
+  with pytest.raises(UserError, match=message):
+    model_lib.shardings(model, meshes.make_mesh(**fields))
+
+
+class Toy(nn.Module):
+  """A product whose weight names its axes only where it is told to."""
+
+  named: bool
+
+  @nn.compact
+  def __call__(self, tokens):
+    init = nn.initializers.ones
+    if self.named:
+      init = named(init, ("vocab", "embed"), "table")
+    table = self.param("table", init, (32, 4))
+    return table[tokens] @ self.param("w", nn.initializers.ones, (4, 4))
+
+
+@pytest.mark.parametrize("name, leaf", [(False, "table"), (True, "w")])
+def test_a_parameter_without_axes_is_named(name, leaf):
+  with pytest.raises(UserError, match=f"the parameter {leaf} .* names no axes"):
+    model_lib.facts_of(Toy(name))
+
+
+def test_activations_are_whole_where_axes_do_not_divide():
   mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
   spec = P(("data", "fsdp"), "tensor")
   assert sharding.fit(spec, (8, 4), mesh) == spec
@@ -146,15 +265,35 @@ def test_axes_that_do_not_divide_are_left_out():
 
 
 def test_meshes():
-  assert dict(meshes.make_mesh(data=-1).shape) == dict(data=8, fsdp=1, tensor=1)
-  assert dict(meshes.make_mesh(data=2, fsdp=-1, tensor=2).shape) == dict(
-    data=2, fsdp=2, tensor=2
-  )
-  for sizes in (dict(data=3), dict(data=-1, tensor=3), dict(data=16, fsdp=-1),
-                dict(data=-1, fsdp=-1), dict(data=-8, fsdp=-1),
-                dict(data=0), dict(data=0, fsdp=-1)):  # fmt: skip
+  def sizes(**fields):
+    return tuple(meshes.make_mesh(**fields).shape.values())
+
+  assert sizes() == sizes(data=-1) == (8, 1, 1)
+  assert sizes(data=2, fsdp=-1, tensor=2) == (2, 2, 2)
+  assert sizes(tensor=2) == (4, 1, 2)
+  assert sizes(fsdp=-1) == sizes(fsdp=8) == (1, 8, 1)
+  for wrong in (dict(data=3), dict(data=-1, tensor=3), dict(data=16, fsdp=-1),
+                dict(data=-1, fsdp=-1), dict(tensor=3)):  # fmt: skip
     with pytest.raises(UserError, match="does not cover 8 devices"):
-      meshes.make_mesh(**sizes)
+      meshes.make_mesh(**wrong)
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    (dict(data=0), "data=0 must be a number of devices, 1 or more"),
+    (dict(fsdp=-8), "fsdp=-8 must be a number of devices"),
+    (dict(tensor="2"), 'tensor="2" must be a whole number'),
+    (dict(tensor=True), "tensor=True must be a whole number"),
+    (dict(fsdp=None), "fsdp=None must be a whole number"),
+    (dict(axes="embed"), 'axes="embed" must be a dict'),
+    (dict(axes=dict(embd=None)), "axes.embd: .* known: vocab, embed,"),
+    (dict(axes=dict(embed="rows")), 'axes.embed="rows" is no axis of the mesh'),
+  ],
+)
+def test_wrong_meshes_are_named(fields, message):
+  with pytest.raises(UserError, match=message):
+    meshes.MeshConfig(**fields)
 
 
 def test_a_batch_is_split_by_rows():
@@ -185,7 +324,7 @@ def test_sampling_is_that_of_one_device(sizes, prompts, group, slots):
   )
 
   def draw(mesh):
-    params = learner.place_params(random_params(MODEL), mesh)
+    params = model_lib.place(MODEL, random_params(MODEL), mesh)
     sampler = Sampler(MODEL, config, group, mesh)
     return sampler.sample(sampler.load(params), texts, jax.random.key(1))
 
@@ -230,7 +369,7 @@ def test_each_prompt_waits_where_it_lies():
   """100 prompts, done in some order: each in one queue, no shard far ahead."""
   mesh = meshes.make_mesh(**MESHES[0])
   config = SamplerConfig(slots=16, max_new_tokens=8, eos_id=1)
-  params = learner.place_params(random_params(MODEL), mesh)
+  params = model_lib.place(MODEL, random_params(MODEL), mesh)
   texts = [np.arange(1, 5)] * 100
   places = pool.Places(Sampler(MODEL, config, 2, mesh), params, texts)
   finished = np.zeros(200, bool)

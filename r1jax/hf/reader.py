@@ -102,15 +102,13 @@ def load(
   if mesh is None:
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
   base = dataclasses.replace(model, lora_rank=0)
-  init = functools.partial(model_lib.init, base)
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
+  flat, tree = jax.tree_util.tree_flatten_with_path(model_lib.shapes(base))
   leaves = {sharding.path_name(path): leaf for path, leaf in flat}
   parts = {
     name: family.parts(name, leaf.shape) for name, leaf in leaves.items()
   }
   _check(directory, family, model, (leaves, parts), stored)
-  where = jax.tree.leaves(sharding.tree_shardings(mesh, shapes))
+  where = jax.tree.leaves(model_lib.shardings(base, mesh))
   loaded = [
     _load_leaf(leaf, s, parts[name], stored)
     for (name, leaf), s in zip(leaves.items(), where)

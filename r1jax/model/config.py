@@ -1,13 +1,30 @@
 """The shape of a decoder."""
 
 import dataclasses
+import typing
+from typing import Literal
 
-import jax.numpy as jnp
-
+from r1jax import checks
+from r1jax import config as config_lib
 from r1jax.errors import UserError
 from r1jax.model.rope import RopeScaling
 
-REMATS = ("none", "products", "block")
+Dtype = Literal["float32", "bfloat16", "float16"]
+Remat = Literal["none", "products", "layer"]
+REMATS = typing.get_args(Remat)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+  """Layers of one kind that follow each other; their parameters are stacked.
+
+  Attributes:
+    name: of their entry in the parameters.
+    length: how many layers there are.
+  """
+
+  name: str
+  length: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,82 +33,75 @@ class ModelConfig:
 
   Frozen and hashable: it is a static argument of every jitted function.
 
-  Attributes:
-    vocab_size: V.
-    d_model: width of the residual stream.
-    n_layers, n_heads, n_kv_heads: L, H, K; K divides H.
-    head_dim: D; never inferred as d_model / n_heads (Qwen3 differs).
-    d_ff: hidden width of the SwiGLU block.
-    max_length: positions that the model may see, in tokens.
-    rope_theta: base of the rotary frequencies.
-    rope_scaling: a `RopeScaling`, a mapping of its fields, or None.
-    rms_eps: epsilon of every RMSNorm.
-    tied: whether the head is the embedding, transposed.
-    qkv_bias: biases on the q, k and v projections (Qwen2).
-    qk_norm: RMSNorm over D on q and k, before RoPE (Qwen3).
-    param_dtype, compute_dtype, logit_dtype: names of numpy dtypes.
-    remat: what of each layer is kept for the backward pass, one of `REMATS`:
-      "none" computes nothing again; "products" keeps what matrix products and
-      the attention give, and computes norms and the like again; "block" keeps
-      the layer's input only.
-    lora_rank: r of the adapters on all seven projections of the layers, which
-      are float32 and alone are trained (`lora`); 0 for none.
-    lora_alpha: what adapters add is scaled by alpha / r.
+  Raises:
+    UserError: a value is of a wrong type or out of range; names the field.
   """
 
+  # V, tokens of the vocabulary.
   vocab_size: int
+  # Width of the residual stream.
   d_model: int
+  # L, layers.
   n_layers: int
+  # H, query heads.
   n_heads: int
+  # K, key and value heads; K divides H.
   n_kv_heads: int
+  # D, dimensions of a head; in some models (Qwen3) not d_model / n_heads.
   head_dim: int
+  # Hidden width of the SwiGLU.
   d_ff: int
+  # Positions that the model may see, in tokens.
   max_length: int
+  # Base of the rotary frequencies.
   rope_theta: float = 10_000.0
+  # How the rotary frequencies are stretched for a longer context, or None.
   rope_scaling: RopeScaling | None = None
+  # Epsilon of every RMSNorm.
   rms_eps: float = 1e-6
+  # Whether the head is the embedding, transposed.
   tied: bool = True
+  # Whether the q, k and v projections have biases (Qwen2).
   qkv_bias: bool = False
+  # Whether q and k get an RMSNorm over D before RoPE (Qwen3).
   qk_norm: bool = False
-  param_dtype: str = "float32"
-  compute_dtype: str = "float32"
-  logit_dtype: str = "float32"
-  remat: str = "none"
+  # Dtype in which parameters are kept.
+  param_dtype: Dtype = "float32"
+  # Dtype of matrix products and activations.
+  compute_dtype: Dtype = "float32"
+  # Dtype to which logits are rounded before the softmax, which is float32.
+  logit_dtype: Dtype = "float32"
+  # What each layer keeps for the backward pass. "none" keeps everything.
+  # "products" keeps the results of matrix products and of attention, and
+  # recomputes the rest. "layer" keeps only the layer's input.
+  remat: Remat = "none"
+  # Rank r of the adapters on all projections of the layers; 0: no adapters.
+  # Adapters are float32, and they alone are trained.
   lora_rank: int = 0
+  # The adapters' contribution is scaled by lora_alpha / lora_rank.
   lora_alpha: float = 32.0
 
   def __post_init__(self):
-    if not isinstance(self.rope_scaling, RopeScaling | None):
-      try:
-        scaling = RopeScaling(**dict(self.rope_scaling))
-      except TypeError as e:
-        raise UserError(f"model: rope_scaling: {e}") from None
-      object.__setattr__(self, "rope_scaling", scaling)
+    for name, hint in config_lib.keys(type(self)).items():
+      value = config_lib.convert(hint, getattr(self, name), name)
+      object.__setattr__(self, name, value)
+    checks.at_least(
+      self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads",
+      "head_dim", "d_ff", "max_length",
+    )  # fmt: skip
+    checks.at_least(self, 0, "lora_rank")
+    checks.above(self, 0, "rope_theta", "rms_eps", "lora_alpha")
     if self.n_heads % self.n_kv_heads:
       raise UserError(
-        f"model: n_kv_heads={self.n_kv_heads} must divide"
-        f" n_heads={self.n_heads}"
+        f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}"
       )
     if self.head_dim % 2:
-      raise UserError(
-        f"model: head_dim={self.head_dim} must be even, for RoPE pairs"
-      )
-    if self.remat not in REMATS:
-      raise UserError(
-        f'model: remat="{self.remat}" is unknown; known: {", ".join(REMATS)}'
-      )
-    if not isinstance(self.lora_rank, int) or self.lora_rank < 0:
-      raise UserError(
-        f"model: lora_rank={self.lora_rank} must be a whole number, 0 for no"
-        " adapters or more"
-      )
-    if not self.lora_alpha > 0:
-      raise UserError(f"model: lora_alpha={self.lora_alpha} must be above 0")
-    for name in ("param_dtype", "compute_dtype", "logit_dtype"):
-      try:
-        jnp.dtype(getattr(self, name))
-      except TypeError as e:
-        raise UserError(f"model: {name}: {e}") from None
+      raise UserError(f"head_dim={self.head_dim} must be even, for RoPE pairs")
+
+  @property
+  def stacks(self):
+    """The stacks of layers, first to last, a tuple of `Stack`."""
+    return (Stack("layers", self.n_layers),)
 
   def without_adapters(self):
     """The same model before adapters were added to it."""

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from r1jax.model import attention, kernels, lora
 from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
+from r1jax.model.facts import named
 from r1jax.model.linear import PRODUCT, in_order, matmul
 from r1jax.model.rope import rope_table, rotate
 from r1jax.model.table import Summed, lookup, total_of
@@ -57,15 +58,19 @@ class Context(flax.struct.PyTreeNode):
 
 
 class RMSNorm(nn.Module):
-  """x / rms(x) * scale, in float32 (Zhang and Sennrich 2019)."""
+  """x / rms(x) * scale, in float32 (Zhang and Sennrich 2019).
+
+  Attributes:
+    axis: name of the gain's only axis.
+  """
 
   config: ModelConfig
+  axis: str = "norm"
 
   @nn.compact
   def __call__(self, x):
-    scale = self.param(
-      "scale", nn.initializers.ones, x.shape[-1:], self.config.param_dtype
-    )
+    ones = named(nn.initializers.ones, (self.axis,), "gain")
+    scale = self.param("scale", ones, x.shape[-1:], self.config.param_dtype)
     y = x.astype(jnp.float32)
     y *= jax.lax.rsqrt(
       jnp.mean(y * y, axis=-1, keepdims=True) + self.config.rms_eps
@@ -79,15 +84,21 @@ class RMSNorm(nn.Module):
 class Dense(nn.Module):
   """x W + bias, and with adapters + alpha / r x A B (`lora`).
 
-  Adapters play a part where the parameters have them: without, a model that
-  could have them is its base, at the price of the base.
+  Adapters are used where the parameters have them. Without them the layer
+  computes, and costs, what the plain model does.
 
   Attributes:
+    features: o, the width of the output.
+    axes: names of the kernel's axes [i, o].
+    units: entries of each axis that stay on one device, see `Facts`.
+    bias: whether a bias [o] is added.
     product: of activations [..., i] and a kernel [i, o].
   """
 
   config: ModelConfig
   features: int
+  axes: tuple
+  units: tuple = (1, 1)
   bias: bool = False
   product: Callable = matmul
 
@@ -98,28 +109,32 @@ class Dense(nn.Module):
     def param(name, init, shape, dtype=c.param_dtype):
       return self.param(name, init, shape, dtype).astype(c.compute_dtype)
 
+    (axis_in, axis_out), (unit_in, unit_out) = self.axes, self.units
+    zeros = nn.initializers.zeros
     x = x.astype(c.compute_dtype)
-    y = self.product(x, param("kernel", INIT, (x.shape[-1], self.features)))
+    kernel = named(INIT, self.axes, "matrix", self.units)
+    y = self.product(x, param("kernel", kernel, (x.shape[-1], self.features)))
     if self.bias:
-      bias = param("bias", nn.initializers.zeros, (self.features,))
+      init = named(zeros, (axis_out,), "bias", (unit_out,))
+      bias = param("bias", init, (self.features,))
       y += bias.reshape((1,) * (y.ndim - 1) + (-1,))
     adapted = self.has_variable("params", "lora_a")
     if adapted or (c.lora_rank and self.is_initializing()):
       scale, rank = lora.scale(c), c.lora_rank
       # Small, so in float32 whatever the kernel is in: steps too short for
       # bfloat16 would be lost.
-      a = param("lora_a", INIT, (x.shape[-1], rank), jnp.float32)
-      b = param(
-        "lora_b", nn.initializers.zeros, (rank, self.features), jnp.float32
-      )
+      init = named(INIT, (axis_in, "rank"), "adapter", (unit_in, 1))
+      a = param("lora_a", init, (x.shape[-1], rank), jnp.float32)
+      init = named(zeros, ("rank", axis_out), "adapter", (1, unit_out))
+      b = param("lora_b", init, (rank, self.features), jnp.float32)
       y += self.product(scale * self.product(x, a), b)
       # What is kept for the backward pass is the sum, not both products.
       y = checkpoint_name(y, PRODUCT)
     return y
 
 
-class Block(nn.Module):
-  """A pre-norm layer: attention, then SwiGLU. Scanned over L.
+class Layer(nn.Module):
+  """A pre-norm layer: attention, then SwiGLU. A stack scans it.
 
   Attributes:
     product: of activations [..., i] and a kernel [i, o].
@@ -131,19 +146,26 @@ class Block(nn.Module):
   def setup(self):
     c = self.config
 
-    def dense(features, bias=False):
-      return Dense(c, features, bias, self.product)
+    def dense(features, *axes, units=(1, 1), bias=False):
+      return Dense(c, features, axes, units, bias, self.product)
+
+    def project(heads, axis):
+      return dense(
+        heads * c.head_dim, "embed", axis, units=(1, c.head_dim),
+        bias=c.qkv_bias,
+      )  # fmt: skip
 
     self.attention_norm = RMSNorm(c)
-    self.q = dense(c.n_heads * c.head_dim, c.qkv_bias)
-    self.k = dense(c.n_kv_heads * c.head_dim, c.qkv_bias)
-    self.v = dense(c.n_kv_heads * c.head_dim, c.qkv_bias)
-    self.o = dense(c.d_model)
+    self.q = project(c.n_heads, "heads")
+    self.k = project(c.n_kv_heads, "kv_heads")
+    self.v = project(c.n_kv_heads, "kv_heads")
+    self.o = dense(c.d_model, "heads", "embed", units=(c.head_dim, 1))
     if c.qk_norm:
-      self.q_norm, self.k_norm = RMSNorm(c), RMSNorm(c)
+      self.q_norm, self.k_norm = RMSNorm(c, "head_dim"), RMSNorm(c, "head_dim")
     self.mlp_norm = RMSNorm(c)
-    self.gate, self.up = dense(c.d_ff), dense(c.d_ff)
-    self.down = dense(c.d_model)
+    self.gate = dense(c.d_ff, "embed", "mlp")
+    self.up = dense(c.d_ff, "embed", "mlp")
+    self.down = dense(c.d_model, "mlp", "embed")
 
   def __call__(self, x, context):
     """One layer on x [B, T, d].
@@ -188,7 +210,7 @@ class Embed(nn.Embed):
 
 
 class Decoder(nn.Module):
-  """Token embedding, L blocks, final norm, head."""
+  """Token embedding, stacks of layers, final norm, head."""
 
   config: ModelConfig
 
@@ -199,25 +221,11 @@ class Decoder(nn.Module):
       c.d_model,
       dtype=c.compute_dtype,
       param_dtype=c.param_dtype,
-      embedding_init=nn.initializers.normal(c.d_model**-0.5),
+      embedding_init=named(
+        nn.initializers.normal(c.d_model**-0.5), ("vocab", "embed"), "table"
+      ),
     )
-    block = Block
-    if c.remat != "none":
-      policies = jax.checkpoint_policies
-      policy = policies.nothing_saveable
-      if c.remat == "products":
-        policy = policies.save_from_both_policies(
-          policies.save_only_these_names(PRODUCT, ATTENTION), kernels.of_cudnn
-        )
-      # prevent_cse guards against a merge that a scan's body cannot suffer.
-      block = nn.remat(Block, prevent_cse=False, policy=policy)
-    self.layers = nn.scan(
-      block,
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      in_axes=nn.broadcast,
-      length=c.n_layers,
-    )(c)
+    self.stacks = [_scanned(c, stack) for stack in c.stacks]
     self.norm = RMSNorm(c)
     if not c.tied:
       self.head = nn.Dense(
@@ -225,7 +233,7 @@ class Decoder(nn.Module):
         use_bias=False,
         dtype=c.compute_dtype,
         param_dtype=c.param_dtype,
-        kernel_init=INIT,
+        kernel_init=named(INIT, ("embed", "vocab"), "table"),
       )
 
   def __call__(self, tokens, positions=None, segments=None):
@@ -270,13 +278,40 @@ class Decoder(nn.Module):
     c = self.config
     table = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
     context = Context(*table, segments, prefixes, attention.kept(c), keep)
-    x, arrays = self.layers(self.embed(tokens), context)
-    return self.norm(x), arrays
+    x, kept = self.embed(tokens), []
+    for stack in self.stacks:
+      x, arrays = stack(x, context)
+      kept.append(arrays)
+    if len(kept) > 1:
+      kept = [jax.tree.map(lambda *x: jnp.concatenate(x), *kept)]
+    return self.norm(x), kept[0]
 
   def logits(self, hidden):
     """[..., d] -> [..., V] in `logit_dtype`."""
     y = self.embed.attend(hidden) if self.config.tied else self.head(hidden)
     return y.astype(self.config.logit_dtype)
+
+
+def _scanned(config, stack):
+  """A `Stack`'s layers as one module, a loop over stacked parameters."""
+  layer = Layer
+  if config.remat != "none":
+    policies = jax.checkpoint_policies
+    policy = policies.nothing_saveable
+    if config.remat == "products":
+      policy = policies.save_from_both_policies(
+        policies.save_only_these_names(PRODUCT, ATTENTION), kernels.of_cudnn
+      )
+    # prevent_cse guards against a merge that a scan's body cannot suffer.
+    layer = nn.remat(Layer, prevent_cse=False, policy=policy)
+  return nn.scan(
+    layer,
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+    in_axes=nn.broadcast,
+    length=stack.length,
+    metadata_params={nn.PARTITION_NAME: "layer"},
+  )(config, name=stack.name)
 
 
 def unembedding(params, config):
@@ -301,13 +336,3 @@ def _head(params, config):
   if config.tied:
     return params["embed"]["embedding"]
   return params["head"]["kernel"]
-
-
-def init(config, key):
-  """Random parameters, a nested dict, layers stacked on the first axis."""
-  return Decoder(config).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
-
-
-def param_count(params):
-  """How many numbers a tree of arrays holds."""
-  return sum(x.size for x in jax.tree.leaves(params))

@@ -153,8 +153,9 @@ def _by_rows_and_heads(attend_local, q, k, v, *marks):
     heads = sharding.fit(PartitionSpec(sharding.ROWS, "tensor"), k.shape, mesh)
     rows = sharding.fit(PartitionSpec(sharding.ROWS), marks[0].shape, mesh)
     attend_local = jax.shard_map(
-      attend_local, mesh=mesh, in_specs=(heads,) * 3 + (rows,) * len(marks),
-      out_specs=heads, check_vma=False,
+      attend_local, mesh=mesh.grid,
+      in_specs=(heads,) * 3 + (rows,) * len(marks), out_specs=heads,
+      check_vma=False,
     )  # fmt: skip
   return attend_local(q, k, v, *marks)
 

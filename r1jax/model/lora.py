@@ -1,13 +1,12 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + alpha / r A B.
 
 In the parameters they are leaves `lora_a` [in, r] and `lora_b` [r, out] beside
-a `kernel` [in, out], all stacked over the layers. Where a tree has any, they
-alone are trained and the rest is frozen; a tree without them is the base.
+a `kernel` [in, out], all stacked over the layers. A model with adapters trains
+these alone, see `parameters.facts_of`. A tree without them is the plain model.
 """
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from r1jax.errors import UserError
 
@@ -26,29 +25,6 @@ def scale(config):
       " give the model the lora_rank and lora_alpha of their training"
     )
   return config.lora_alpha / config.lora_rank
-
-
-def split(params):
-  """What is trained of a tree, and what is frozen.
-
-  Args:
-    params: nested dict, whatever its leaves.
-
-  Returns:
-    two nested dicts, each with its own leaves only: the adapters and the
-    rest; or, where there are no adapters, all and nothing.
-  """
-  flat = flatten_dict(params)
-  trained = {k: x for k, x in flat.items() if k[-1] in NAMES}
-  if not trained:
-    return params, {}
-  frozen = {k: x for k, x in flat.items() if k not in trained}
-  return unflatten_dict(trained), unflatten_dict(frozen)
-
-
-def join(trained, frozen):
-  """The tree that `split` gave two parts of."""
-  return unflatten_dict(flatten_dict(frozen) | flatten_dict(trained))
 
 
 def merge(config, params):

@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax import checks
+from r1jax import config as config_lib
 from r1jax.errors import UserError
 
 # kind -> the fields that it needs besides `factor`.
@@ -18,42 +21,42 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-  """How rotary frequencies are stretched beyond the length trained on.
+  """How RoPE's frequencies are stretched for a longer context."""
 
-  Attributes:
-    kind: "linear" (Chen et al. 2023), "llama3" (Llama 3.1), or "yarn" (Peng et
-      al. 2023).
-    factor: how many times longer the context is.
-    original_max_length: of the model before, in tokens.
-    low_freq_factor, high_freq_factor: of llama3; wavelengths longer than
-      original_max_length / low are stretched whole, shorter than
-      original_max_length / high not at all.
-    beta_fast, beta_slow: of yarn; the rotations within the original length
-      at which stretching begins and is complete.
-    attention_factor: of yarn; multiplies cosines and sines. None is
-      0.1 ln(factor) + 1.
-    truncate: of yarn; whether the ends of its ramp are rounded outward.
-  """
-
-  kind: str
+  # "linear" (Chen et al. 2023), "llama3" (Llama 3.1), "yarn" (Peng et al.
+  # 2023).
+  kind: Literal["linear", "llama3", "yarn"]
+  # How many times longer the context is.
   factor: float
+  # Context of the model before the extension, in tokens.
   original_max_length: int | None = None
+  # For llama3: wavelengths above original_max_length / low_freq_factor are
+  # stretched by the whole factor.
   low_freq_factor: float | None = None
+  # For llama3: wavelengths below original_max_length / high_freq_factor are
+  # not stretched.
   high_freq_factor: float | None = None
+  # For yarn: frequencies with more rotations than this within the original
+  # length are not stretched.
   beta_fast: float = 32.0
+  # For yarn: frequencies with fewer rotations than this within the original
+  # length are stretched by the whole factor.
   beta_slow: float = 1.0
+  # For yarn: multiplies cosines and sines; None is 0.1 ln(factor) + 1.
   attention_factor: float | None = None
+  # For yarn: whether the ends of its ramp are rounded outward.
   truncate: bool = True
 
   def __post_init__(self):
-    if self.kind not in KINDS:
-      raise UserError(
-        f'model: rope_scaling.kind "{self.kind}" is unknown; known:'
-        f" {', '.join(KINDS)}"
-      )
+    for name, hint in config_lib.keys(type(self)).items():
+      config_lib.convert(hint, getattr(self, name), name)
+    checks.above(
+      self, 0, "factor", "original_max_length", "low_freq_factor",
+      "high_freq_factor", "beta_fast", "beta_slow", "attention_factor",
+    )  # fmt: skip
     for name in KINDS[self.kind]:
       if getattr(self, name) is None:
-        raise UserError(f"model: rope_scaling of kind {self.kind} needs {name}")
+        raise UserError(f'{name} is missing; kind="{self.kind}" needs it')
 
 
 def rope_table(positions, head_dim, theta, scaling=None):

@@ -13,9 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-# The paths of the tables in a tree of parameters.
-PATHS = (("embed", "embedding"), ("head", "kernel"))
-# Tables in use, each with the `jax.Ref` of its gradients' sum.
+# Parameters in use, each with the `jax.Ref` of its gradients' sum.
 _SUMS = contextvars.ContextVar("sums", default=())
 
 
@@ -49,23 +47,18 @@ class Summed(flax.struct.PyTreeNode):
 
 @contextlib.contextmanager
 def summing(params, totals):
-  """Gradients of these parameters' tables go to their sums while it is open.
+  """In this context the tables' gradients are added to their sums in place.
 
-  Of these very arrays: what is computed from them, such as a multiple or a
-  `stop_gradient`, is another array, whose gradient JAX takes to them.
+  The tables are known by identity. An array that is computed from one, such
+  as a multiple or a `stop_gradient`, is another array; JAX handles its
+  gradient as usual.
 
   Args:
-    params: nested dict of arrays. totals: the same of `jax.Ref`s.
+    params: pytree of arrays, tables and others.
+    totals: the same of `jax.Ref`s.
   """
-  found = []
-  for path in PATHS:
-    value, total = params, totals
-    for key in path:
-      value = value.get(key) if isinstance(value, dict) else None
-      total = total.get(key) if isinstance(total, dict) else None
-    if value is not None:
-      found.append((value, total))
-  token = _SUMS.set(tuple(found))
+  found = tuple(zip(jax.tree.leaves(params), jax.tree.leaves(totals)))
+  token = _SUMS.set(found)
   try:
     yield
   finally:

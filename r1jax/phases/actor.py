@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from r1jax import hosts
+from r1jax import model as model_lib
 from r1jax.errors import BadProblem, UserError
 from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
 from r1jax.sampling.sampler import Callbacks, Sampler
-from r1jax.training import learner
 from r1jax.types import Rollout
 
 
@@ -152,7 +152,7 @@ class Actor:
       params: of the model, on any mesh. On the actor's own mesh they are not
         copied.
     """
-    params = learner.place_params(params, self._mesh)
+    params = model_lib.place(self._config.model, params, self._mesh)
     self._loaded = self._sampler.load(params)
 
   def unload(self):

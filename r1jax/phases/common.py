@@ -8,10 +8,11 @@ from typing import ClassVar, Literal, NamedTuple
 import jax
 
 from r1jax import checks, config
+from r1jax import model as model_lib
 from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.hf.source import Shape
-from r1jax.meshes import MeshConfig
+from r1jax.meshes import Mesh, MeshConfig
 from r1jax.model import ModelConfig
 from r1jax.sampling.sampler import SamplerConfig
 from r1jax.text import tokenizer as tokenizer_lib
@@ -28,8 +29,8 @@ class Setup(NamedTuple):
     key: PRNG key; phases of different names have different keys.
   """
 
-  mesh: jax.sharding.Mesh
-  sampler_mesh: jax.sharding.Mesh
+  mesh: Mesh
+  sampler_mesh: Mesh
   tokenizer: tokenizer_lib.Tokenizer
   key: jax.Array
 
@@ -107,7 +108,8 @@ class Common(Phase):
 
   def check(self, preview):
     """As `Phase.check`."""
-    self.meshes()
+    for mesh in self.meshes():
+      model_lib.shardings(self.model, mesh)  # names what a mesh does not fit
     tokens = tokenizer_lib.load(self.tokenizer).vocab_size
     if self.model.vocab_size < tokens:
       raise UserError(

@@ -12,12 +12,12 @@ import numpy as np
 from r1jax import checks, losses, meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.meshes import MeshConfig
-from r1jax.model import lora
 from r1jax.phases import grpo_batch, grpo_report
 from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling, Training
 from r1jax.rewards import score as rewards_lib
 from r1jax.training import learner
+from r1jax.training import state as state_lib
 from r1jax.variants import Loss
 
 
@@ -113,7 +113,7 @@ def grpo(config, state, data, io):
   """
   s = config.setup()
   problems = config.task.load(io.root, s.tokenizer)["train"]
-  state = learner.new_state(
+  state = state_lib.new_state(
     config.model, config.optimizer, s.mesh, state, s.key
   )
   actor = Actor(config, s, config.group, config.rewards, config.loss.overlong)
@@ -211,8 +211,8 @@ def learn(config, s, tree, scored, step, clock):
   packed = grpo_batch.pack(config, s, scored, advantages, step)
   reference = None
   if config.loss.beta:
-    _, frozen = lora.split(state.params)
-    reference = lora.join(tree["reference"], frozen)
+    _, frozen = state_lib.split(config.model, state.params)
+    reference = state_lib.join(tree["reference"], frozen)
   packed = [
     grpo_batch.with_logprobs(config, s, state.params, reference, batch)
     for batch in packed
@@ -236,10 +236,10 @@ def reference_of(config, s, params):
 
   The copy survives the donation of the originals.
   """
-  trained, _ = lora.split(params)
+  trained, _ = state_lib.split(config.model, params)
   trained = _copy(trained)
   if config.optimizer.offload:
-    return sharding.to_host(s.mesh, trained)
+    return sharding.to_host(trained)
   return trained
 
 
@@ -255,11 +255,11 @@ def update_fn(model, optimizer, mesh):
   (state, batch, lr, reference, loss, temperature) -> (state, metrics), where
   `loss` is a `variants.Loss`.
   """
-  return learner.update_fn(loss_fn(model), model, optimizer, mesh)
+  return learner.Update(loss_fn(model), model, optimizer, mesh)
 
 
 def loss_fn(model):
-  """The loss of a micro-batch, as `learner.update_fn` takes it.
+  """The loss of a micro-batch, as `learner.Update` takes it.
 
   (params, micro-batch, reference, loss, temperature) -> (value, metrics),
   where `loss` is a `variants.Loss`.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import meshes, sharding, variants
+from r1jax import model as model_lib
 from r1jax.training import learner, packing, policy
 
 
@@ -134,7 +135,8 @@ def _scores_fn(model, mesh):
       b = learner.micro_batch(batch, i)
       return out.at[i].set(score(model, params, b, temperature)[0])
 
-    params = sharding.to_device(mesh, params)
+    where = model_lib.part(model_lib.shardings(model, mesh), params)
+    params = sharding.to_device(params, where)
     with meshes.on(mesh):
       zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
       return jax.lax.fori_loop(0, batch.count, micro, zeros)

@@ -12,6 +12,7 @@ from r1jax.errors import UserError
 from r1jax.phases.common import Training
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.training import learner, packing, policy
+from r1jax.training import state as state_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def sft(config, state, data, io):
   s = config.setup()
   stream = sources.examples(config, data, io, s.tokenizer)
   update = update_fn(config.model, config.optimizer, s.mesh)
-  state = learner.new_state(
+  state = state_lib.new_state(
     config.model, config.optimizer, s.mesh, state, s.key
   )
   first, state = io.restore(state) or (0, state)
@@ -187,4 +188,4 @@ def update_fn(model, optimizer, mesh):
     loss = losses.cross_entropy(logprobs, batch.weights)
     return loss, {"entropy": (batch.weights * entropy).sum()}
 
-  return learner.update_fn(loss_fn, model, optimizer, mesh)
+  return learner.Update(loss_fn, model, optimizer, mesh)

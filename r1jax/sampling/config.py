@@ -4,9 +4,8 @@ import dataclasses
 import math
 import numbers
 
-from jax.sharding import Mesh
-
 from r1jax.errors import UserError
+from r1jax.meshes import Mesh
 from r1jax.model import ModelConfig
 
 KV_DTYPES = ("compute", "int8")

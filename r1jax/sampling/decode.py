@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.model import ModelConfig, attention, lora
-from r1jax.model.decoder import Block, RMSNorm
+from r1jax.model.decoder import Layer, RMSNorm
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
 from r1jax.sampling import cache, kernels
@@ -285,7 +285,7 @@ def decode(
   x: Any = weights.embedding[tokens][:, None]
   out = []
   for layer, *caches in zip(weights.layers, prompts, rings, newest):
-    x, chunk = Block(c, thin_matmul).apply(
+    x, chunk = Layer(c, thin_matmul).apply(
       {"params": _transposed(layer)}, x, _Reader(cos, sin, view, *caches)
     )
     out.append(chunk)

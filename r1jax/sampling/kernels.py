@@ -92,7 +92,7 @@ def by_slots_and_heads(
       for axis in axes
     )
     step = jax.shard_map(
-      step, mesh=mesh, in_specs=(where, heads, marked), out_specs=heads,
+      step, mesh=mesh.grid, in_specs=(where, heads, marked), out_specs=heads,
       check_vma=False,
     )  # fmt: skip
   return step(cached, of_slots, marks)

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from r1jax import model as model_lib
 from r1jax import sharding
 from r1jax.errors import UserError
-from r1jax.model import init
 from r1jax.sampling import cache, decode, pool, step
 from r1jax.sampling.config import SamplerConfig, Static
 from r1jax.types import Rollout
@@ -174,7 +174,7 @@ class Sampler(Static):
     size = pool.pool_size(static, prompts, width)
     total, shards = prompts * static.group, sharding.row_shards(self.mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(lambda k: init(self.model, k), key)
+    params = model_lib.shapes(self.model)
     weights = jax.eval_shape(lambda p: decode.lay_out(self.model, p), params)
     prefilled = jax.eval_shape(
       lambda: pool.empty(self.model, None, size, self.config.int8)
@@ -184,7 +184,7 @@ class Sampler(Static):
       params = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         params,
-        sharding.tree_shardings(self.mesh, params),
+        model_lib.shardings(self.model, self.mesh),
       )
     prefilled = self._whole(prefilled)._replace(
       layers=self._by_place(prefilled.layers)
@@ -242,7 +242,7 @@ class Sampler(Static):
         x.shape,
         x.dtype,
         sharding=NamedSharding(
-          self.mesh, sharding.fit(spec, x.shape, self.mesh)
+          self.mesh.grid, sharding.fit(spec, x.shape, self.mesh)
         ),
       ),
       tree,

@@ -1,8 +1,7 @@
-"""One optimiser step over packed micro-batches: jitted, sharded, donated.
+"""One optimizer step over packed micro-batches: jitted, sharded, donated.
 
-Frozen parameters, those beside adapters, are an argument of it that it only
-reads: they have neither gradients nor moments, and whoever else holds them,
-such as a reference policy, holds the same arrays.
+The step only reads frozen parameters. They have no gradients and no moments,
+and other holders of them, such as a reference policy, keep the same arrays.
 """
 
 import functools
@@ -12,8 +11,8 @@ import jax.numpy as jnp
 
 from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax.model import lora
 from r1jax.training import optimizer as optim
+from r1jax.training import state as state_lib
 from r1jax.types import Batch
 
 
@@ -82,190 +81,186 @@ def micro_batch(batch, i):
   return Batch(*leaves, count=batch.count)
 
 
-@functools.lru_cache
-def init_fn(model, optimizer, mesh):
-  """(key) -> `TrainState` with random parameters, sharded by the rules."""
-
-  return jax.jit(
-    functools.partial(_init, model, optimizer),
-    out_shardings=state_shardings(model, optimizer, mesh),
-  )
-
-
-def _init(model, optimizer, key):
-  params = model_lib.init(model, key)
-  trained, _ = lora.split(params)
-  return optim.init_state(optimizer, trained)._replace(params=params)
-
-
-@functools.lru_cache
-def restart_fn(model, optimizer, mesh):
-  """(params) -> `TrainState` at step 0 with a copy of what is trained."""
-
-  @functools.partial(
-    jax.jit, out_shardings=_trained_shardings(model, optimizer, mesh)
-  )
-  def restart(trained):
-    return optim.init_state(optimizer, jax.tree.map(jnp.copy, trained))
-
-  def whole(params):
-    trained, frozen = lora.split(params)
-    return _with_frozen(restart(trained), frozen)
-
-  return whole
-
-
-def _with_frozen(state, frozen):
-  """The whole `TrainState` from one of what is trained."""
-  return state._replace(params=lora.join(state.params, frozen))
-
-
-@functools.lru_cache
-def adapters_fn(model, mesh):
-  """(key) -> the adapters that `init_fn` makes of it, sharded by the rules."""
-
-  def adapters(key):
-    return lora.split(model_lib.init(model, key))[0]
-
-  shapes = jax.eval_shape(adapters, jax.random.key(0))
-  return jax.jit(adapters, out_shardings=sharding.tree_shardings(mesh, shapes))
-
-
-def state_shapes(model, optimizer):
-  """The `TrainState` as `jax.ShapeDtypeStruct`s."""
-  return jax.eval_shape(
-    functools.partial(_init, model, optimizer), jax.random.key(0)
-  )
-
-
-def state_shardings(model, optimizer, mesh):
-  """A sharding for each leaf of the `TrainState`."""
-  shapes = state_shapes(model, optimizer)
-  found = sharding.tree_shardings(mesh, shapes)
-  if not optimizer.offload:
-    return found
-  host = sharding.in_host_memory(mesh, shapes)
-  return found._replace(opt_state=host.opt_state)
-
-
-def _trained_shardings(model, optimizer, mesh):
-  """As `state_shardings`, without frozen parameters."""
-  found = state_shardings(model, optimizer, mesh)
-  return found._replace(params=lora.split(found.params)[0])
-
-
-def update_fn(loss_fn, model, optimizer, mesh):
-  """Compiles (state, batch, learning rate, *constants) -> (state, metrics).
+class Gradients:
+  """Compiles (params, batch, *constants) -> (gradients, metrics).
 
   Args:
     loss_fn: (params, micro-batch, *constants) -> (loss, dict of scalars).
-    model, optimizer: their frozen configs.
-    mesh: where it runs.
-
-  Returns:
-    A function that runs compiled ones; it donates `state` but for its frozen
-    parameters. Metrics are replicated scalars, "grad_norm" among them.
+    model: the `ModelConfig` of the parameters.
+    optimizer: the `OptimizerConfig`; only its accumulator is used.
+    mesh: the `meshes.Mesh` to run on.
   """
-  if optimizer.offload:
-    # Two programs: a single one would fetch the moments before it begins, and
-    # have them on the devices beside the activations after all.
-    gradients = gradients_fn(loss_fn, model, optimizer, mesh)
-    apply = apply_fn(model, optimizer, mesh)
 
-    def step(state, frozen, batch, learning_rate, *constants):
-      grads, metrics = gradients(state.params, frozen, batch, *constants)
-      return apply(state, grads, metrics, learning_rate)
-
-  else:
-
-    def one(state, frozen, batch, learning_rate, *constants):
-      grads, metrics = _gradients(
-        loss_fn, optimizer, mesh, state.params, frozen, batch, *constants
-      )
-      return _apply(optimizer, mesh, state, grads, metrics, learning_rate)
-
-    step = _compiled(one, model, optimizer, mesh)
-
-  def update(state, batch, learning_rate, *constants):
-    trained, frozen = lora.split(state.params)
-    state, metrics = step(
-      state._replace(params=trained), frozen, batch, learning_rate, *constants
+  def __init__(self, loss_fn, model, optimizer, mesh):
+    self._model, self._mesh = model, mesh
+    trained, _ = state_lib.split(model, model_lib.shardings(model, mesh))
+    where, _ = state_lib.split_rules(model, trained)
+    self._program = jax.jit(
+      functools.partial(_gradients, loss_fn, model, optimizer, mesh),
+      out_shardings=(where, sharding.replicated(mesh)),
     )
-    return _with_frozen(state, frozen), metrics
 
-  return update
+  def __call__(self, params, batch, *constants):
+    return self._program(*self._split(params), batch, *constants)
+
+  def shapes(self, batch):
+    """Abstract arguments, with shardings.
+
+    Args:
+      batch: a `Batch` of arrays or shapes.
+
+    Returns:
+      the parameters and the batch, of `jax.ShapeDtypeStruct`s.
+    """
+    params = model_lib.shapes(self._model)
+    where = model_lib.shardings(self._model, self._mesh)
+    return _placed(params, where), batch_shapes(batch, self._mesh)
+
+  def lower(self, params, batch, *constants):
+    """The program for such arguments, arrays or shapes: a `Lowered`."""
+    return self._program.lower(*self._split(params), batch, *constants)
+
+  def _split(self, params):
+    return state_lib.split(self._model, params)
 
 
-def gradients_fn(loss_fn, model, optimizer, mesh):
-  """Compiles (trained, frozen, batch, *constants) -> (gradients, metrics).
+class Update:
+  """Compiles (state, batch, learning rate, *constants) -> (state, metrics).
+
+  It donates the state, except for its frozen parameters. Metrics are scalars
+  that every device holds; "grad_norm" is one of them.
+
+  Parameters with a rule have no gradient. The loss gives them signals instead:
+  its dict has an entry "signals", a nested dict with an array for each such
+  parameter, which is summed over the micro-batches like a metric. After the
+  optimizer's step the rule makes the new value of the old one and the signal.
 
   Args:
-    As of `update_fn`; `lora.split` says which parameters are trained.
+    loss_fn: (params, micro-batch, *constants) -> (loss, dict of scalars).
+    model: the `ModelConfig` of the parameters.
+    optimizer: the `OptimizerConfig`.
+    mesh: the `meshes.Mesh` to run on.
   """
-  where = _trained_shardings(model, optimizer, mesh).params
-  return jax.jit(
-    functools.partial(_gradients, loss_fn, optimizer, mesh),
-    out_shardings=(where, sharding.replicated(mesh)),
-  )
+
+  def __init__(self, loss_fn, model, optimizer, mesh):
+    self._model, self._optimizer, self._mesh = model, optimizer, mesh
+    where = state_lib.trained_shardings(model, optimizer, mesh)
+    compiled = functools.partial(
+      jax.jit,
+      donate_argnums=0,
+      out_shardings=(where, sharding.replicated(mesh)),
+    )
+    apply = functools.partial(_apply, model, optimizer, mesh)
+
+    def step(state, frozen, batch, learning_rate, *constants):
+      grads, metrics = _gradients(
+        loss_fn, model, optimizer, mesh, state.params, frozen, batch, *constants
+      )
+      return apply(state, grads, metrics, learning_rate)
+
+    # With moments in the hosts' memory two programs: a single one would fetch
+    # them before it begins, and have them on the devices beside the
+    # activations after all.
+    self._gradients = Gradients(loss_fn, model, optimizer, mesh)
+    self._apply = compiled(apply)
+    self._step = compiled(step)
+
+  def __call__(self, state, batch, learning_rate, *constants):
+    trained, frozen = state_lib.split(self._model, state.params)
+    part = state._replace(params=trained)
+    if self._optimizer.offload:
+      grads, metrics = self._gradients(state.params, batch, *constants)
+      part, metrics = self._apply(part, grads, metrics, learning_rate)
+    else:
+      part, metrics = self._step(part, frozen, batch, learning_rate, *constants)
+    return state_lib.with_frozen(part, frozen), metrics
+
+  def shapes(self, batch):
+    """Abstract arguments, with shardings.
+
+    Args:
+      batch: a `Batch` of arrays or shapes.
+
+    Returns:
+      the `TrainState`, the batch and the learning rate, of
+      `jax.ShapeDtypeStruct`s.
+    """
+    model, optimizer, mesh = self._model, self._optimizer, self._mesh
+    state = _placed(
+      state_lib.shapes(model, optimizer),
+      state_lib.shardings(model, optimizer, mesh),
+    )
+    return state, batch_shapes(batch, mesh), jax.ShapeDtypeStruct((), "float32")
+
+  def lower(self, state, batch, learning_rate, *constants):
+    """The programs for such arguments, arrays or shapes.
+
+    Returns:
+      dict of `Lowered`: "step", or with `offload` "gradients" and "apply".
+    """
+    trained, frozen = state_lib.split(self._model, state.params)
+    part = state._replace(params=trained)
+    if not self._optimizer.offload:
+      arguments = part, frozen, batch, learning_rate, *constants
+      return {"step": self._step.lower(*arguments)}
+    gradients = self._gradients.lower(state.params, batch, *constants)
+    grads, metrics = gradients.out_info
+    return {
+      "gradients": gradients,
+      "apply": self._apply.lower(part, grads, metrics, learning_rate),
+    }
 
 
-def _gradients(loss_fn, optimizer, mesh, trained, frozen, batch, *constants):
-  # What the rules of `matmul` and of the head say of a frozen weight nobody
-  # reads: the compiler leaves its products and its sum out.
+def _gradients(
+  loss_fn, model, optimizer, mesh, trained, frozen, batch, *constants
+):
+  variables, ruled = state_lib.split_rules(model, trained)
+  # The gradient rules of `matmul` and of the head also name gradients of
+  # frozen weights. Nobody reads these, so XLA leaves out their computation.
+  rest = state_lib.join(ruled, frozen)
   with meshes.on(mesh):
     return accumulate(
-      lambda p, micro: loss_fn(lora.join(p, frozen), micro, *constants),
-      trained,
+      lambda p, micro: loss_fn(state_lib.join(p, rest), micro, *constants),
+      variables,
       batch,
       optimizer.accumulator,
     )
 
 
-def apply_fn(model, optimizer, mesh):
-  """Compiles (state, gradients, metrics, learning rate) -> (state, metrics).
-
-  The state's parameters are those that are trained.
-  """
-  return _compiled(
-    functools.partial(_apply, optimizer, mesh), model, optimizer, mesh
-  )
-
-
-def _apply(optimizer, mesh, state, grads, metrics, learning_rate):
+def _apply(model, optimizer, mesh, state, grads, metrics, learning_rate):
+  """The step of the optimizer and of the rules, on what is trained."""
+  facts = state_lib.gradient_facts(model)
   if optimizer.offload:
-    state = state._replace(opt_state=sharding.to_device(mesh, state.opt_state))
-  state, norm = optim.apply_gradients(optimizer, state, grads, learning_rate)
-  return state, {**metrics, "grad_norm": norm}
+    where = state_lib.shardings(model, optimizer, mesh).opt_state
+    moments = sharding.to_device(state.opt_state, where)
+    state = state._replace(opt_state=moments)
+  variables, ruled = state_lib.split_rules(model, state.params)
+  state, norm = optim.apply_gradients(
+    optimizer, facts, state._replace(params=variables), grads, learning_rate
+  )
+  metrics = {**metrics, "grad_norm": norm}
+  ruled = state_lib.apply_rules(model, ruled, metrics.pop("signals", {}))
+  return state._replace(params=state_lib.join(state.params, ruled)), metrics
 
 
-def _compiled(update, model, optimizer, mesh):
-  """A function to (state, metrics) that donates the state it is given."""
-  where = _trained_shardings(model, optimizer, mesh), sharding.replicated(mesh)
-  return jax.jit(update, donate_argnums=0, out_shardings=where)
+def _placed(shapes, shardings):
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes, shardings,
+  )  # fmt: skip
+
+
+def batch_shapes(batch, mesh):
+  """A `Batch` of arrays or shapes as `jax.ShapeDtypeStruct`s, as `place`d."""
+  rows, whole = sharding.rows(mesh, axis=1), sharding.replicated(mesh)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=rows if x.ndim else whole
+    ),
+    batch,
+  )
 
 
 def place(batch, mesh):
   """Puts a `Batch` of numpy arrays on the mesh, rows over data and fsdp."""
   return sharding.put(batch, sharding.rows(mesh, axis=1))
-
-
-def place_params(params, mesh):
-  """Puts parameters on the mesh, by the rules."""
-  return jax.device_put(params, sharding.tree_shardings(mesh, params))
-
-
-def new_state(model, optimizer, mesh, init, key):
-  """A fresh `TrainState`: from another state's parameters, or random.
-
-  Args:
-    init: a `TrainState` or None. Where the model has adapters and its
-      parameters have none, fresh ones join them, which change nothing yet.
-    key: typed PRNG key for what is random.
-  """
-  if init is None:
-    return init_fn(model, optimizer, mesh)(key)
-  params = place_params(init.params, mesh)
-  _, frozen = lora.split(params)
-  if model.lora_rank and not frozen:
-    params = lora.join(adapters_fn(model, mesh)(key), params)
-  return restart_fn(model, optimizer, mesh)(params)

@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules."""
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -11,7 +12,6 @@ import optax.contrib
 
 from r1jax import checks
 from r1jax.errors import UserError
-from r1jax.model import lora
 from r1jax.training import moments
 from r1jax.types import TrainState
 
@@ -57,8 +57,13 @@ class OptimizerConfig:
       )
 
 
-def transform(config):
-  """The optax chain, without the learning rate: what is subtracted."""
+def transform(config, facts):
+  """The optax chain, without the learning rate: what is subtracted.
+
+  Args:
+    config: the `OptimizerConfig`.
+    facts: nested dict of `model.Facts`, one for each parameter.
+  """
   clip = optax.stateless(
     lambda grads, _: _clip_by_global_norm(grads, config.clip_norm)
   )
@@ -70,7 +75,7 @@ def transform(config):
         adam_b1=config.b1,
         adam_b2=config.b2,
         adam_learning_rate=0.3,
-        muon_weight_dimension_numbers=_layer_matrices,
+        muon_weight_dimension_numbers=functools.partial(_muon, facts),
       ),
       optax.scale(-1.0),
     )
@@ -82,7 +87,9 @@ def transform(config):
   return optax.chain(
     clip,
     adam,
-    optax.add_decayed_weights(config.weight_decay, mask=_matrices),
+    optax.add_decayed_weights(
+      config.weight_decay, mask=jax.tree.map(lambda f: f.decays, facts)
+    ),
   )
 
 
@@ -97,36 +104,47 @@ def _clip_by_global_norm(grads, most):
   return jax.tree.map(lambda g: (g * factor).astype(g.dtype), grads)
 
 
-def _matrices(params):
-  """True for weights, False for gains and biases: these do not decay."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: path[-1].key in ("kernel", "embedding", *lora.NAMES),
-    params,
-  )
+def _muon(facts, params):
+  """For Muon: the axes of the layers' matrices; None is left to Adam.
+
+  Args:
+    facts: nested dict of `Facts`.
+    params: the same of arrays; optax masks the leaves that it passes over.
+  """
+
+  def numbers(f, x):
+    if f.is_layer_matrix:
+      return optax.contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
+    return None
+
+  return jax.tree.map(
+    lambda f, leaf: jax.tree.map(functools.partial(numbers, f), leaf),
+    facts, params,
+  )  # fmt: skip
 
 
-def _layer_matrices(params):
-  """For Muon: the stacked [L, in, out] weights; None is left to Adam."""
-  numbers = optax.contrib.MuonDimensionNumbers(1, 2)
-  return jax.tree.map(lambda x: numbers if x.ndim == 3 else None, params)
-
-
-def init_state(config, params):
-  """A `TrainState` at step 0."""
+def init_state(config, facts, params):
+  """A `TrainState` at step 0; the arguments are those of `transform`."""
   return TrainState(
     step=jnp.int32(0),
     params=params,
-    opt_state=transform(config).init(params),
+    opt_state=transform(config, facts).init(params),
   )
 
 
-def apply_gradients(config, state, grads, learning_rate):
-  """One step of the optimiser.
+def apply_gradients(config, facts, state, grads, learning_rate):
+  """One step of the optimizer.
+
+  Args:
+    config, facts: as of `transform`.
+    state: the `TrainState`.
+    grads: a tree like its parameters.
+    learning_rate: [] float32.
 
   Returns:
     the new `TrainState`, and the global norm of `grads` before clipping.
   """
-  updates, opt_state = transform(config).update(
+  updates, opt_state = transform(config, facts).update(
     grads, state.opt_state, state.params
   )
   params = jax.tree.map(

@@ -23,6 +23,7 @@ from r1jax.model.config import REMATS
 from r1jax.phases import grpo, grpo_batch
 from r1jax.training import learner, packing
 from r1jax.training import optimizer as optim
+from r1jax.training import state as state_lib
 from tools.bench import machine
 
 
@@ -228,7 +229,7 @@ class Update:
     self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     optimizer = optim.OptimizerConfig()
     self.step = grpo.update_fn(model, optimizer, self.mesh)
-    self.state = learner.restart_fn(model, optimizer, self.mesh)(params)
+    self.state = state_lib.restart_fn(model, optimizer, self.mesh)(params)
     self.reference = params if w.reference else None
 
   @property
@@ -249,16 +250,16 @@ class Gradients:
 
   def __init__(self, w, model, params):
     self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
-    self.gradients = learner.gradients_fn(
+    self.gradients = learner.Gradients(
       grpo.loss_fn(model), model, optim.OptimizerConfig(), self.mesh
     )
-    self.params = learner.place_params(params, self.mesh)
+    self.params = model_lib.place(model, params, self.mesh)
     self.reference = params if w.reference else None
 
   def __call__(self, batch):
     """Computes them on a `Batch` of numpy arrays."""
     out = self.gradients(
-      self.params, {}, learner.place(batch, self.mesh),
+      self.params, learner.place(batch, self.mesh),
       *_constants(self.reference),
     )  # fmt: skip
     jax.block_until_ready(out)
