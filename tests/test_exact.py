@@ -45,10 +45,7 @@ def gradient(remat, chunk, mesh, params, reference, batch):
   model = MODEL[remat]
 
   def logprobs(p, b):
-    return policy.logprobs(
-      model, p, b.tokens, b.positions, b.segments, b.targets,
-      prefixes=b.prefixes, trained=b.weights > 0, chunk=chunk,
-    )  # fmt: skip
+    return policy.logprobs(model, p, policy.rows_of(b), chunk=chunk)
 
   def loss(p, b):
     lp, entropy = logprobs(p, b)

@@ -49,11 +49,14 @@ def reshape(batch, m, rows):
 
 
 def decoder_loss(params, batch):
-  lp, entropy = policy.logprobs(
-    MODEL, params, batch.tokens, batch.positions, batch.segments, batch.targets
-  )
+  lp, entropy = policy.logprobs(MODEL, params, rows_of(batch))
   loss = losses.cross_entropy(lp, batch.weights)
   return loss, {"entropy": (batch.weights * entropy).sum()}
+
+
+def rows_of(b):
+  """All positions of a micro-batch."""
+  return policy.Rows(b.tokens, b.positions, b.segments, b.targets)
 
 
 def cheap_loss(params, batch):
@@ -94,10 +97,7 @@ def test_accumulation_through_the_decoder(tied, m, rows):
 
   def loss(params, b):
     lp, entropy = zip(*(
-      policy.logprobs(
-        model, params, b.tokens, b.positions, b.segments, b.targets,
-        temperature=t,
-      )
+      policy.logprobs(model, params, rows_of(b), t)
       for t in (1.0, 0.5)
     ))  # fmt: skip
     sums = {"entropy": (b.weights * entropy[0]).sum()}
@@ -121,9 +121,7 @@ def test_a_loss_may_use_its_parameters_as_it_likes(tied):
   model = dataclasses.replace(MODEL, tied=tied)
 
   def score(params, b):
-    return policy.logprobs(
-      model, params, b.tokens, b.positions, b.segments, b.targets
-    )[0]
+    return policy.logprobs(model, params, rows_of(b))[0]
 
   def loss(params, b):
     halved = jax.tree.map(lambda x: 0.5 * x, params)
@@ -349,10 +347,7 @@ def test_one_set_of_gradients(m, rows):
     model = dataclasses.replace(MODEL, vocab_size=vocab_size, d_model=64)
 
     def loss(params, b):
-      lp, _ = policy.logprobs(
-        model, params, b.tokens, b.positions, b.segments, b.targets,
-        chunk=4, block=256,
-      )  # fmt: skip
+      lp, _ = policy.logprobs(model, params, rows_of(b), chunk=4, tile=256)
       return losses.cross_entropy(lp, b.weights), {}
 
     state = state_lib.shapes(model, OPTIMIZER)

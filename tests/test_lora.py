@@ -326,7 +326,8 @@ def compiled(model):
 
   def loss(trained, rest):
     params = state_lib.join(trained, rest)
-    return policy.logprobs(model, params, ones, ones, ones, ones)[0].sum()
+    rows = policy.Rows(ones, ones, ones, ones)
+    return policy.logprobs(model, params, rows)[0].sum()
 
   return jax.jit(jax.grad(loss)).lower(trained, rest).compile()
 
@@ -360,10 +361,11 @@ def test_the_sampler_agrees_with_the_learner():
   rows = np.concatenate((np.repeat(prompts, group, 0), rollout.tokens), axis=1)
   real = np.arange(new) < np.asarray(rollout.lengths)[:, None]
   positions = np.broadcast_to(np.arange(width + new - 1), (16, width + new - 1))
+  scored = policy.Rows(
+    rows[:, :-1], positions, np.ones_like(positions), rows[:, 1:]
+  )
   score = jax.jit(
-    lambda model, p: policy.logprobs(
-      model, p, rows[:, :-1], positions, np.ones_like(positions), rows[:, 1:]
-    )[0][:, width - 1 :],
+    lambda model, p: policy.logprobs(model, p, scored)[0][:, width - 1 :],
     static_argnums=0,
   )
   said = np.asarray(rollout.logprobs)

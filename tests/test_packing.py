@@ -47,9 +47,8 @@ def params():
 @jax.jit
 def loss_and_gradient(params, batch):
   def loss(p, micro):
-    lp, entropy = policy.logprobs(
-      MODEL, p, micro.tokens, micro.positions, micro.segments, micro.targets
-    )
+    rows = policy.rows_of(micro)._replace(trained=None)
+    lp, entropy = policy.logprobs(MODEL, p, rows)
     value, metrics = losses.grpo_loss(
       lp, micro.old_logprobs, micro.old_logprobs, micro.advantages,
       micro.weights, 0.2, 0.1,
@@ -122,10 +121,10 @@ def test_what_padding_holds_does_not_matter(params):
 
 @jax.jit
 def row_logprobs(params, batch):
-  return policy.logprobs(
-    MODEL, params, batch.tokens[0], batch.positions[0], batch.segments[0],
-    batch.targets[0],
-  )  # fmt: skip
+  rows = policy.Rows(
+    batch.tokens[0], batch.positions[0], batch.segments[0], batch.targets[0]
+  )
+  return policy.logprobs(MODEL, params, rows)
 
 
 def test_a_neighbour_changes_nothing(params):

@@ -373,7 +373,7 @@ def test_the_learner_agrees_with_the_sampler_on_packed_rows(rollout):
 
   @jax.jit
   def score(params, *rows):
-    return policy.logprobs(MODEL, params, *rows, temperature=TEMPERATURE)[0]
+    return policy.logprobs(MODEL, params, policy.Rows(*rows), TEMPERATURE)[0]
 
   rows = (b.tokens, b.positions, b.segments, b.targets)
   lp = score(rollout[0], *(x.reshape(-1, x.shape[-1]) for x in rows))
@@ -397,10 +397,8 @@ def test_without_a_kl_term_no_advantage_costs_nothing(rollout):
   def loss(params, batch):
     b = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), batch[:-1])
     b = type(batch)(*b, count=batch.count)
-    lp, _ = policy.logprobs(
-      MODEL, params, b.tokens, b.positions, b.segments, b.targets,
-      temperature=TEMPERATURE,
-    )  # fmt: skip
+    rows = policy.Rows(b.tokens, b.positions, b.segments, b.targets)
+    lp, _ = policy.logprobs(MODEL, params, rows, TEMPERATURE)
     return losses.grpo_loss(
       lp, b.old_logprobs, lp, b.advantages, b.weights, 0.2, 0.0
     )[0]

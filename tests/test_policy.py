@@ -58,10 +58,10 @@ def value_and_gradient(f, params):
 
 @pytest.mark.parametrize(
   # 3 and 5 do not divide T = 7, nor does 4 divide V = 11.
-  "tied, chunk, block, temperature",
+  "tied, chunk, tile, temperature",
   [(True, 3, 4, 1.0), (False, 5, V, 1.3)],
 )
-def test_equals_log_softmax(batch, tied, chunk, block, temperature):
+def test_equals_log_softmax(batch, tied, chunk, tile, temperature):
   model = config(tied)
   params = random_params(model)
 
@@ -70,7 +70,7 @@ def test_equals_log_softmax(batch, tied, chunk, block, temperature):
     want = value_and_gradient(lambda q: plain(model, q, *batch, temperature), p)
     got = value_and_gradient(
       lambda q: policy.logprobs(
-        model, q, *batch, temperature=temperature, chunk=chunk, block=block
+        model, q, policy.Rows(*batch), temperature, chunk, tile
       ),
       p,
     )
@@ -90,10 +90,10 @@ def test_equals_log_softmax(batch, tied, chunk, block, temperature):
 
 
 @pytest.mark.parametrize(
-  "chunk, block",
+  "chunk, tile",
   [(1, V), (2, 1), (3, 2), (4, 4), (7, V - 1), (9, V + 1)],
 )
-def test_any_chunk_and_block_give_the_same(chunk, block):
+def test_any_chunk_and_tile_give_the_same(chunk, tile):
   rng = np.random.default_rng(5)
   h = jnp.asarray(rng.normal(size=(B, T, 8)), jnp.float32)
   head = jnp.asarray(rng.normal(size=(V, 8)), jnp.float32)
@@ -107,7 +107,7 @@ def test_any_chunk_and_block_give_the_same(chunk, block):
   want = value_and_gradient(whole, (h, head))
   got = jax.jit(
     lambda args: value_and_gradient(
-      lambda a: policy.head_logprobs(*a, target, chunk, block), args
+      lambda a: policy.head_logprobs(*a, target, chunk, tile), args
     )
   )((h, head))
   jax.tree.map(
@@ -173,7 +173,8 @@ def test_bfloat16_stays_near_float32(batch):
 
   @jax.jit
   def both(p):
-    return policy.logprobs(low, p, *batch), policy.logprobs(model, p, *batch)
+    rows = policy.Rows(*batch)
+    return policy.logprobs(low, p, rows), policy.logprobs(model, p, rows)
 
   got, want = both(params)
   for x, y in zip(got, want):
@@ -223,7 +224,9 @@ def test_logits_are_never_whole(tied):
     return max(int(np.prod(s)) for s in shapes(jaxpr))
 
   whole = rows * length * vocabulary
-  seen = largest(lambda p, *b: policy.logprobs(model, p, *b, chunk=chunk))
+  seen = largest(
+    lambda p, *b: policy.logprobs(model, p, policy.Rows(*b), chunk=chunk)
+  )
   assert seen <= rows * chunk * vocabulary < whole
   # The walk sees them where they exist.
   assert largest(lambda p, *b: plain(model, p, *b, 1.0)) >= whole
@@ -233,8 +236,8 @@ def test_default_chunk_bounds_the_logits():
   model = config(vocab_size=1 << 15)
   params = jax.eval_shape(lambda k: init(model, k), jax.random.key(0))
   ids = jax.ShapeDtypeStruct((4, 256), jnp.int32)
-  jaxpr = jax.make_jaxpr(lambda p, *b: policy.logprobs(model, p, *b))(
-    params, ids, ids, ids, ids
-  ).jaxpr
+  jaxpr = jax.make_jaxpr(
+    lambda p, *b: policy.logprobs(model, p, policy.Rows(*b))
+  )(params, ids, ids, ids, ids).jaxpr
   largest = max(int(np.prod(s)) for s in shapes(jaxpr))
   assert largest <= policy.CHUNK_LOGITS_CPU < 4 * 256 << 15

@@ -78,10 +78,8 @@ def full_logits(params, tokens):
 @jax.jit
 def learner_logprobs(params, rows, segments, temperature):
   positions = jnp.broadcast_to(jnp.arange(P + T - 1), segments.shape)
-  return policy.logprobs(
-    MODEL, params, rows[:, :-1], positions, segments, rows[:, 1:],
-    temperature=temperature,
-  )[0]  # fmt: skip
+  rows = policy.Rows(rows[:, :-1], positions, segments, rows[:, 1:])
+  return policy.logprobs(MODEL, params, rows, temperature)[0]
 
 
 def learned(params, texts, r, temperature=1.0):

@@ -45,10 +45,8 @@ def groups(seed, shapes):
 @jax.jit
 def loss_and_gradient(params, batch):
   def loss(p, micro):
-    lp, entropy = policy.logprobs(
-      MODEL, p, micro.tokens, micro.positions, micro.segments, micro.targets,
-      prefixes=micro.prefixes,
-    )  # fmt: skip
+    rows = policy.rows_of(micro)._replace(trained=None)
+    lp, entropy = policy.logprobs(MODEL, p, rows)
     value, metrics = losses.grpo_loss(
       lp, micro.old_logprobs, micro.old_logprobs, micro.advantages,
       micro.weights, 0.2, 0.1,
@@ -144,10 +142,10 @@ def test_a_sibling_changes_nothing():
 
   @jax.jit
   def logprobs(batch):
-    return policy.logprobs(
-      MODEL, params, batch.tokens[0], batch.positions[0], batch.segments[0],
-      batch.targets[0], prefixes=batch.prefixes[0],
-    )[0][0]  # fmt: skip
+    rows = policy.rows_of(
+      jax.tree.map(lambda x: x[0], batch._replace(count=None))
+    )
+    return policy.logprobs(MODEL, params, rows._replace(trained=None))[0][0]
 
   want = np.asarray(logprobs(batch))
   segments, prefixes = batch.segments[0, 0], batch.prefixes[0, 0]

@@ -32,7 +32,7 @@ class Summed(flax.struct.PyTreeNode):
   total: jax.Ref
   turned: bool = flax.struct.field(pytree_node=False, default=False)
 
-  def add_block(self, start, rows):
+  def add_rows(self, start, rows):
     """Adds the gradient [n, d] of the rows from `start` on."""
     rows = rows.astype(self.total.dtype)
     if self.turned:

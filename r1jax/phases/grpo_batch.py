@@ -146,8 +146,4 @@ def _scores_fn(model, mesh):
 
 def score(model, params, batch, temperature):
   """`policy.logprobs` of a micro-batch."""
-  return policy.logprobs(
-    model, params, batch.tokens, batch.positions, batch.segments,
-    batch.targets, prefixes=batch.prefixes, trained=batch.weights > 0,
-    temperature=temperature,
-  )  # fmt: skip
+  return policy.logprobs(model, params, policy.rows_of(batch), temperature)

@@ -176,15 +176,7 @@ def update_fn(model, optimizer, mesh):
   """The jitted step: (state, batch, lr) -> (state, metrics)."""
 
   def loss_fn(params, batch):
-    logprobs, entropy = policy.logprobs(
-      model,
-      params,
-      batch.tokens,
-      batch.positions,
-      batch.segments,
-      batch.targets,
-      trained=batch.weights > 0,
-    )
+    logprobs, entropy = policy.logprobs(model, params, policy.rows_of(batch))
     loss = losses.cross_entropy(logprobs, batch.weights)
     return loss, {"entropy": (batch.weights * entropy).sum()}
 

@@ -1,107 +1,142 @@
-"""The one seam between a model and the losses: log pi of given tokens.
+"""The only link between a model and the losses: log pi of given tokens.
 
-The logits of a batch, [B, T, V], are never held: a chunk of positions meets a
-block of the vocabulary at a time, forward and backward.
+The logits of a batch, [B, T, V], are never held. A chunk of positions meets a
+tile of the vocabulary at a time, forward and backward.
 """
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from r1jax import meshes
-from r1jax.model import Decoder
+from r1jax.model import Decoder, ModelConfig
 from r1jax.model.decoder import summed_unembedding
 from r1jax.model.linear import in_order
 from r1jax.model.table import Summed
+from r1jax.types import Batch
 
 # Logits held at once, in numbers: 2^23 float32 are 32 MiB.
 CHUNK_LOGITS = 1 << 23
-# The same on one CPU, 8 MiB: more leave its caches, and cost a fifth in time.
+# The same on one CPU, 8 MiB: more leave its caches and take a fifth longer.
 CHUNK_LOGITS_CPU = 1 << 21
-# Positions of a large vocabulary that are scored together. Fewer would read
-# the table more often; of more, more would stand unused behind the last one.
+# Positions of a large vocabulary that are scored together. With fewer the
+# table would be read more often; with more, more would be padding after the
+# last trained one.
 POSITIONS = 512
-# What stands for minus infinity, whose product with 0 is no number.
+# In place of minus infinity, whose product with 0 is not a number.
 NONE = -1e30
 
 
+class Rows(NamedTuple):
+  """Packed rows whose targets are scored; see `types.Batch`.
+
+  Attributes:
+    tokens, positions, segments: [B, T] int32.
+    targets: [B, T] int32; entry t is scored given the tokens up to t.
+    prefixes: [B, T] int32, or None if no row has any.
+    trained: [B, T] bool, where the results are wanted; None for everywhere.
+      Other positions, such as prompts and padding, are left out of the head.
+  """
+
+  tokens: jax.Array
+  positions: jax.Array
+  segments: jax.Array
+  targets: jax.Array
+  prefixes: jax.Array | None = None
+  trained: jax.Array | None = None
+
+
+def rows_of(batch: Batch) -> Rows:
+  """The `Rows` of a micro-batch; those positions with a weight are trained."""
+  return Rows(
+    batch.tokens, batch.positions, batch.segments, batch.targets,
+    batch.prefixes, batch.weights > 0,
+  )  # fmt: skip
+
+
 def logprobs(
-  config,
-  params,
-  tokens,
-  positions,
-  segments,
-  targets,
-  *,
-  prefixes=None,
-  trained=None,
-  temperature=1.0,
-  chunk=None,
-  block=None,
-):
+  config: ModelConfig,
+  params: Any,
+  rows: Rows,
+  temperature: jax.Array | float = 1.0,
+  chunk: int | None = None,
+  tile: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
   """Log-probabilities of targets and entropies of their distributions.
 
   Args:
     config: the `ModelConfig`.
     params: its parameters.
-    tokens, positions, segments: [B, T] int32, as in `types.Batch`.
-    targets: [B, T] int32; entry t is scored given tokens up to t.
-    prefixes: [B, T] int32 as in `types.Batch`, or None.
-    trained: [B, T] bool, where the results are wanted; None for everywhere.
-      The others, prompts and padding, are left out before the head.
+    rows: the `Rows`.
     temperature: divides the logits, as in the sampler.
-    chunk, block: positions of a row, and tokens of the vocabulary, whose
-      logits exist at a time; default, those of `chunk_and_block`.
+    chunk: positions of a row whose logits exist at a time; None for that of
+      `chunk_and_tile`.
+    tile: tokens of the vocabulary whose logits exist at a time; None for that
+      of `chunk_and_tile`.
 
   Returns:
     logprobs [B, T], entropy [B, T] in nats, both float32; both carry
     gradients, and are 0 where nothing is trained. Padding gets finite values
     without meaning.
   """
-  hidden = Decoder(config).apply(
-    {"params": params}, tokens, positions, segments, prefixes, method="hidden"
-  )
+  hidden: Any = Decoder(config).apply(
+    {"params": params}, rows.tokens, rows.positions, rows.segments,
+    rows.prefixes, method="hidden",
+  )  # fmt: skip
   table = summed_unembedding(params, config)
   hidden = (hidden / temperature).astype(config.compute_dtype)
-  sizes = chunk_and_block(*tokens.shape, config.vocab_size)
+  b, t = rows.tokens.shape
+  sizes = chunk_and_tile(b, t, config.vocab_size)
   return head_logprobs(
-    hidden, table, targets, chunk or sizes[0], block or sizes[1],
-    config.logit_dtype, trained,
+    hidden, table, rows.targets, chunk or sizes[0], tile or sizes[1],
+    config.logit_dtype, rows.trained,
   )  # fmt: skip
 
 
-def chunk_and_block(rows, length, vocab_size):
+def chunk_and_tile(rows: int, length: int, vocab_size: int) -> tuple[int, int]:
   """Positions of each row and tokens of the vocabulary to score at a time.
 
+  Args:
+    rows: B.
+    length: T.
+    vocab_size: V.
+
   Returns:
-    chunk, block; rows * chunk * block is at most `CHUNK_LOGITS`, unless a
-    single position of each row is more, or the table is spread over devices:
-    it is then read whole, since its parts lie on all of them.
+    chunk, tile. B * chunk * tile is at most `CHUNK_LOGITS` unless a single
+    position of each row is more. If the table is spread over several devices,
+    the tile is all of it, since its parts lie on all of them.
   """
   mesh = meshes.current()
   if mesh is not None and mesh.size > 1:
     return min(length, max(1, CHUNK_LOGITS // (rows * vocab_size))), vocab_size
   most = CHUNK_LOGITS_CPU if meshes.platform() == "cpu" else CHUNK_LOGITS
   chunk = min(length, max(1, POSITIONS // rows, most // (rows * vocab_size)))
-  blocks = math.ceil(rows * chunk * vocab_size / most)
-  return chunk, math.ceil(vocab_size / blocks)
+  tiles = math.ceil(rows * chunk * vocab_size / most)
+  return chunk, math.ceil(vocab_size / tiles)
 
 
 def head_logprobs(
-  hidden, table, targets, chunk, block, logit_dtype="float32", trained=None
-):
-  """`logprobs`, from final hidden states on.
+  hidden: jax.Array,
+  table: jax.Array | Summed,
+  targets: jax.Array,
+  chunk: int,
+  tile: int,
+  logit_dtype: str = "float32",
+  trained: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """`logprobs` of final hidden states.
 
   Args:
-    hidden: [B, T, d]. table: [V, d], as of `unembedding`, or `Summed`.
+    hidden: [B, T, d].
+    table: [V, d], as of `unembedding`, or `Summed`.
     targets: [B, T] int32.
-    chunk, block: positions and tokens of the vocabulary a step; T and V need
-      not be multiples of them.
-    trained: [B, T] bool or None, as of `logprobs`.
+    chunk: positions of a row a step; T need not be a multiple of it.
+    tile: tokens of the vocabulary a step; V need not be a multiple of it.
     logit_dtype: logits are rounded to it before the float32 softmax.
+    trained: [B, T] bool or None, as in `Rows`.
 
   Returns:
     logprobs, entropy: [B, T] float32.
@@ -109,30 +144,30 @@ def head_logprobs(
   if trained is None:
     trained = jnp.ones(targets.shape, bool)
   t = targets.shape[1]
-  chunk, block = min(chunk, t), min(block, len(_values(table)))
+  chunk, tile = min(chunk, t), min(tile, len(_values(table)))
   padding = -t % chunk
   if padding:
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     targets = jnp.pad(targets, ((0, 0), (0, padding)))
     trained = jnp.pad(trained, ((0, 0), (0, padding)))
   lp, entropy = _chunked(
-    hidden, table, targets, trained, chunk, block, logit_dtype
+    hidden, table, targets, trained, chunk, tile, logit_dtype
   )
   return lp[:, :t], entropy[:, :t]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _chunked(hidden, table, targets, trained, chunk, block, logit_dtype):
-  return _forward(hidden, table, targets, trained, chunk, block, logit_dtype)[0]
+def _chunked(hidden, table, targets, trained, chunk, tile, logit_dtype):
+  return _forward(hidden, table, targets, trained, chunk, tile, logit_dtype)[0]
 
 
 class _Order(NamedTuple):
   """Positions of a row, the trained ones first.
 
   Attributes:
-    first: [B, T] int32, the position that stands at each place. back: [B, T]
-      int32, the place of each position. chunks: [] int32, chunks that hold
-      anything trained.
+    first: [B, T] int32, the position at each place of this order.
+    back: [B, T] int32, the place of each position.
+    chunks: [] int32, chunks with any trained position.
   """
 
   first: jax.Array
@@ -169,7 +204,7 @@ def _at(x, i):
 
 
 def _row(x, i):
-  """x[i:i + 1], to stand beside [block, n]."""
+  """x[i:i + 1], to broadcast with [tile, n]."""
   return jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=True)
 
 
@@ -177,15 +212,17 @@ def _put(x, i, y):
   return jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
 
 
-class _Block(NamedTuple):
-  """A block of the vocabulary.
+class _Tile(NamedTuple):
+  """A tile of the vocabulary.
 
-  The last one begins early enough to be whole; what it repeats of the one
-  before is not counted again.
+  The last one begins early enough to be whole; tokens that the tile before
+  has too are not counted again.
 
   Attributes:
-    start: [] int32, its first token. rows: [block, d], of the table.
-    tokens: [block, 1] int32. new: [block, 1] bool, which tokens count here.
+    start: [] int32, its first token.
+    rows: [tile, d], of the table.
+    tokens: [tile, 1] int32.
+    new: [tile, 1] bool, which tokens count here.
   """
 
   start: jax.Array
@@ -194,18 +231,18 @@ class _Block(NamedTuple):
   new: jax.Array
 
 
-def _block(table, j, size):
+def _tile(table, j, size):
   start = jnp.minimum(j * size, len(table) - size)
   rows = jax.lax.dynamic_slice_in_dim(table, start, size)
   tokens = (start + jnp.arange(size))[:, None]
-  return _Block(start, rows, tokens, tokens >= j * size)
+  return _Tile(start, rows, tokens, tokens >= j * size)
 
 
 def _logits(h, part, dtype):
-  """[n, d] and a `_Block` -> [block, n] float32.
+  """[n, d] and a `_Tile` -> [tile, n] float32.
 
-  The vocabulary comes first: so the large operand is read as it is stored,
-  and the small one is turned round.
+  The vocabulary comes first, so that the large operand is read as it is
+  stored and only the small one is transposed.
   """
   z = jnp.matmul(part.rows, in_order(h.T), preferred_element_type=jnp.float32)
   return jnp.where(part.new, z.astype(dtype).astype(jnp.float32), NONE)
@@ -216,21 +253,21 @@ def _values(table):
   return table.value if isinstance(table, Summed) else table
 
 
-def _forward(hidden, table, targets, trained, chunk, block, logit_dtype):
+def _forward(hidden, table, targets, trained, chunk, tile, logit_dtype):
   order = _order(trained, chunk)
   saved = (hidden, table, targets, trained)
   hidden, targets = (_split(x, order, chunk) for x in (hidden, targets))
   table = _values(table)
-  blocks = -(-len(table) // block)
+  tiles = -(-len(table) // tile)
 
   def step(i, out):
     h, target = _at(hidden, i), _row(targets, i)
 
     def add(j, sums):
       # Sums of exp(z - m) and of exp(z - m) z; m, the greatest z so far,
-      # grows from block to block (Milakov and Gimelshein 2018).
+      # grows from tile to tile (Milakov and Gimelshein 2018).
       m, total, weighted, picked = sums
-      part = _block(table, j, block)
+      part = _tile(table, j, tile)
       z = _logits(h, part, logit_dtype)
       new_m = jnp.maximum(m, z.max(axis=0, keepdims=True))
       shrink, e = jnp.exp(m - new_m), jnp.exp(z - new_m)
@@ -244,7 +281,7 @@ def _forward(hidden, table, targets, trained, chunk, block, logit_dtype):
 
     zeros = jnp.zeros(target.shape, jnp.float32)
     m, total, weighted, picked = jax.lax.fori_loop(
-      0, blocks, add, (jnp.full_like(zeros, NONE), zeros, zeros, zeros)
+      0, tiles, add, (jnp.full_like(zeros, NONE), zeros, zeros, zeros)
     )
     normalizer = m + jnp.log(total)
     # H = log Z - sum_v p_v z_v
@@ -259,7 +296,7 @@ def _forward(hidden, table, targets, trained, chunk, block, logit_dtype):
   return (lp, entropy), saved
 
 
-def _backward(chunk, block, logit_dtype, saved, cotangents):
+def _backward(chunk, tile, logit_dtype, saved, cotangents):
   hidden, table, targets, trained, entropy, normalizer = saved
   order = _order(trained, chunk)
   g_lp, g_entropy = (jnp.where(trained, g, 0) for g in cotangents)
@@ -270,24 +307,24 @@ def _backward(chunk, block, logit_dtype, saved, cotangents):
   )
   own = not isinstance(table, Summed)
   if own:
-    # One way for both: here the sum is this gradient's own, and returned.
+    # The same code for both: here this gradient returns its own sum.
     total = jnp.zeros(table.shape, jnp.float32)
     table = Summed(table, jax.new_ref(total))
-  blocks = -(-len(table.value) // block)
+  tiles = -(-len(table.value) // tile)
 
   def step(i, d_hidden):
     h = _at(hidden, i)
     target, ent, log_z, g, g_ent = (_row(x, i) for x in parts)
 
     def add(j, d_h):
-      part = _block(table.value, j, block)
+      part = _tile(table.value, j, tile)
       logp = _logits(h, part, logit_dtype) - log_z
       p = jnp.exp(logp)
       # d log p_y / d z_v = [v = y] - p_v;  d H / d z_v = - p_v (log p_v + H)
       is_target = (part.tokens == target) & part.new
       dz = g * (is_target - p) - g_ent * p * (logp + ent)
       dz = dz.astype(h.dtype)
-      table.add_block(
+      table.add_rows(
         part.start, jnp.matmul(dz, h, preferred_element_type=jnp.float32)
       )
       return d_h + jnp.matmul(
@@ -295,7 +332,7 @@ def _backward(chunk, block, logit_dtype, saved, cotangents):
       )
 
     zeros = jnp.zeros(h.shape, jnp.float32)
-    d_h = jax.lax.fori_loop(0, blocks, add, zeros)
+    d_h = jax.lax.fori_loop(0, tiles, add, zeros)
     return _put(d_hidden, i, d_h.astype(h.dtype))
 
   d_hidden = jax.lax.fori_loop(0, order.chunks, step, jnp.zeros_like(hidden))

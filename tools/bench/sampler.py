@@ -198,7 +198,7 @@ def compare(model, params, prompts, rollout):
 
   @jax.jit
   def score(params, *rows):
-    return policy.logprobs(model, params, *rows)[0]
+    return policy.logprobs(model, params, policy.Rows(*rows))[0]
 
   rows = (tokens[:, :-1], positions, segments.astype(np.int32), tokens[:, 1:])
   parts = [
