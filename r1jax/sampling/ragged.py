@@ -167,10 +167,10 @@ def _for_kernel(x, kept):
   a copy.
   """
   if kept.tokens_last:
-    return x, _Tile(kept, "kdr")
+    return x, _Tile(kept, "kdu")
   if kept.width % 128:
-    return x.swapaxes(3, 4), _Tile(kept, "kdr")
-  return x, _Tile(kept, "krd")
+    return x.swapaxes(3, 4), _Tile(kept, "kdu")
+  return x, _Tile(kept, "kud")
 
 
 def join_kernel(
@@ -298,7 +298,7 @@ def _kernel(size, tiles, slot, first, age, now, *refs):
       (v, tile.axes) for v, tile in zip(arrays, tiles) if tile.kept.value
     )
     sums = jnp.einsum(
-      f"kgr,{axes}->kgd", p.astype(v.dtype), v[...],
+      f"kqu,{axes}->kqd", p.astype(v.dtype), v[...],
       preferred_element_type=jnp.float32,
     )  # fmt: skip
     out[...] = out[...] * kept + sums
@@ -306,12 +306,12 @@ def _kernel(size, tiles, slot, first, age, now, *refs):
 
 
 def _scores(q, arrays, tiles):
-  """[K', G, R] float32, products of the queries with all keys."""
+  """Products of the queries [heads, Q, D] with all keys: [heads, Q, U]."""
   at, s = 0, None
   for x, (kept, axes) in zip(arrays, tiles):
     if kept.key:
       part = jnp.einsum(
-        f"kgd,{axes}->kgr", q[:, :, at : at + kept.width], x[...],
+        f"kqd,{axes}->kqu", q[:, :, at : at + kept.width], x[...],
         preferred_element_type=jnp.float32,
       )  # fmt: skip
       s, at = part if s is None else s + part, at + kept.width
