@@ -12,7 +12,7 @@ from test_model import random_params
 
 from r1jax.errors import UserError
 from r1jax.model import Decoder, ModelConfig
-from r1jax.sampling import pool
+from r1jax.sampling import pool, step
 from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
 from r1jax.training import policy
 
@@ -329,3 +329,25 @@ def test_an_empty_prompt_is_named(params):
   config = {"slots": 1, "max_new_tokens": 1, "eos_id": 1}
   with pytest.raises(UserError, match="prompt 1 is empty"):
     sampled(params, [[3], []], 1, config)
+
+
+def test_the_abstract_inputs_are_those_of_a_rollout(params, monkeypatch):
+  """So that a program that is lowered without arrays is the one that runs."""
+  seen = []
+
+  def plain(tree):
+    # The only number that is no array is `Book.wanted`.
+    return jax.tree.map(
+      lambda x: (jnp.shape(x), getattr(x, "dtype", jnp.int32)), tree
+    )
+
+  def advance(static, *inputs):
+    seen.append(plain(inputs))
+    return run(static, *inputs)
+
+  run = step.advance
+  monkeypatch.setattr(step, "advance", advance)
+  draw(params)
+  config = SamplerConfig(slots=4, max_new_tokens=T, eos_id=EOS)
+  want = Sampler(MODEL, config, G).shapes(prompts=N, width=P).advance
+  assert seen and all(inputs == plain(want) for inputs in seen)
