@@ -34,7 +34,7 @@ PROMPTS = [[3, 9, 4, 17, 5], [2], [8, 8, 1]]
 @pytest.fixture
 def toy(monkeypatch):
   """The model's attention in terms of "c" and "r"."""
-  heads = decoder.Block._heads
+  heads = decoder.Layer._heads
 
   def toy_heads(self, x, context):
     q, arrays = heads(self, x, context)
@@ -43,7 +43,7 @@ def toy(monkeypatch):
     arrays = {"c": c, "r": v[..., 4:].swapaxes(2, 3)}
     return jnp.concatenate((q, q[..., ::-1]), axis=-1), arrays
 
-  monkeypatch.setattr(decoder.Block, "_heads", toy_heads)
+  monkeypatch.setattr(decoder.Layer, "_heads", toy_heads)
   monkeypatch.setattr(attention, "kept", lambda config: KEPT)
 
 
