@@ -5,7 +5,8 @@ not know how these parameters are trained.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +14,11 @@ import numpy as np
 from r1jax import hosts
 from r1jax import model as model_lib
 from r1jax.errors import BadProblem, UserError
+from r1jax.phases.common import Sampling, Setup
 from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
-from r1jax.sampling.sampler import Callbacks, Sampler
-from r1jax.types import Rollout
+from r1jax.sampling.sampler import Callbacks, Loaded, Sampler
+from r1jax.types import Problem, Rollout, Verdict
 
 
 class Scored(NamedTuple):
@@ -35,32 +37,34 @@ class Scored(NamedTuple):
       the device sampled.
   """
 
-  problems: list
-  prompts: list
+  problems: list[Problem]
+  prompts: list[np.ndarray]
   rollout: Rollout
-  texts: list
-  verdicts: list
-  scores: list
+  texts: list[str]
+  verdicts: list[Verdict]
+  scores: list[dict[str, Any]]
   seconds: float = 0.0
 
   @property
-  def group(self):
+  def group(self) -> int:
     """G, completions of each problem."""
     return len(self.texts) // len(self.problems)
 
   @property
-  def reward(self):
+  def reward(self) -> np.ndarray:
     """[N, G] float32."""
     rewards = np.asarray([s["reward"] for s in self.scores], np.float32)
     return rewards.reshape(len(self.problems), -1)
 
   @property
-  def judged(self):
+  def judged(self) -> np.ndarray:
     """[N] bool, False for the group of a problem that nobody can judge."""
     judged = np.asarray([verdict.judged for verdict in self.verdicts])
     return judged.reshape(len(self.problems), -1).all(axis=1)
 
-  def replace(self, groups, other, others):
+  def replace(
+    self, groups: np.ndarray, other: "Scored", others: np.ndarray
+  ) -> "Scored":
     """The same rollout with some groups of another one.
 
     Args:
@@ -95,12 +99,12 @@ class Scored(NamedTuple):
       self.seconds + other.seconds,
     )
 
-  def mean(self, part):
+  def mean(self, part: str) -> float:
     """The mean of one part of the scores, over completions that have it."""
     values = [s[part] for s in self.scores if part in s]
     return float(np.mean(values)) if values else float("nan")
 
-  def rows(self, count):
+  def rows(self, count: int) -> list[dict[str, Any]]:
     """The first completion of each of the first problems, to read.
 
     Args:
@@ -123,6 +127,7 @@ class Scored(NamedTuple):
 class Actor:
   """Samples completions of problems and scores them.
 
+  Example:
     actor = Actor(config, config.setup(), group=8, rewards={"accuracy": 1.0})
     actor.load(state.params)
     scored = actor.rollout(problems, step)
@@ -136,16 +141,23 @@ class Actor:
       for no penalty.
   """
 
-  def __init__(self, config, setup, group, rewards, overlong=0):
+  def __init__(
+    self,
+    config: Sampling,
+    setup: Setup,
+    group: int,
+    rewards: Mapping[str, Any],
+    overlong: int = 0,
+  ):
     self._config, self._rewards, self._overlong = config, rewards, overlong
     self._tokenizer, self._key = setup.tokenizer, setup.key
     self._mesh = setup.sampler_mesh
     self._sampler = Sampler(
       config.model, config.decoder(setup.tokenizer), group, self._mesh
     )
-    self._loaded = None
+    self._loaded: Loaded | None = None
 
-  def load(self, params):
+  def load(self, params: Any) -> None:
     """Takes the parameters of the next rollouts to the actor's devices.
 
     Args:
@@ -155,11 +167,16 @@ class Actor:
     params = model_lib.place(self._config.model, params, self._mesh)
     self._loaded = self._sampler.load(params)
 
-  def unload(self):
+  def unload(self) -> None:
     """Frees the memory of the weights until the next `load`."""
     self._loaded = None
 
-  def rollout(self, problems, step=None, redraw=0):
+  def rollout(
+    self,
+    problems: Sequence[Problem],
+    step: int | None = None,
+    redraw: int = 0,
+  ) -> Scored:
     """Samples completions, verifies them and computes their rewards.
 
     Finished completions are verified while the device decodes the others.
@@ -195,7 +212,7 @@ class Actor:
     )  # fmt: skip
     seconds = judging.seconds + time.perf_counter() - begin
     return Scored(
-      problems, prompts, rollout, judging.texts, verdicts, scores, seconds
+      list(problems), prompts, rollout, judging.texts, verdicts, scores, seconds
     )
 
   def _sample(self, problems, key, on_finished):
