@@ -60,7 +60,7 @@ class Scored(NamedTuple):
   def judged(self) -> np.ndarray:
     """[N] bool, False for the group of a problem that nobody can judge."""
     judged = np.asarray([verdict.judged for verdict in self.verdicts])
-    return judged.reshape(len(self.problems), -1).all(axis=1)
+    return np.asarray(judged.reshape(len(self.problems), -1).all(axis=1))
 
   def replace(
     self, groups: np.ndarray, other: "Scored", others: np.ndarray
