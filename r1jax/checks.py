@@ -4,11 +4,13 @@ The messages begin with the name of the field; `config.build` puts the rest of
 the dotted key before it.
 """
 
+from typing import Any, cast
+
 from r1jax.config import convert, keys
 from r1jax.errors import UserError
 
 
-def at_least(config, least, *names):
+def at_least(config: Any, least: float, *names: str) -> None:
   """Raises `UserError` unless the named fields are `least` or more.
 
   A field that is None is left out.
@@ -19,7 +21,7 @@ def at_least(config, least, *names):
       raise UserError(f"{name}={value} must be at least {least}")
 
 
-def above(config, bound, *names):
+def above(config: Any, bound: float, *names: str) -> None:
   """Raises `UserError` unless the named fields are above `bound`.
 
   A field that is None is left out.
@@ -30,7 +32,7 @@ def above(config, bound, *names):
       raise UserError(f"{name}={value} must be above {bound}")
 
 
-def below(config, bound, *names):
+def below(config: Any, bound: float, *names: str) -> None:
   """Raises `UserError` unless the named fields are below `bound`."""
   for name in names:
     value = getattr(config, name)
@@ -38,7 +40,7 @@ def below(config, bound, *names):
       raise UserError(f"{name}={value} must be below {bound}")
 
 
-def known(config, *names):
+def known(config: Any, *names: str) -> None:
   """Raises `UserError` unless the named fields have one of their values.
 
   Args:
@@ -46,10 +48,10 @@ def known(config, *names):
     names: of fields whose annotation is a Literal.
   """
   for name in names:
-    convert(keys(type(config))[name], getattr(config, name), name)
+    convert(keys(cast(Any, type(config)))[name], getattr(config, name), name)
 
 
-def shares(config, *names):
+def shares(config: Any, *names: str) -> None:
   """Raises `UserError` unless the named fields are between 0 and 1."""
   for name in names:
     value = getattr(config, name)

@@ -20,11 +20,11 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from r1jax.errors import UserError, nearest
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
   int: "a whole number",
   float: "a finite number",
   str: "text",
@@ -32,6 +32,9 @@ _WORDS = {
   types.NoneType: "None",
   Any: "any value",
 }
+
+
+T = TypeVar("T")
 
 
 class Written(NamedTuple):
@@ -46,7 +49,7 @@ class Written(NamedTuple):
   value: Any
 
 
-def filled(written=None, default=None):
+def filled(written: Any = None, default: str | None = None) -> Any:
   """A field that the launcher fills in.
 
   Args:
@@ -59,7 +62,7 @@ def filled(written=None, default=None):
 
 
 @functools.cache
-def keys(cls):
+def keys(cls: Any) -> dict[str, Any]:
   """The keys that a config may set.
 
   Args:
@@ -76,7 +79,12 @@ def keys(cls):
   return {name: hint for name, hint in found.items() if hint is not None}
 
 
-def build(cls, values, where="", given=None):
+def build(
+  cls: type[T],
+  values: Mapping[str, Any],
+  where: str = "",
+  given: Mapping[str, Any] | None = None,
+) -> T:
   """An instance of a dataclass from the keys that a config sets.
 
   Args:
@@ -95,11 +103,11 @@ def build(cls, values, where="", given=None):
   if not isinstance(values, Mapping):
     raise UserError(f"{where}={shown(values)} must be a group of keys")
   given = given or {}
-  hints = keys(cls)
+  hints = keys(cast(Any, cls))
   for key in values:
     if key not in hints or key in given:
       raise _unknown(cls, key, where)
-  for field in dataclasses.fields(cls):
+  for field in dataclasses.fields(cast(Any, cls)):
     if _required(field) and field.name not in (*values, *given):
       raise UserError(f"{_join(where, field.name)} is missing; set this key")
   arguments = {
@@ -112,7 +120,7 @@ def build(cls, values, where="", given=None):
     raise UserError(placed(str(e), cls, where)) from None
 
 
-def convert(hint, value, where):
+def convert(hint: Any, value: Any, where: str) -> Any:
   """A value as its annotation wants it.
 
   Args:
@@ -131,7 +139,7 @@ def convert(hint, value, where):
   if origin in (typing.Union, types.UnionType):
     return _convert_union(typing.get_args(hint), value, where)
   if dataclasses.is_dataclass(hint):
-    return build(hint, value, where)
+    return build(cast(Any, hint), value, where)
   if origin is Literal:
     return _convert_choice(typing.get_args(hint), value, where)
   if origin is tuple and isinstance(value, list | tuple):
@@ -147,7 +155,7 @@ def convert(hint, value, where):
   return hint(value)
 
 
-def kind_of(cls):
+def kind_of(cls: Any) -> str | None:
   """What the key `kind` must be to select a class, or None."""
   hint = keys(cls).get("kind")
   return (
@@ -155,7 +163,7 @@ def kind_of(cls):
   )
 
 
-def words(hint):
+def words(hint: Any) -> str:
   """An annotation in plain words, such as "a whole number"."""
   origin, inner = typing.get_origin(hint), typing.get_args(hint)
   if origin in (typing.Union, types.UnionType):
@@ -174,13 +182,13 @@ def words(hint):
   return _WORDS[hint]
 
 
-def shown(value):
+def shown(value: Any) -> str:
   """A value as a message quotes it."""
   text = json.dumps(value) if isinstance(value, str) else repr(value)
   return text if len(text) <= 60 else text[:57] + "..."
 
 
-def placed(message, cls, where):
+def placed(message: str, cls: Any, where: str) -> str:
   """The message of a check, with the dotted key before it.
 
   Args:
@@ -196,7 +204,7 @@ def placed(message, cls, where):
   return f"{where}: {message}" if where else message
 
 
-def nearest_key(cls, key):
+def nearest_key(cls: Any, key: str) -> str | None:
   """The key that was probably meant, or None.
 
   Args:
@@ -211,10 +219,10 @@ def nearest_key(cls, key):
   }
   if key in inside:
     return inside[key]
-  return nearest(key, keys(cls)) or inside.get(nearest(key, inside))
+  return nearest(key, keys(cls)) or inside.get(nearest(key, inside) or "")
 
 
-def groups_of(hint):
+def groups_of(hint: Any) -> list[Any]:
   """The dataclasses that an annotation allows."""
   union = typing.get_origin(hint) in (typing.Union, types.UnionType)
   hints = typing.get_args(hint) if union else (hint,)

@@ -8,7 +8,8 @@ import inspect
 import re
 import textwrap
 import typing
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from r1jax import config as config_lib
 
@@ -31,7 +32,7 @@ class Key(NamedTuple):
   comment: str
 
 
-def keys(cls, prefix="", kind=""):
+def keys(cls: Any, prefix: str = "", kind: str = "") -> list[Key]:
   """The keys of a dataclass and of the groups inside it.
 
   Args:
@@ -79,7 +80,7 @@ def _inside(name, groups, kind):
 
 
 @functools.cache
-def comments(cls):
+def comments(cls: Any) -> dict[str, str]:
   """What the source of a dataclass says of its fields.
 
   Args:
@@ -89,14 +90,14 @@ def comments(cls):
   Returns:
     dict from the name of a field to its comment.
   """
-  found = {}
+  found: dict[str, str] = {}
   for base in reversed(cls.__mro__):
     if dataclasses.is_dataclass(base):
       found |= _in_docstring(base) | _above(base)
   return found
 
 
-def text(title, found):
+def text(title: str, found: Iterable[Key]) -> str:
   """Keys as plain text of 80 columns.
 
   Args:

@@ -6,15 +6,16 @@ number, without that package.
 
 import dataclasses
 import functools
-import itertools
 import operator
 import random
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from r1jax import checks
 from r1jax.data.countdown_chains import (
   NUMBERS,
   TARGETS,
+  Chain,
   expression,
   prompt,
   solvable,
@@ -26,9 +27,10 @@ from r1jax.data.countdown_traces import (
   longest,
   trace,
 )  # fmt: skip
-from r1jax.data.task import Task, made
+from r1jax.data.task import Maker, Problems, Task, made
 from r1jax.text.countdown_words import LANGUAGES
-from r1jax.types import Problem
+from r1jax.text.tokenizer import Tokenizer
+from r1jax.types import Example, Problem
 
 _OPERATIONS = {
   "+": operator.add, "-": operator.sub,
@@ -36,7 +38,7 @@ _OPERATIONS = {
 }  # fmt: skip
 
 
-def draw(seed):
+def draw(seed: int) -> tuple[tuple[int, ...], int, Chain]:
   """Three numbers, a target, and a chain of operations between them.
 
   Draws the same random numbers in the same order as the `countdown` task of
@@ -56,7 +58,8 @@ def draw(seed):
   rng.randint(3, 3)  # reasoning-gym draws how many numbers there are
   while True:
     numbers = [rng.randint(*NUMBERS) for _ in range(3)]
-    value, chain = numbers[0], [numbers[0]]
+    value = numbers[0]
+    chain: list[Any] = [value]
     for i in (1, 2):
       op = rng.choice("+-*/")
       if op == "/":
@@ -73,7 +76,7 @@ def draw(seed):
       return tuple(numbers), value, tuple(chain)
 
 
-def make_problems(seed, train, test):
+def make_problems(seed: int, train: int, test: int) -> dict[str, list[Problem]]:
   """Distinct problems that a chain solves, in two splits.
 
   Args:
@@ -85,9 +88,11 @@ def make_problems(seed, train, test):
     dict of two lists of `Problem`. No two of the test split, and none of test
     and train, have the same target and the same numbers in any order.
   """
-  rng = random.Random(seed)
-  seen, problems = set(), []
-  for i in itertools.count():
+  rng, i = random.Random(seed), -1
+  seen: set[tuple[int, ...]] = set()
+  problems: list[Problem] = []
+  while len(problems) < train + test:
+    i += 1
     # Problem i has the seed `seed + i` in reasoning-gym: neighbouring seeds
     # would share nearly all of their problems.
     numbers, target, chain = draw(seed * 10**6 + i)
@@ -106,8 +111,7 @@ def make_problems(seed, train, test):
         data={"numbers": list(numbers), "target": target},
       )
     )
-    if len(problems) == train + test:
-      return {"test": problems[:test], "train": problems[test:]}
+  return {"test": problems[:test], "train": problems[test:]}
 
 
 _made = functools.lru_cache(maxsize=4)(make_problems)
@@ -133,21 +137,23 @@ class Countdown(Task):
     checks.at_least(self, 0, "seed")
     checks.at_least(self, 1, "train", "test")
 
-  def load(self, root, tokenizer, write=True):
+  def load(
+    self, root: Path, tokenizer: Tokenizer, write: bool = True
+  ) -> dict[str, Problems]:
     """As `Task.load`; the prompts need no template."""
     return made(
       root, self.kind, ("train", "test"),
       lambda: _made(self.seed, self.train, self.test), write,
     )  # fmt: skip
 
-  def makers(self):
+  def makers(self) -> dict[str, Maker]:
     """As `Task.makers`."""
     return {
       "corpus": functools.partial(trace, keys=self.corpus),
       "cold_start": functools.partial(cold_start, keys=self.cold_start),
     }
 
-  def longest(self, name):
+  def longest(self, name: str) -> list[Example]:
     """As `Task.longest`."""
-    tries = {"corpus": self.corpus, "cold_start": self.cold_start}[name].longest
-    return [longest(language, tries) for language in LANGUAGES]
+    keys = self.corpus if name == "corpus" else self.cold_start
+    return [longest(language, keys.longest) for language in LANGUAGES]

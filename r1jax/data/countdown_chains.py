@@ -2,11 +2,16 @@
 
 import functools
 import itertools
+from collections.abc import Iterable
 
 from r1jax.text.countdown_words import LIMIT, PHRASES
 
 NUMBERS = (1, 10)  # of a problem, the least and the greatest
 TARGETS = (11, 99)
+# (a, operation, b, operation, c), worked out from left to right.
+Chain = tuple[int, str, int, str, int]
+# A chain, the result of its first operation, and its result.
+Try = tuple[Chain, int, int]
 
 
 def _apply(x, op, y):
@@ -19,7 +24,7 @@ def _apply(x, op, y):
 
 
 @functools.cache
-def chains(numbers):
+def chains(numbers: tuple[int, ...]) -> tuple[Try, ...]:
   """All left chains ((a, op, b, op, c), a op b, result) over three numbers.
 
   Args:
@@ -41,20 +46,20 @@ def chains(numbers):
 
 
 @functools.cache
-def distinct(numbers):
+def distinct(numbers: tuple[int, ...]) -> tuple[Try, ...]:
   """The first chain to each result: what a trace chooses its tries from."""
-  first = {}
+  first: dict[int, Try] = {}
   for chain in chains(numbers):
     first.setdefault(chain[-1], chain)
   return tuple(first.values())
 
 
-def solvable(numbers, target):
+def solvable(numbers: Iterable[int], target: int) -> bool:
   """Whether some chain reaches the target; all but a few in a thousand."""
   return any(result == target for _, _, result in chains(tuple(numbers)))
 
 
-def expression(chain):
+def expression(chain: Chain) -> str:
   """A left chain as infix text, with parentheses where they are needed."""
   a, first, b, second, c = chain
   inner = f"{a} {first} {b}"
@@ -63,7 +68,7 @@ def expression(chain):
   return f"{inner} {second} {c}"
 
 
-def prompt(numbers, target, language):
+def prompt(numbers: Iterable[int], target: int, language: str) -> str:
   """The question, as text of the template; the numbers in falling order."""
-  numbers = " ".join(map(str, sorted(numbers, reverse=True)))
-  return PHRASES[language]["prompt"].format(target=target, numbers=numbers)
+  falling = " ".join(map(str, sorted(numbers, reverse=True)))
+  return PHRASES[language]["prompt"].format(target=target, numbers=falling)

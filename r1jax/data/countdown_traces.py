@@ -8,12 +8,13 @@ in the rewards asks for it.
 
 import dataclasses
 import math
+import random
 
 from r1jax import checks
 from r1jax.data.countdown_chains import TARGETS, distinct, expression, prompt
 from r1jax.text import think_format
 from r1jax.text.countdown_words import LANGUAGES, LIMIT, PHRASES
-from r1jax.types import Example
+from r1jax.types import Example, Problem
 
 
 def _tries(numbers, target, rng, skill, budget):
@@ -101,7 +102,9 @@ class ColdStart:
     checks.at_least(self, 1, "longest")
 
 
-def trace(problem, rng, keys=None):
+def trace(
+  problem: Problem, rng: random.Random, keys: Corpus | None = None
+) -> Example:
   """One document of the base corpus.
 
   Args:
@@ -129,7 +132,9 @@ def trace(problem, rng, keys=None):
   return Example(problem.prompt, " ".join(p for p in parts if p))
 
 
-def cold_start(problem, rng, keys=None):
+def cold_start(
+  problem: Problem, rng: random.Random, keys: ColdStart | None = None
+) -> Example:
   """A readable demonstration: formatted, in one language, with a right end.
 
   Args:
@@ -151,7 +156,7 @@ def cold_start(problem, rng, keys=None):
   return Example(problem.prompt, think_format.compose(think, answer))
 
 
-def longest(language, tries):
+def longest(language: str, tries: int) -> Example:
   """An example with as many words as a trace or demonstration can have.
 
   Args:

@@ -11,14 +11,16 @@ import itertools
 import json
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from r1jax import checks
 from r1jax.data.order import ProblemList
-from r1jax.data.task import Task, made
+from r1jax.data.task import Problems, Task, made
 from r1jax.errors import UserError
 from r1jax.extras import need
 from r1jax.text import prompts
+from r1jax.text.tokenizer import Tokenizer
 from r1jax.types import Problem
 
 # Data sets that have a scorer of their own, for other spellings of the one
@@ -72,7 +74,9 @@ class ReasoningGym(Task):
         f'shots={self.shots} needs template="chat" or "chat_think"'
       )
 
-  def load(self, root, tokenizer, write=True):
+  def load(
+    self, root: Path, tokenizer: Tokenizer, write: bool = True
+  ) -> dict[str, Problems]:
     """As `Task.load`."""
     render = prompts.renderer(self.template, tokenizer)
     datasets = {k: dict(v) for k, v in self.datasets.items()}
@@ -102,7 +106,13 @@ def _made(text, asked):
   return _MADE[text]
 
 
-def make_problems(datasets, seed, train, test, shots):
+def make_problems(
+  datasets: Mapping[str, Mapping[str, Any]],
+  seed: int,
+  train: int,
+  test: int,
+  shots: int,
+) -> dict[str, list[Problem]]:
   """Problems of several data sets in turn, no question twice.
 
   Args:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 from r1jax.errors import UserError
 from r1jax.types import Example, Problem
@@ -15,7 +17,7 @@ _TYPES = {
 }
 
 
-def read_jsonl(path):
+def read_jsonl(path: str | pathlib.Path) -> list[dict[str, Any]]:
   """The objects of a file; blank lines are skipped.
 
   Args:
@@ -64,7 +66,7 @@ def _numbered(path):
     yield where, row
 
 
-def read_examples(path):
+def read_examples(path: str | pathlib.Path) -> list[Example]:
   """A file of SFT pairs: the fields `prompt` and `completion`, both text.
 
   Args:
@@ -82,7 +84,7 @@ def read_examples(path):
   ]
 
 
-def read_problems(path):
+def read_problems(path: str | pathlib.Path) -> Iterator[tuple[str, Problem]]:
   """A file of problems, as they are; `problem_files.read` also judges them.
 
   Args:
@@ -96,7 +98,7 @@ def read_problems(path):
     UserError: a line is broken, a field missing, or an id repeated; the
       message starts with FILE:LINE.
   """
-  seen = {}
+  seen: dict[str, str] = {}
   for where, row in _numbered(path):
     row.setdefault("id", where.rsplit("/", 1)[-1])
     problem = Problem(**_fields(where, row, **_TYPES))

@@ -4,15 +4,18 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from r1jax import verifiers
 from r1jax.data import jsonl
 from r1jax.data.order import ProblemList
-from r1jax.data.task import Task
+from r1jax.data.task import Problems, Task
 from r1jax.errors import UserError
 from r1jax.rewards import judges
 from r1jax.text import prompts, think_format
+from r1jax.text.tokenizer import Tokenizer
+from r1jax.types import Problem
 from r1jax.verifiers import language
 
 
@@ -35,10 +38,12 @@ class Files(Task):
   def __post_init__(self):
     check_kinds(self.kinds)
 
-  def load(self, root, tokenizer, write=True):
+  def load(
+    self, root: Path, tokenizer: Tokenizer, write: bool = True
+  ) -> dict[str, Problems]:
     """As `Task.load`; a file that no key names has no problems."""
     render = prompts.renderer(self.template, tokenizer)
-    sets = {}
+    sets: dict[str, Problems] = {}
     for split, path in (("train", self.train), ("test", self.test)):
       try:
         found = read_once(path, self.kinds) if path else ()
@@ -50,7 +55,7 @@ class Files(Task):
     return sets
 
 
-def check_kinds(kinds):
+def check_kinds(kinds: Mapping[str, str]) -> None:
   """Raises `UserError` where `kinds` names no verifier."""
   for kind, own in kinds.items():
     if not verifiers.is_name(own):
@@ -60,7 +65,9 @@ def check_kinds(kinds):
       )
 
 
-def read(path, kinds=None):
+def read(
+  path: str | Path, kinds: Mapping[str, str] | None = None
+) -> list[Problem]:
   """A file of problems, each judged by its verifier.
 
   Args:
@@ -87,7 +94,7 @@ def read(path, kinds=None):
   return problems
 
 
-def read_once(path, kinds):
+def read_once(path: str, kinds: Mapping[str, str]) -> list[Problem]:
   """As `read`; the phases of a run share what was read."""
   try:
     stat = os.stat(path)

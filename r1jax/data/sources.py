@@ -6,21 +6,26 @@ cursor but its step.
 
 import random
 import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from r1jax.data import jsonl
 from r1jax.data.countdown import Countdown
 from r1jax.data.gym import ReasoningGym
 from r1jax.data.order import order
 from r1jax.data.problem_files import Files
+from r1jax.data.task import Task
 from r1jax.errors import UserError
 from r1jax.text import chat_template, prompts
+from r1jax.text.tokenizer import Tokenizer
 from r1jax.types import Example
 
 # The key `kind` of a config selects the class.
 Tasks = Countdown | ReasoningGym | Files
 
 
-def read_examples(task, path, tokenizer):
+def read_examples(task: Task, path: str, tokenizer: Tokenizer) -> list[Example]:
   """The examples of a file, with the task's template around the prompts.
 
   Args:
@@ -40,7 +45,7 @@ def read_examples(task, path, tokenizer):
   return found
 
 
-def check_name(task, data):
+def check_name(task: Task, data: str) -> None:
   """Raises `UserError` if `data` names no source of examples of this task."""
   known = list(task.makers())
   if data not in known:
@@ -51,7 +56,9 @@ def check_name(task, data):
     )
 
 
-def examples(config, data, io, tokenizer):
+def examples(
+  config: Any, data: str | list[Example], root: Path, tokenizer: Tokenizer
+) -> Callable[[int, int], list[Example]]:
   """A stream of examples: (step, n) -> list of n `Example`.
 
   Args:
@@ -59,7 +66,7 @@ def examples(config, data, io, tokenizer):
       names draw different synthetic examples.
     data: a list of `Example`; the path of a .jsonl file; or the name of a
       synthetic source of the task.
-    io: the phase's `PhaseIO`.
+    root: Path of the directory of the run.
     tokenizer: a tokenizer, whose chat template the task may use.
 
   Raises:
@@ -74,7 +81,7 @@ def examples(config, data, io, tokenizer):
       data[i] for i in order(len(data), step, n, config.seed)
     ]
   check_name(config.task, data)
-  train = config.task.load(io.root, tokenizer)["train"][:]
+  train = config.task.load(root, tokenizer)["train"][:]
   make = config.task.makers()[data]
   tag = zlib.crc32(config.name.encode())
 

@@ -1,9 +1,20 @@
 """What every task can do; a task is a dataclass of the keys of `c.task`."""
 
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
 from r1jax import hosts
 from r1jax.data import store
 from r1jax.data.order import ProblemList
 from r1jax.run import layout
+from r1jax.text.tokenizer import Tokenizer
+from r1jax.types import Example, Problem
+
+# The problems of a split, in memory or on disk.
+Problems = ProblemList | store.ProblemSet
+# Makes a synthetic example of a problem.
+Maker = Callable[[Problem, random.Random], Example]
 
 
 class Task:
@@ -13,7 +24,12 @@ class Task:
   and a method `load`, and add the class to `sources.Tasks`.
   """
 
-  def load(self, root, tokenizer, write=True):
+  # Selects the class, the value of the key `kind`.
+  kind: str
+
+  def load(
+    self, root: Path, tokenizer: Tokenizer, write: bool = True
+  ) -> dict[str, Problems]:
     """The problems of a task.
 
     Args:
@@ -31,7 +47,7 @@ class Task:
     """
     raise NotImplementedError
 
-  def makers(self):
+  def makers(self) -> dict[str, Maker]:
     """The synthetic examples that a key `data` can name.
 
     Returns:
@@ -40,7 +56,7 @@ class Task:
     """
     return {}
 
-  def longest(self, name):
+  def longest(self, name: str) -> list[Example]:
     """Synthetic examples, of which one is as long as any can be.
 
     Args:
@@ -52,7 +68,13 @@ class Task:
     raise NotImplementedError
 
 
-def made(root, name, splits, make, write):
+def made(
+  root: Path,
+  name: str,
+  splits: Iterable[str],
+  make: Callable[[], Mapping[str, list[Problem]]],
+  write: bool,
+) -> dict[str, Problems]:
   """Problems that a seed determines, made once and then read from disk.
 
   Args:

@@ -14,6 +14,7 @@ from r1jax.errors import UserError
 from r1jax.hf.source import Shape
 from r1jax.meshes import Mesh, MeshConfig
 from r1jax.model import ModelConfig
+from r1jax.phases.preview import Preview
 from r1jax.sampling.sampler import SamplerConfig
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.training import optimizer as optim
@@ -63,7 +64,7 @@ class Phase:
   # Hugging Face directory of the first parameters, or None.
   weights: str | None = config.filled()
 
-  def check(self, preview):
+  def check(self, preview: Preview) -> None:
     """Finds errors that files, devices or other phases show.
 
     Args:
@@ -85,7 +86,7 @@ class Common(Phase):
   # The devices, and how they share the work.
   mesh: MeshConfig = MeshConfig()
 
-  def meshes(self):
+  def meshes(self) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
     """The mesh of the learner and the mesh of the sampler.
 
     Raises:
@@ -94,7 +95,7 @@ class Common(Phase):
     mesh = self.mesh.make()
     return mesh, mesh
 
-  def setup(self):
+  def setup(self) -> Setup:
     """The `Setup`."""
     mesh, sampler_mesh = self.meshes()
     return Setup(
@@ -106,7 +107,7 @@ class Common(Phase):
       ),
     )
 
-  def check(self, preview):
+  def check(self, preview: Preview) -> None:
     """As `Phase.check`."""
     for mesh in self.meshes():
       model_lib.shardings(self.model, mesh)  # names what a mesh does not fit
@@ -144,7 +145,7 @@ class Training(Common):
     checks.at_least(self, 0, "warmup")
     checks.above(self, 0, "lr")
 
-  def learning_rate(self, step):
+  def learning_rate(self, step: int) -> float:
     """The learning rate of a step, counted from 0."""
     return optim.learning_rate(
       step,
@@ -175,13 +176,15 @@ class Sampling(Common):
         f" model's max_length={self.model.max_length}"
       )
 
-  def decoder(self, tokenizer):
+  def decoder(self, tokenizer: tokenizer_lib.Tokenizer) -> SamplerConfig:
     """The `SamplerConfig`; the tokenizer ends completions if no key does."""
     if self.sampler.eos_id >= 0:
       return self.sampler
     return dataclasses.replace(self.sampler, eos_id=tokenizer.eos_id)
 
-  def check_prompts(self, preview, split, count=None):
+  def check_prompts(
+    self, preview: Preview, split: str, count: int | None = None
+  ) -> int:
     """The tokens of the longest prompt, if there is room for a completion.
 
     Args:

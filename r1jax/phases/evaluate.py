@@ -1,10 +1,14 @@
 """Held-out accuracy of a checkpoint."""
 
 import dataclasses
+from typing import Any
 
 from r1jax import checks, scores
 from r1jax.phases.actor import Actor
 from r1jax.phases.common import Sampling
+from r1jax.phases.preview import Preview
+from r1jax.run.phase_io import PhaseIO
+from r1jax.types import TrainState
 from r1jax.verifiers import final_answer
 
 
@@ -23,13 +27,15 @@ class Evaluate(Sampling):
     super().__post_init__()
     checks.at_least(self, 1, "problems", "samples")
 
-  def check(self, preview):
+  def check(self, preview: Preview) -> None:
     """As `Phase.check`."""
     super().check(preview)
     self.check_prompts(preview, "test", self.problems)
 
 
-def evaluate(config, state, data, io):
+def evaluate(
+  config: Evaluate, state: TrainState, data: Any, io: PhaseIO
+) -> tuple[TrainState, dict[str, Any]]:
   """Samples each held-out problem k times; a row of the closing table.
 
   Args:

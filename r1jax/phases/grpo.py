@@ -13,11 +13,14 @@ from r1jax import checks, losses, meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.meshes import MeshConfig
 from r1jax.phases import grpo_batch, grpo_report
-from r1jax.phases.actor import Actor
-from r1jax.phases.common import Sampling, Training
+from r1jax.phases.actor import Actor, Scored
+from r1jax.phases.common import Sampling, Setup, Training
+from r1jax.phases.preview import Preview
 from r1jax.rewards import score as rewards_lib
+from r1jax.run.phase_io import PhaseIO
 from r1jax.training import learner
 from r1jax.training import state as state_lib
+from r1jax.types import TrainState
 from r1jax.variants import Loss
 
 
@@ -80,11 +83,16 @@ class GRPO(Training, Sampling):
         " is replaced after so many rollouts"
       )
 
-  def meshes(self):
+  def replaces_reference(self, step: int) -> bool:
+    """Whether the policy becomes the reference before this step, from 0."""
+    every = self.ref_every
+    return bool(self.loss.beta and step and every and step % every == 0)
+
+  def meshes(self) -> tuple[Any, Any]:
     """The mesh of the learner and the mesh of the sampler."""
     return meshes.apart(self.mesh, self.sampler_mesh)
 
-  def check(self, preview):
+  def check(self, preview: Preview) -> None:
     """As `Phase.check`."""
     super().check(preview)
     problems = preview.problems(self, "train")
@@ -99,7 +107,9 @@ class GRPO(Training, Sampling):
       )
 
 
-def grpo(config, state, data, io):
+def grpo(
+  config: GRPO, state: TrainState | None, data: Any, io: PhaseIO
+) -> tuple[TrainState, None]:
   """R1's RL: sample groups, verify, compare within the group, update.
 
   Args:
@@ -127,7 +137,7 @@ def grpo(config, state, data, io):
   for step in range(first, config.steps):
     params = tree["state"].params
     # The policy replaces the reference.
-    if config.loss.beta and step and step % config.ref_every == 0:
+    if config.replaces_reference(step):
       tree["reference"] = reference_of(config, s, params)
     clock = grpo_report.Clock()
     actor.load(params)
@@ -146,14 +156,16 @@ def grpo(config, state, data, io):
   return tree["state"], None
 
 
-def advantages_of(config, scored):
+def advantages_of(config: GRPO, scored: Scored) -> np.ndarray:
   """[N, G] of a rollout, by the config's estimator."""
   advantages = np.asarray(variants.advantages_of(config.loss, scored.reward))
   # No reward is known of a problem that cannot be judged: nothing is learned.
   return np.where(scored.judged[:, None], advantages, 0.0)
 
 
-def sample_with_signal(config, actor, problems, step):
+def sample_with_signal(
+  config: GRPO, actor: Actor, problems: Any, step: int
+) -> tuple[Scored, Scored]:
   """A rollout, and the same rollout with some groups replaced.
 
   A group whose rewards are all equal has no gradient. As in DAPO (3.2,
@@ -192,7 +204,14 @@ def sample_with_signal(config, actor, problems, step):
   return drawn, scored
 
 
-def learn(config, s, tree, scored, step, clock):
+def learn(
+  config: GRPO,
+  s: Setup,
+  tree: dict[str, Any],
+  scored: Scored,
+  step: int,
+  clock: grpo_report.Clock,
+) -> tuple[TrainState, list[dict[str, Any]]]:
   """The optimizer steps of one rollout.
 
   Args:
@@ -231,7 +250,7 @@ def learn(config, s, tree, scored, step, clock):
   return state, jax.device_get(updates)
 
 
-def reference_of(config, s, params):
+def reference_of(config: GRPO, s: Setup, params: Any) -> Any:
   """The reference policy: a copy of what is trained of these parameters.
 
   The copy survives the donation of the originals.

@@ -1,6 +1,7 @@
 """From the completions of a rollout to packed batches for the learner."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,15 @@ import numpy as np
 
 from r1jax import meshes, sharding, variants
 from r1jax import model as model_lib
+from r1jax.phases.actor import Scored
+from r1jax.phases.common import Setup
 from r1jax.training import learner, packing, policy
+from r1jax.types import Batch
 
 
-def pack(config, s, scored, advantages, step):
+def pack(
+  config: Any, s: Setup, scored: Scored, advantages: np.ndarray, step: int
+) -> list[Batch]:
   """The rollout's completions as `minibatches` packed batches.
 
   They are shuffled first, as R1 does (v2, 2.1), so that a group is spread
@@ -77,7 +83,13 @@ def _sequences(config, scored, advantages, members):
   ]
 
 
-def sequence(prompt, completion, weights, advantage, old_logprobs):
+def sequence(
+  prompt: np.ndarray,
+  completion: np.ndarray,
+  weights: np.ndarray,
+  advantage: float,
+  old_logprobs: np.ndarray,
+) -> packing.Sequence:
   """A `packing.Sequence`; nothing of the prompt is trained."""
   blank = np.zeros(len(prompt), np.float32)
   return packing.Sequence(
@@ -89,7 +101,9 @@ def sequence(prompt, completion, weights, advantage, old_logprobs):
   )
 
 
-def with_logprobs(config, s, params, reference, batch):
+def with_logprobs(
+  config: Any, s: Setup, params: Any, reference: Any, batch: Batch
+) -> Batch:
   """A packed batch with the log-probabilities that the updates need.
 
   These are log pi_old in the learner's arithmetic, if a correction needs it
@@ -112,7 +126,7 @@ def with_logprobs(config, s, params, reference, batch):
   return batch
 
 
-def logprobs(config, s, params, batch):
+def logprobs(config: Any, s: Setup, params: Any, batch: Batch) -> np.ndarray:
   """Log-probabilities [M, B, T] of a packed batch, in the learner's arithmetic.
 
   Args:

@@ -1,13 +1,20 @@
 """The metrics of RL."""
 
 import time
+from typing import Any
 
 import numpy as np
 
+from r1jax.phases.actor import Scored
 from r1jax.verifiers import reflection, repetition
 
 
-def report(scored, advantages, updates, seconds):
+def report(
+  scored: Scored,
+  advantages: np.ndarray,
+  updates: list[dict[str, Any]],
+  seconds: dict[str, float],
+) -> dict[str, Any]:
   """The metrics of one rollout and its updates, as plain numbers.
 
   Those of tokens are means over what the updates computed: without a KL term
@@ -44,7 +51,7 @@ def report(scored, advantages, updates, seconds):
   }
 
 
-def token_mean(updates, name):
+def token_mean(updates: list[dict[str, Any]], name: str) -> float:
   """A metric's mean over the tokens that updates trained; NaN without any."""
   trained = sum(float(u["trained"]) for u in updates)
   total = sum(float(u[name]) for u in updates)

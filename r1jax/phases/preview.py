@@ -1,9 +1,13 @@
 """What is known of a run's data before the run begins."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from r1jax.errors import UserError
 from r1jax.text import tokenizer as tokenizer_lib
+from r1jax.types import Problem
 
 
 class Preview:
@@ -17,13 +21,15 @@ class Preview:
       to its config.
   """
 
-  def __init__(self, root):
-    self.earlier = {}
+  def __init__(self, root: Path):
+    self.earlier: dict[str, Any] = {}
     self._root = root
-    self._sets = {}
-    self._longest = {}
+    self._sets: dict[str, dict[str, Any]] = {}
+    self._longest: dict[tuple, tuple[int, str]] = {}
 
-  def problems(self, config, split, count=None):
+  def problems(
+    self, config: Any, split: str, count: int | None = None
+  ) -> list[Problem]:
     """The problems of a phase.
 
     Args:
@@ -46,7 +52,9 @@ class Preview:
       raise UserError(f"task.{split} has no problems")
     return problems
 
-  def longest_prompt(self, config, split, count=None):
+  def longest_prompt(
+    self, config: Any, split: str, count: int | None = None
+  ) -> tuple[int, str]:
     """Tokens of the longest prompt of a phase.
 
     Args:

@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from r1jax import checks
 from r1jax.errors import UserError
-from r1jax.phases.actor import Actor
+from r1jax.phases.actor import Actor, Scored
 from r1jax.phases.common import Sampling
+from r1jax.phases.preview import Preview
 from r1jax.rewards import score as rewards
-from r1jax.types import Example
+from r1jax.run.phase_io import PhaseIO
+from r1jax.types import Example, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,17 +41,19 @@ class Rejection(Sampling):
           f" {', '.join(rewards.PARTS)}"
         )
 
-  def check(self, preview):
+  def check(self, preview: Preview) -> None:
     """As `Phase.check`."""
     super().check(preview)
     self.check_prompts(preview, "train")
 
-  def longest_example(self, preview):
+  def longest_example(self, preview: Preview) -> int:
     """The most tokens of an example, its end included."""
     return self.check_prompts(preview, "train") + self.sampler.max_new_tokens
 
 
-def rejection(config, state, data, io):
+def rejection(
+  config: Rejection, state: TrainState, data: Any, io: PhaseIO
+) -> tuple[TrainState, list[Example]]:
   """Samples several completions a problem and keeps the good ones.
 
   A kept completion ended and reaches the least value of every named part: it
@@ -88,7 +92,9 @@ def rejection(config, state, data, io):
   return state, kept
 
 
-def select(scored, group, keep, least):
+def select(
+  scored: Scored, group: int, keep: int, least: Mapping[str, float]
+) -> list[Example]:
   """The examples worth learning from.
 
   Args:
@@ -102,7 +108,7 @@ def select(scored, group, keep, least):
   """
   examples = []
   for n, problem in enumerate(scored.problems):
-    chosen = {}
+    chosen: dict[str, None] = {}
     for i in range(n * group, (n + 1) * group):
       good = all(scored.scores[i][p] >= value for p, value in least.items())
       if good and scored.rollout.ended[i]:

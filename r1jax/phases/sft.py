@@ -4,15 +4,19 @@ import dataclasses
 import functools
 import time
 
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax import checks, losses, means, sharding
 from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.phases.common import Training
+from r1jax.phases.preview import Preview
+from r1jax.run.phase_io import PhaseIO
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.training import learner, packing, policy
 from r1jax.training import state as state_lib
+from r1jax.types import Batch, Example, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class SFT(Training):
     super().__post_init__()
     checks.at_least(self, 1, "batch", "log_every")
 
-  def check(self, preview):
+  def check(self, preview: Preview) -> None:
     """As `Phase.check`."""
     super().check(preview)
     longest = self._longest_example(preview)
@@ -61,7 +65,12 @@ class SFT(Training):
     return max(len(encode(tokenizer, e)[0]) for e in examples)
 
 
-def sft(config, state, data, io):
+def sft(
+  config: SFT,
+  state: TrainState | None,
+  data: str | list[Example],
+  io: PhaseIO,
+) -> tuple[TrainState, None]:
   """Minimises the cross-entropy of the completions of examples.
 
   Args:
@@ -74,7 +83,7 @@ def sft(config, state, data, io):
     the final `TrainState`, and None.
   """
   s = config.setup()
-  stream = sources.examples(config, data, io, s.tokenizer)
+  stream = sources.examples(config, data, io.root, s.tokenizer)
   update = update_fn(config.model, config.optimizer, s.mesh)
   state = state_lib.new_state(
     config.model, config.optimizer, s.mesh, state, s.key
@@ -130,7 +139,13 @@ class Rate:
     return rates
 
 
-def pack_examples(tokenizer, examples, config, rows, micro_batches):
+def pack_examples(
+  tokenizer: tokenizer_lib.Tokenizer,
+  examples: list[Example],
+  config: SFT,
+  rows: int,
+  micro_batches: int,
+) -> Batch:
   """Examples as a `Batch`; each trained token weighs the same."""
   sequences = [encode(tokenizer, e) for e in examples]
   for example, (tokens, _) in zip(examples, sequences):
@@ -144,7 +159,7 @@ def pack_examples(tokenizer, examples, config, rows, micro_batches):
   mask = np.zeros((len(sequences), config.row_length + 1), bool)
   for row, (_, trained) in zip(mask, sequences):
     row[: len(trained)] = trained
-  weights = np.asarray(means.token_mean(mask))
+  weights = np.asarray(means.token_mean(jnp.asarray(mask)))
   return packing.pack(
     [
       packing.Sequence(tokens, w[: len(tokens)])
@@ -157,7 +172,9 @@ def pack_examples(tokenizer, examples, config, rows, micro_batches):
   )
 
 
-def encode(tokenizer, example):
+def encode(
+  tokenizer: tokenizer_lib.Tokenizer, example: Example
+) -> tuple[np.ndarray, np.ndarray]:
   """Tokens of prompt, completion and end-of-sequence, and which are trained.
 
   Returns:
