@@ -138,9 +138,11 @@ def _phase(values, name, earlier, kinds, experiment):
   """One phase of a config, typed; `earlier` maps names to those before it."""
   group = values.get(name)
   if not isinstance(group, Mapping):
+    close = nearest(name, [key for key in values if is_phase(values, key)])
+    hint = f'did you mean "{close}"? Otherwise ' if close else ""
     raise UserError(
-      f'phases: "{name}" has no group of keys; set c.{name} = dict(phase=...,'
-      " ...)"
+      f'phases: "{name}" has no group of keys; {hint}set'
+      f" c.{name} = dict(phase=..., ...)"
     )
   group = dict(group)
   cls, _ = kinds[_kind(group, name, kinds)]

@@ -91,7 +91,7 @@ def write(model: ModelConfig) -> dict[str, Any]:
   Returns:
     dict, without the name of the architecture.
   """
-  raw = {
+  raw: dict[str, Any] = {
     "hidden_act": "silu",
     "torch_dtype": model.param_dtype,
     "rope_theta": model.rope_theta,

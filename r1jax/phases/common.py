@@ -86,7 +86,7 @@ class Common(Phase):
   # The devices, and how they share the work.
   mesh: MeshConfig = MeshConfig()
 
-  def meshes(self) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
+  def meshes(self) -> tuple[Mesh, Mesh]:
     """The mesh of the learner and the mesh of the sampler.
 
     Raises:
