@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from r1jax.errors import UserError
 from r1jax.text.chat_template import ChatTemplate
@@ -42,7 +43,7 @@ class WordTokenizer:
 
   pad_id, eos_id = 0, 1
 
-  def __init__(self, words):
+  def __init__(self, words: Sequence[str]) -> None:
     self._words = ("<pad>", "<eos>", *words)
     # Without the first two, so that no text can spell the end of a sequence.
     self._ids = {word: i for i, word in enumerate(words, 2)}
@@ -50,7 +51,7 @@ class WordTokenizer:
       raise UserError("tokenizer: the words of a vocabulary must be distinct")
     self.vocab_size = len(self._words)
 
-  def encode(self, text):
+  def encode(self, text: str) -> list[int]:
     """Token ids of a text.
 
     Raises:
@@ -64,7 +65,7 @@ class WordTokenizer:
         f" {self.vocab_size} words"
       ) from None
 
-  def decode(self, ids):
+  def decode(self, ids: Iterable[int]) -> str:
     """The words of token ids, joined by single spaces."""
     return " ".join(self._words[i] for i in ids if i > 1)
 
@@ -80,7 +81,7 @@ class SentencePieceTokenizer:
       no end-of-sequence piece.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str | Path) -> None:
     import sentencepiece
 
     try:
@@ -94,11 +95,11 @@ class SentencePieceTokenizer:
     # Without padding pad_id is -1. Padding is masked, so id 0 serves too.
     self.pad_id = max(self._model.pad_id(), 0)
 
-  def encode(self, text):
+  def encode(self, text: str) -> list[int]:
     """Token ids of a text."""
     return self._model.encode(text)
 
-  def decode(self, ids):
+  def decode(self, ids: Iterable[int]) -> str:
     """The text of token ids, without special tokens."""
     special = (self.eos_id, self.pad_id)
     return self._model.decode([i for i in ids if i not in special])
@@ -118,7 +119,7 @@ class HFTokenizer:
       token.
   """
 
-  def __init__(self, directory):
+  def __init__(self, directory: str | Path) -> None:
     import tokenizers
 
     directory = Path(directory)
@@ -141,11 +142,11 @@ class HFTokenizer:
     pad = self._special_id("pad_token")
     self.pad_id = self.eos_id if pad is None else pad
 
-  def encode(self, text):
+  def encode(self, text: str) -> list[int]:
     """Token ids of a text, in which special tokens are recognized."""
     return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-  def decode(self, ids):
+  def decode(self, ids: Iterable[int]) -> str:
     """The text of token ids, without padding and end of sequence.
 
     Other special tokens stay, since `<think>` is one in some vocabularies.
@@ -155,7 +156,7 @@ class HFTokenizer:
       [i for i in ids if i not in left_out], skip_special_tokens=False
     )
 
-  def template(self):
+  def template(self) -> ChatTemplate:
     """The tokenizer's `ChatTemplate`.
 
     Raises:
@@ -193,7 +194,7 @@ class CountdownWords:
 
   kind: Literal["countdown"] = "countdown"
 
-  def make(self):
+  def make(self) -> WordTokenizer:
     """The `WordTokenizer`."""
     return WordTokenizer(WORDS)
 
@@ -206,7 +207,7 @@ class SentencePieceFile:
   # Path of the `.model` file.
   path: str
 
-  def make(self):
+  def make(self) -> SentencePieceTokenizer:
     """The `SentencePieceTokenizer`."""
     return SentencePieceTokenizer(self.path)
 
@@ -219,7 +220,7 @@ class HFDirectory:
   # Directory with tokenizer.json and tokenizer_config.json.
   path: str
 
-  def make(self):
+  def make(self) -> HFTokenizer:
     """The `HFTokenizer`."""
     return HFTokenizer(self.path)
 
@@ -229,7 +230,7 @@ Tokenizers = CountdownWords | SentencePieceFile | HFDirectory
 
 
 @functools.lru_cache(maxsize=8)
-def load(config):
+def load(config: Any) -> Tokenizer:
   """The tokenizer that a config describes, made once.
 
   Args:

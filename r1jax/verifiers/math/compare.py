@@ -7,6 +7,7 @@ from fractions import Fraction
 import math_verify
 import sympy
 
+from r1jax.verifiers.math import latex
 from r1jax.verifiers.math.guard import value_at
 from r1jax.verifiers.math.numbers import LONG_DECIMAL, Number, same_number
 
@@ -14,7 +15,7 @@ _DIGITS = 60
 _Relation = sympy.core.relational.Relational
 
 
-def same(gold, got):
+def same(gold: latex.Answer, got: latex.Answer) -> bool:
   """Whether two `latex.Answer`s mean the same.
 
   Args:
@@ -25,7 +26,7 @@ def same(gold, got):
     return False
   if _is_infinite(got.expression) != _is_infinite(gold.expression):
     return False
-  scale = 1
+  scale = Fraction(1)
   if gold.unit and got.unit and gold.unit != got.unit:
     if gold.unit.dimension != got.unit.dimension:
       return False

@@ -6,6 +6,8 @@ What is accepted runs under the deadline of `time_limit`.
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import mpmath
 import sympy
@@ -41,7 +43,7 @@ _LARGE = re.compile(
 )
 
 
-def check_text(text):
+def check_text(text: str) -> None:
   """Raises `Refused` for a text that no parser should see."""
   if len(text) > MAX_CHARACTERS:
     raise Refused("too long")
@@ -76,7 +78,7 @@ def _check_depth(text):
     raise Refused("too deep")
 
 
-def check_expression(expression):
+def check_expression(expression: Any) -> None:
   """Raises `Refused` for an expression whose value could be too large."""
   for nodes, node in enumerate(sympy.preorder_traversal(expression)):
     if nodes > MAX_NODES:
@@ -152,7 +154,7 @@ def _log2(node):
   return bits
 
 
-def value_at(node, point, digits):
+def value_at(node: Any, point: Mapping[Any, Any], digits: int) -> Any:
   """The value of an expression for given values of its unknowns.
 
   Each step is measured before it is computed: for random values of its unknown,

@@ -6,6 +6,7 @@ spelling of `notation`, and only if `guard` accepts it.
 
 import logging
 import re
+from typing import Any
 
 import math_verify
 
@@ -23,7 +24,7 @@ class Unparsable(ValueError):
 class Answer:
   """An answer: its text, its unit, and the library's reading of it."""
 
-  def __init__(self, text):
+  def __init__(self, text: str) -> None:
     self.text = text
     self.parsed = parse(text)
     # The library's second reading is the text that it took for the answer.
@@ -32,7 +33,7 @@ class Answer:
     self.unit = split_unit(last_box(text))
 
   @property
-  def expression(self):
+  def expression(self) -> Any:
     return self.parsed[0]
 
 
@@ -40,13 +41,13 @@ _TEXT = r"\\(?:text|textbf|textrm|mathrm|mbox|boxed|rm)\b"
 _DRESS = re.compile(_TEXT + r"|[$\\\s{}().]")
 
 
-def word_of(text):
+def word_of(text: str) -> str | None:
   """The one word of a text, in lower case; None if it is not one word."""
   word = _DRESS.sub("", text)
   return word.lower() if re.fullmatch("[A-Za-z]{2,40}", word) else None
 
 
-def is_sequence(text):
+def is_sequence(text: str) -> bool:
   """Whether a text is only capitals, such as HTH, whose order counts."""
   return bool(re.fullmatch("[A-Z]{3,40}", _DRESS.sub("", text)))
 
@@ -54,13 +55,13 @@ def is_sequence(text):
 _APPLIED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\{?\\prime\}?)*)\(")
 
 
-def primes_differ(a, b):
+def primes_differ(a: str, b: str) -> bool:
   """Whether one text applies a function and the other its derivative."""
-  a, b = (
+  in_a, in_b = (
     {m[1]: m[2].count("'") + m[2].count("prime") for m in _APPLIED.finditer(x)}
     for x in (last_box(a)[:300], last_box(b)[:300])
   )
-  return any(a[name] != b[name] for name in a.keys() & b.keys())
+  return any(in_a[name] != in_b[name] for name in in_a.keys() & in_b.keys())
 
 
 def _is_words(text):
@@ -76,7 +77,7 @@ _BUILDER = re.compile(
 )
 
 
-def parse(text):
+def parse(text: str) -> list[Any]:
   """The library's reading of a text: [expression, text] or [text]."""
   formulas = re.split(r"(?<!\$)\$(?!\$)|\\[()]", text)[1::2]
   if formulas and formulas[-1].lstrip(" \t").startswith("\n"):

@@ -9,14 +9,14 @@ import re
 from r1jax.verifiers.math import guard, words
 
 
-def last_box(text):
+def last_box(text: str) -> str:
   """The text in the last box; the whole text if there is no box."""
   at = text.rfind("\\boxed{")
   inner = braced(text, at + len("\\boxed")) if at >= 0 else None
   return text if inner is None else inner
 
 
-def braced(text, at):
+def braced(text: str, at: int) -> str | None:
   """The text in the braces that open at index `at`, or None."""
   depth = 0
   for i in range(at, len(text)):
@@ -159,7 +159,7 @@ _REWRITTEN = tuple(
 _OVER = re.compile(r"\{([^{}]*)\\over\b([^{}]*)\}|^([^{}]*)\\over\b([^{}]*)$")
 
 
-def clean(text):
+def clean(text: str) -> str:
   """The end of a text in one spelling."""
   if len(text) > guard.MAX_CHARACTERS:
     text = _tail(text)

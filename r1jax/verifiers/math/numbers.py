@@ -13,7 +13,7 @@ LONG_DECIMAL = 10
 class Number:
   """A rational number and the significant digits of its decimal, or None."""
 
-  def __init__(self, value, digits=None):
+  def __init__(self, value: Fraction, digits: int | None = None) -> None:
     self.value, self.digits = value, digits
 
 
@@ -35,14 +35,14 @@ _BASED = re.compile(
 )
 
 
-def plain(text):
+def plain(text: str) -> Number | None:
   """The `Number` of a text that is nothing but a number, or None."""
   text = text.strip().strip("$").strip()
   if text.startswith("\\boxed{") and text.endswith("}"):
     text = text[len("\\boxed{") : -1].strip()
   if len(text) > MAX_DIGITS:
     return None
-  scale = 1
+  scale = Fraction(1)
   percent = re.search(r"\\?%$", text)
   if percent:
     text, scale = text[: percent.start()].strip(), Fraction(1, 100)
@@ -80,7 +80,7 @@ def _decimal(match, scale):
   return Number(value, None if exact else significant)
 
 
-def in_base(text):
+def in_base(text: str) -> tuple[str, int] | None:
   """(digits, base) of a text like "1011_2" or "7f_{16}", or None."""
   match = _BASED.fullmatch(text.strip().strip("$"))
   if not match:
@@ -89,7 +89,7 @@ def in_base(text):
   return (match[1].lower(), base) if base else None
 
 
-def same_in_base(a, b):
+def same_in_base(a: tuple[str, int], b: tuple[str, int]) -> bool:
   """Whether two pairs (digits, base) are the same number."""
   try:
     return int(*a) == int(*b)
@@ -97,7 +97,7 @@ def same_in_base(a, b):
     return a == b
 
 
-def same_number(a, b):
+def same_number(a: Number, b: Number) -> bool:
   """Whether two `Number`s are equal; a long decimal may be rounded."""
   if a.value == b.value:
     return True

@@ -9,6 +9,7 @@ import ctypes
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 SECONDS = 0.5
 
@@ -89,7 +90,7 @@ _watchdog = _Watchdog()
 
 
 @contextlib.contextmanager
-def deadline(seconds=SECONDS):
+def deadline(seconds: float = SECONDS) -> Iterator[None]:
   """Raises `TimedOut` when this thread has computed for too long.
 
   Deadlines cannot be nested. Nothing is raised after the `with` statement.

@@ -71,7 +71,7 @@ _LAST = re.compile(
 )
 
 
-def split_unit(text):
+def split_unit(text: str) -> Unit | None:
   """The `Unit` at the end of an answer, or None.
 
   Args:
@@ -158,7 +158,7 @@ class Quantity(NamedTuple):
   value: Fraction
 
 
-def quantity(text):
+def quantity(text: str) -> Quantity | None:
   """The `Quantity` of a text that is nothing but one, or None.
 
   Args:
@@ -241,7 +241,7 @@ def _unit(text):
   return _named(word, int(power or 1))
 
 
-def same_quantity(a, b):
+def same_quantity(a: Quantity, b: Quantity) -> bool:
   """Whether two quantities are equal; a unit that one lacks is ignored."""
   if a.unit and b.unit:
     return a.unit.dimension == b.unit.dimension and a.value == b.value

@@ -9,7 +9,7 @@ _STYLE = re.compile(
 _SPACES = re.compile(r"\\[,;:! ]|~|\s+")
 
 
-def spoken(text):
+def spoken(text: str) -> str:
   """A text without styles, braces, dollars and final punctuation."""
   text = _SPACES.sub(" ", _STYLE.sub("", text))
   return re.sub(r" +", " ", re.sub(r"[${}]|\\[()\[\]]", "", text)).strip(" .,")
@@ -28,7 +28,7 @@ _VALUES |= {word: 10 * i for i, word in enumerate(_TENS, 2)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 
 
-def number_of(text):
+def number_of(text: str) -> int | None:
   """The whole number in words, such as "twenty-one", or None."""
   words = re.split(r"[ -]+(?:and )?", spoken(text).lower())
   if len(words) > 12:
@@ -61,7 +61,7 @@ _PART = re.compile(
 )
 
 
-def fraction_of(text):
+def fraction_of(text: str) -> str | None:
   """The LaTeX of a fraction in words, such as "two-thirds", or None."""
   match = _PART.fullmatch(spoken(text).lower())
   return match and f"\\frac{{{_VALUES[match[1]]}}}{{{match.lastindex}}}"
@@ -80,7 +80,7 @@ _NONE = ("no solution", "no solutions", "there is no solution",
          "there are no solutions", "empty set", "the empty set")  # fmt: skip
 
 
-def symbol_of(text):
+def symbol_of(text: str) -> str:
   """The symbol that a phrase means; the text itself if there is none."""
   phrase = spoken(text).lower()
   phrase = _SAME.get(phrase, phrase)
@@ -96,7 +96,7 @@ def symbol_of(text):
   return text if number is None else str(number)
 
 
-def phrase(text):
+def phrase(text: str) -> tuple[str, ...] | None:
   """The parts of an answer in words, or None.
 
   Returns:
@@ -122,7 +122,7 @@ _RATIO = re.compile(
 )
 
 
-def clock(text):
+def clock(text: str) -> tuple | None:
   """A time of day as (hour, minute, "a", "p" or None); or None."""
   match = _CLOCK.fullmatch(spoken(text))
   if not match:
@@ -131,12 +131,12 @@ def clock(text):
   return int(match[1]), int(match[2]), half
 
 
-def same_clock(a, b):
+def same_clock(a: tuple, b: tuple) -> bool:
   """Whether two times are equal; a missing a.m. or p.m. is ignored."""
   return a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2]))
 
 
-def ratio(text):
+def ratio(text: str) -> tuple | None:
   """A ratio as multiples of its first number, or None."""
   match = _RATIO.fullmatch(re.sub(r" ?\\?: ?", ":", spoken(text)))
   if not match:
@@ -152,9 +152,9 @@ _RESIDUE = re.compile(
 )
 
 
-def residues(text):
+def residues(text: str) -> tuple | None:
   """(modulus, residues) of "x = 1, 3 (mod 7)" as LaTeX, or None."""
-  found = set()
+  found: set[tuple[int, int]] = set()
   text = re.sub(r"\bx ?=", "", spoken(text)).strip()
   parts = re.split(r"(?: |,|\bor\b|\band\b)+(?=[A-Za-z] ?\\equiv)", text)
   for part in parts:
@@ -173,7 +173,7 @@ def residues(text):
 _PIECE = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 
 
-def pieces(text):
+def pieces(text: str) -> frozenset | None:
   """The rows of a piecewise function, without order; or None."""
   match = _PIECE.search(text)
   if not match:
@@ -183,7 +183,7 @@ def pieces(text):
   return frozenset(row for row in rows if row)
 
 
-def squeezed(text):
+def squeezed(text: str) -> str | None:
   """A text without meaningless white space and dollars."""
   text = re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", text.replace("$", " ").strip())
   return text if re.search(r"\w", text) else None
@@ -195,7 +195,7 @@ _OPTION = re.compile(
 )
 
 
-def option(text):
+def option(text: str) -> tuple[str, str] | None:
   """(letter, the rest) of "\\textbf{(B)}\\ 12", or None."""
   match = _OPTION.fullmatch(text) if len(text) <= 200 else None
   return (match[1], match[2].strip("$ .{}")) if match else None
