@@ -1,1 +1,1 @@
-"""Problem sets, synthetic corpora, JSONL files, packing into rows."""
+"""Tasks, problem sets, synthetic examples, JSONL files."""
