@@ -1,25 +1,83 @@
-"""Every test sees eight CPU devices and no silent rank promotion."""
+"""Every test sees eight CPU devices and no silent rank promotion.
+
+XLA compiles the tests' programs without optimizing them, which takes a third
+of the time. A test whose finding depends on the optimizer asks for the fixture
+`optimized`. Tests and the processes they start share what is compiled.
+"""
 
 import gc
 import os
+import tempfile
 from pathlib import Path
 
+import jaxlib.version
 import pytest
 
-# Before the first import of jax: it reads them once.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-for _flag in (
+# Each sets one flag of XLA, unless the environment sets that flag.
+FLAGS = [
   "--xla_force_host_platform_device_count=8",
-  # Eight devices on two cores: where these stand still for a while, a wait of
-  # the default 40 s would be taken for a deadlock, and end the process.
+  # Eight devices share the cores: a device that waits for the others longer
+  # than the default of 40 s would be taken for a deadlock and end the process.
   "--xla_cpu_collective_call_terminate_timeout_seconds=300",
-):
+  "--xla_backend_optimization_level=0",
+]
+if jaxlib.version.__version_info__ < (0, 11):
+  # Later versions do not know this flag, and end a process that sets it.
+  FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+
+# Before the first import of jax, which reads them once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+for _flag in FLAGS:
   if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  # Workers of pytest-xdist inherit it; it goes with the process that made it.
+  _programs = tempfile.TemporaryDirectory(prefix="r1jax-tests-")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+  """The whole suite runs on all cores, a file alone in one process.
+
+  Unless -n says how many.
+  """
+  worker = hasattr(config, "workerinput")
+  named = config.args_source is pytest.Config.ArgsSource.ARGS
+  if getattr(config.option, "numprocesses", 0) is None and not (
+    worker or named
+  ):
+    config.option.numprocesses = "auto"
+    config.option.maxprocesses = config.option.maxprocesses or 8
+    config.option.dist = "worksteal"
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+  """Programs of this test are compiled as users' programs are."""
+  options = compiler.get_compile_options
+
+  def get_compile_options(*args, **kwargs):
+    found = options(*args, **kwargs)
+    debug = found.executable_build_options.debug_options
+    debug.xla_backend_optimization_level = 3
+    if jaxlib.version.__version_info__ < (0, 11):
+      found.env_option_overrides = [
+        *found.env_option_overrides, ("xla_cpu_use_fusion_emitters", True)
+      ]  # fmt: skip
+    return found
+
+  monkeypatch.setattr(compiler, "get_compile_options", get_compile_options)
+  jax.clear_caches()
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -398,6 +398,7 @@ def test_an_accumulator_in_bfloat16():
     assert (np.asarray(a) != np.asarray(b)).any()
 
 
+@pytest.mark.usefixtures("optimized")
 def test_offloaded_moments_change_nothing_else(mesh, tmp_path):
   """The same bits as without, also after a restart from a checkpoint."""
   away = dataclasses.replace(OPTIMIZER, offload=True)
