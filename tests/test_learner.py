@@ -187,10 +187,11 @@ def test_gradients_of_parameters_in_bfloat16_are_summed_in_float32(m, rows):
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(MODEL))
   batch = reshape(make_batch(), m, rows)
   got, _ = accumulate(decoder_loss, params, batch)
+  gradient = jax.jit(jax.grad(decoder_loss, has_aux=True))
   parts = [
-    jax.grad(decoder_loss, has_aux=True)(
-      params, jax.tree.map(lambda x: x[i], batch._replace(count=None))
-    )[0]
+    gradient(params, jax.tree.map(lambda x: x[i], batch._replace(count=None)))[
+      0
+    ]
     for i in range(m)
   ]
   want = jax.tree.map(lambda *g: sum(x.astype(jnp.float32) for x in g), *parts)

@@ -37,11 +37,11 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-  """The shell's, on one device, with a compilation cache of its own."""
-  env = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="")
-  env["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla"))
-  return env
+def environment():
+  """The tests', but with one device; the last of two flags counts."""
+  flags = os.environ["XLA_FLAGS"]
+  one = "--xla_force_host_platform_device_count=1"
+  return os.environ | {"XLA_FLAGS": f"{flags} {one}"}
 
 
 def command(config, workdir):

@@ -28,10 +28,11 @@ def start(directory, *parts, devices=2):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
+  flags = os.environ.get("XLA_FLAGS", "")  # The last of two counts.
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
   }
   running = [
