@@ -1,8 +1,9 @@
 """Every test sees eight CPU devices and no silent rank promotion.
 
-XLA compiles the tests' programs without optimizing them, which takes a third
-of the time. A test whose finding depends on the optimizer asks for the fixture
-`optimized`. Tests and the processes they start share what is compiled.
+XLA compiles the tests' programs without optimizing them, which takes a fourth
+of the time. A test whose finding depends on which operations are fused asks
+for the fixture `fused`. Tests and the processes they start share compiled
+programs.
 """
 
 import gc
@@ -21,9 +22,10 @@ FLAGS = [
   "--xla_cpu_collective_call_terminate_timeout_seconds=300",
   "--xla_backend_optimization_level=0",
 ]
+FUSION = "--xla_cpu_use_fusion_emitters=false"
 if jaxlib.version.__version_info__ < (0, 11):
   # Later versions do not know this flag, and end a process that sets it.
-  FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+  FLAGS.append(FUSION)
 
 # Before the first import of jax, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -60,23 +62,27 @@ def pytest_cmdline_main(config):
 
 
 @pytest.fixture
-def optimized(monkeypatch):
-  """Programs of this test are compiled as users' programs are."""
+def fused(monkeypatch):
+  """Operations of this test's programs are fused as in users' programs.
+
+  What depends on it: how much memory a program takes, and which bits differ
+  between two programs of one meaning.
+  """
+  if FUSION not in FLAGS:
+    yield
+    return
   options = compiler.get_compile_options
 
   def get_compile_options(*args, **kwargs):
     found = options(*args, **kwargs)
-    debug = found.executable_build_options.debug_options
-    debug.xla_backend_optimization_level = 3
-    if jaxlib.version.__version_info__ < (0, 11):
-      found.env_option_overrides = [
-        *found.env_option_overrides, ("xla_cpu_use_fusion_emitters", True)
-      ]  # fmt: skip
+    fusion = (FUSION.strip("-").partition("=")[0], True)
+    found.env_option_overrides = [*found.env_option_overrides, fusion]
     return found
 
-  monkeypatch.setattr(compiler, "get_compile_options", get_compile_options)
-  jax.clear_caches()
-  yield
+  with monkeypatch.context() as patch:
+    patch.setattr(compiler, "get_compile_options", get_compile_options)
+    jax.clear_caches()
+    yield
   jax.clear_caches()
 
 

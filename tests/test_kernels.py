@@ -109,6 +109,7 @@ def test_tiles_visit_what_is_seen():
   assert got == want and pairs.count == 9
 
 
+@pytest.mark.usefixtures("fused")
 def test_tile_memory_is_linear():
   """Twice the row, twice the memory of the gradient's temporaries."""
 

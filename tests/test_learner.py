@@ -334,6 +334,7 @@ def test_a_rule_changes_what_no_gradient_does(mesh, offload):
   assert set(update.lower(*programs, *constants)) == names
 
 
+@pytest.mark.usefixtures("fused")
 @pytest.mark.parametrize("m, rows", [(1, 4), (4, 1)])
 def test_one_set_of_gradients(m, rows):
   """A table's, and all of an update's: a larger vocabulary adds no more.
@@ -399,7 +400,7 @@ def test_an_accumulator_in_bfloat16():
     assert (np.asarray(a) != np.asarray(b)).any()
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.usefixtures("fused")
 def test_offloaded_moments_change_nothing_else(mesh, tmp_path):
   """The same bits as without, also after a restart from a checkpoint."""
   away = dataclasses.replace(OPTIMIZER, offload=True)

@@ -332,6 +332,7 @@ def compiled(model):
   return jax.jit(jax.grad(loss)).lower(trained, rest).compile()
 
 
+@pytest.mark.usefixtures("fused")
 def test_nothing_is_computed_for_what_is_frozen():
   """Neither the table's gradient, in memory, nor those of the weights."""
   config = dataclasses.replace(
