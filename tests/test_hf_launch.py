@@ -2,17 +2,20 @@
 
 import importlib.util
 import json
+import shutil
 
 import hf_files
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from experiments import launch, plan
-from r1jax import hf
+from r1jax import hf, meshes
 from r1jax import model as model_lib
 from r1jax.errors import UserError
+from r1jax.hf import source
 from r1jax.model import ModelConfig
 from r1jax.phases import PHASES
 from r1jax.text.tokenizer import HFTokenizer
@@ -82,6 +85,42 @@ def test_a_directory_that_is_not_there(tmp_path):
   config = experiment(tmp_path / "absent", tmp_path)
   with pytest.raises(UserError, match="absent: there is no such directory"):
     plan.resolve(config, PHASES)
+
+
+def test_damaged_weights_are_named_before_the_run(directory, tmp_path):
+  """Of a later phase, too."""
+  broken = tmp_path / "broken"
+  shutil.copytree(directory, broken)
+  weights = broken / "model.safetensors"
+  weights.write_bytes(weights.read_bytes()[:-4])
+  config = experiment(directory, tmp_path)
+  config.second.update(init="", model=f"hf:{broken}")
+  with pytest.raises(UserError, match="second: .*model.safetensors"):
+    launch.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_the_hubs_weights_come_after_the_checks(
+  directory, tmp_path, monkeypatch
+):
+  asked = []
+
+  def fetch(name, allow_patterns):
+    asked.append((name, "*.safetensors" in allow_patterns))
+    return str(directory)
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+  config = experiment(directory, tmp_path)
+  config.model = "hf:some/model"
+  config.second.lr = -1.0
+  with pytest.raises(UserError, match="second.lr=-1.0"):
+    launch.run(config, tmp_path / "run")
+  assert set(asked) == {("some/model", False)}
+  config.second.lr = 1e-2
+  _, (first, second) = plan.resolve(config, PHASES)
+  assert first.weights == "some/model" and second.weights is None
+  source.initial(first.weights, first.model, meshes.make_mesh())
+  assert asked[-1] == ("some/model", True)
 
 
 def test_import_and_export_keep_every_bit(directory, tmp_path, capsys):

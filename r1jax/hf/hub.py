@@ -5,16 +5,19 @@ from pathlib import Path
 
 from r1jax.errors import UserError
 
+# What a model's shape and tokenizer need.
+SMALL = ("*.json", "*.jinja")
 # Weights in other formats are the bulk of many repositories.
-PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.gguf")
+PATTERNS = (*SMALL, "*.safetensors", "*.gguf")
 
 
-def directory(name: str | Path) -> Path:
+def directory(name: str | Path, weights: bool = True) -> Path:
   """The directory of a model.
 
   Args:
     name: a directory, or an id ("Qwen/Qwen2.5-Math-1.5B"), which is fetched
       to the cache of `huggingface_hub`.
+    weights: whether the weights are fetched too.
 
   Raises:
     UserError: it is neither, or the hub cannot be reached.
@@ -33,7 +36,7 @@ def directory(name: str | Path) -> Path:
   try:
     return Path(
       huggingface_hub.snapshot_download(
-        str(name), allow_patterns=list(PATTERNS)
+        str(name), allow_patterns=list(PATTERNS if weights else SMALL)
       )
     )
   except errors.RepositoryNotFoundError:

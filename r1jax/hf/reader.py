@@ -84,6 +84,37 @@ def load(
       shape, or belongs to no parameter. All of this is checked before the
       first tensor is read.
   """
+  model, leaves, tree, parts, stored = _plan(directory, dtype, fields)
+  if mesh is None:
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+  base = dataclasses.replace(model, lora_rank=0)
+  where = jax.tree.leaves(model_lib.shardings(base, mesh))
+  loaded = [
+    _load_leaf(leaf, s, parts[name], stored)
+    for (name, leaf), s in zip(leaves.items(), where)
+  ]
+  return Decoder(model), jax.tree.unflatten(tree, loaded)
+
+
+def check(directory: str | Path, **fields: Any) -> None:
+  """Raises the `UserError` that `load` would raise; reads no tensor.
+
+  Args:
+    directory, **fields: as for `load`.
+  """
+  _plan(directory, None, fields)
+
+
+def _plan(directory, dtype, fields):
+  """What `load` reads, checked against what is stored.
+
+  Args:
+    directory, dtype, fields: as for `load`.
+
+  Returns:
+    the `ModelConfig`; name -> `jax.ShapeDtypeStruct` of each parameter; their
+    tree; name -> list of `Part`; name -> `Stored` of each tensor.
+  """
   directory = Path(directory)
   path = directory / "config.json"
   raw = tensors.read_json(path)
@@ -99,8 +130,6 @@ def load(
   model = ModelConfig(
     **{"compute_dtype": dtype, **config, "param_dtype": dtype}
   )
-  if mesh is None:
-    mesh = meshes.make_mesh(devices=jax.devices()[:1])
   base = dataclasses.replace(model, lora_rank=0)
   flat, tree = jax.tree_util.tree_flatten_with_path(model_lib.shapes(base))
   leaves = {sharding.path_name(path): leaf for path, leaf in flat}
@@ -108,12 +137,7 @@ def load(
     name: family.parts(name, leaf.shape) for name, leaf in leaves.items()
   }
   _check(directory, family, model, (leaves, parts), stored)
-  where = jax.tree.leaves(model_lib.shardings(base, mesh))
-  loaded = [
-    _load_leaf(leaf, s, parts[name], stored)
-    for (name, leaf), s in zip(leaves.items(), where)
-  ]
-  return Decoder(model), jax.tree.unflatten(tree, loaded)
+  return model, leaves, tree, parts, stored
 
 
 def _load_leaf(leaf, where, parts, stored):

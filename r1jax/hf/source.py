@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from r1jax.config import Written, convert
 from r1jax.errors import UserError
-from r1jax.hf import hub
-from r1jax.hf.reader import load, read_config
+from r1jax.hf import hub, reader
+from r1jax.hf.reader import read_config
 from r1jax.model import ModelConfig
 from r1jax.types import TrainState
 
@@ -33,7 +33,7 @@ class Shape(ModelConfig):
 def shape(
   named: Any, models: Mapping[str, Any], where: str
 ) -> tuple[Written, str | None]:
-  """The keys of a model and the directory of its weights.
+  """The keys of a model and the source of its weights.
 
   Args:
     named: name in `models`, "hf:" and a directory or hub id, or a mapping of
@@ -42,7 +42,8 @@ def shape(
     where: the dotted key of `named`.
 
   Returns:
-    `config.Written` keys of `ModelConfig`; Hugging Face directory or None.
+    `config.Written` keys of `ModelConfig`; a directory or hub id of Hugging
+    Face, or None. Weights are not fetched yet.
 
   Raises:
     UserError: there is no such model.
@@ -59,24 +60,39 @@ def shape(
   if not isinstance(named, Mapping):
     raise UserError(f"{where} must be the name of a model, or its keys")
   fields = dict(named)
-  directory = convert(str, fields.pop("hf", ""), f"{where}.hf")
-  if not directory:
+  name = convert(str, fields.pop("hf", ""), f"{where}.hf").removeprefix(PREFIX)
+  if not name:
     return Written(where, fields), None
-  directory = str(hub.directory(directory.removeprefix(PREFIX)))
-  return Written(where, {**read_config(directory), **fields}), directory
+  try:
+    known = read_config(hub.directory(name, weights=False))
+  except UserError as e:
+    raise UserError(f"{where}: {e}") from None
+  return Written(where, {**known, **fields}), name
 
 
-def initial(
-  directory: str | Path, model: ModelConfig, mesh: Mesh
-) -> TrainState:
+def check_weights(name: str, model: ModelConfig) -> None:
+  """Checks the weights of a directory; those of the hub are not fetched yet.
+
+  Args:
+    name: directory or hub id.
+    model: `ModelConfig` that the weights must have the shapes of.
+
+  Raises:
+    UserError: a file or tensor is absent, or has another shape.
+  """
+  if Path(name).expanduser().is_dir():
+    reader.check(hub.directory(name), **dataclasses.asdict(model))
+
+
+def initial(name: str, model: ModelConfig, mesh: Mesh) -> TrainState:
   """A `TrainState` with the parameters of Hugging Face and nothing else.
 
   Args:
-    directory: of Hugging Face.
+    name: directory or hub id of Hugging Face.
     model: `ModelConfig`, which may differ from what the directory says.
     mesh: where the parameters go.
   """
   fields = dataclasses.asdict(model)
   dtype = fields.pop("param_dtype")
-  _, params = load(directory, dtype=dtype, mesh=mesh, **fields)
+  _, params = reader.load(hub.directory(name), dtype=dtype, mesh=mesh, **fields)
   return TrainState(step=None, params=params, opt_state=None)

@@ -11,6 +11,7 @@ from r1jax import checks, config
 from r1jax import model as model_lib
 from r1jax.data import sources
 from r1jax.errors import UserError
+from r1jax.hf import source
 from r1jax.hf.source import Shape
 from r1jax.meshes import Mesh, MeshConfig
 from r1jax.model import ModelConfig
@@ -61,7 +62,7 @@ class Phase:
   model: ModelConfig = config.filled(
     written=str | Shape, default="that of init"
   )
-  # Hugging Face directory of the first parameters, or None.
+  # Hugging Face directory or hub id of the first parameters, or None.
   weights: str | None = config.filled()
 
   def check(self, preview: Preview) -> None:
@@ -111,6 +112,8 @@ class Common(Phase):
     """As `Phase.check`."""
     for mesh in self.meshes():
       model_lib.shardings(self.model, mesh)  # names what a mesh does not fit
+    if self.weights is not None:
+      source.check_weights(self.weights, self.model)
     tokens = tokenizer_lib.load(self.tokenizer).vocab_size
     if self.model.vocab_size < tokens:
       raise UserError(

@@ -158,7 +158,9 @@ def grpo(
 
 def advantages_of(config: GRPO, scored: Scored) -> np.ndarray:
   """[N, G] of a rollout, by the config's estimator."""
-  advantages = np.asarray(variants.advantages_of(config.loss, scored.reward))
+  advantages = np.asarray(
+    variants.advantages_of(config.loss, jnp.asarray(scored.reward))
+  )
   # No reward is known of a problem that cannot be judged: nothing is learned.
   return np.where(scored.judged[:, None], advantages, 0.0)
 
