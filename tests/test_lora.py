@@ -24,7 +24,7 @@ from r1jax.model import ModelConfig, lora
 from r1jax.phases import PHASES, grpo, grpo_batch
 from r1jax.run import checkpoint
 from r1jax.run.phase_io import PhaseIO
-from r1jax.sampling import decode
+from r1jax.sampling import weights
 from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.sampling.stream import stream
 from r1jax.training import learner, optimizer, packing, policy
@@ -376,7 +376,7 @@ def test_the_sampler_agrees_with_the_learner():
 
 def test_decoding_is_that_of_the_merged_model():
   close(
-    decode.lay_out(MODEL, PARAMS), decode.lay_out(PLAIN, merged(PARAMS)), 1e-6
+    weights.lay_out(MODEL, PARAMS), weights.lay_out(PLAIN, merged(PARAMS)), 1e-6
   )
 
 
@@ -550,7 +550,7 @@ def test_what_is_no_adapter(fields, message):
 def test_adapters_of_a_model_without():
   for function in (
     lambda: forward(PLAIN, PARAMS, *inputs()),
-    lambda: decode.lay_out(PLAIN, PARAMS),
+    lambda: weights.lay_out(PLAIN, PARAMS),
   ):
     with pytest.raises(UserError, match="parameters have adapters"):
       function()

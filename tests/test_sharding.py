@@ -335,6 +335,24 @@ def test_sampling_is_that_of_one_device(sizes, prompts, group, slots):
   np.testing.assert_allclose(got.logprobs, want.logprobs, atol=1e-5)
 
 
+def test_shapes_say_where_the_weights_lie():
+  """By the axis table, also where `load` has swapped a matrix's axes."""
+  mesh = meshes.make_mesh(**MESHES[2])
+  config = SamplerConfig(slots=8, max_new_tokens=8, eos_id=1)
+  sampler = Sampler(MODEL, config, 2, mesh)
+  params = model_lib.place(MODEL, random_params(MODEL), mesh)
+  got = sampler.load(params).weights
+  want = sampler.shapes(prompts=4, width=5).advance[0].weights
+
+  def compare(x, shape):
+    assert (x.shape, x.dtype) == (shape.shape, shape.dtype)
+    assert x.sharding.is_equivalent_to(shape.sharding, x.ndim)
+
+  jax.tree.map(compare, got, want)
+  up = got.layers[0]["up"]["kernel"]
+  assert up.sharding.spec == P("tensor", "fsdp") and up.shape == (32, 16)
+
+
 def test_a_slot_reads_what_lies_on_its_own_device():
   """A step has no more exchanges between devices for four layers than for one.
 
@@ -362,7 +380,8 @@ def test_a_slot_reads_what_lies_on_its_own_device():
 def test_groups_are_split_for_few_prompts(prompts, group, shards, parts):
   config = SamplerConfig(slots=1, max_new_tokens=1, eos_id=1)
   mesh = meshes.make_mesh(data=shards, devices=jax.devices()[:shards])
-  assert Sampler(MODEL, config, group, mesh).split(prompts) == parts
+  static, count = Sampler(MODEL, config, group, mesh).divided(prompts)
+  assert (count, static.group) == (parts * prompts, group // parts)
 
 
 def test_each_prompt_waits_where_it_lies():

@@ -314,12 +314,27 @@ def _scanned(config, stack):
   )(config, name=stack.name)
 
 
+def embedding(params):
+  """The parameter [V, d] with the row of each token that layers start from."""
+  return params["embed"]["embedding"]
+
+
+def final_norm(params):
+  """The parameters of the norm after the last layer, a dict."""
+  return params["norm"]
+
+
+def head(params, config):
+  """The parameter that gives logits: [V, d] if tied, else [d, V]."""
+  return embedding(params) if config.tied else params["head"]["kernel"]
+
+
 def unembedding(params, config):
   """[V, d], the row of each token, whose product with hidden states is z.
 
   In the type that products are computed in.
   """
-  table = _head(params, config)
+  table = head(params, config)
   rows = table if config.tied else in_order(table.T)
   return rows.astype(config.compute_dtype)
 
@@ -327,12 +342,5 @@ def unembedding(params, config):
 def summed_unembedding(params, config):
   """`unembedding`, as a `Summed` table where `summing` has a sum for it."""
   rows = unembedding(params, config)
-  total = total_of(_head(params, config))
+  total = total_of(head(params, config))
   return rows if total is None else Summed(rows, total, not config.tied)
-
-
-def _head(params, config):
-  """The parameter that hidden states meet at the end."""
-  if config.tied:
-    return params["embed"]["embedding"]
-  return params["head"]["kernel"]

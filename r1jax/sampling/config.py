@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 
+from r1jax import sharding
 from r1jax.errors import UserError
 from r1jax.meshes import Mesh
 from r1jax.model import ModelConfig
@@ -102,6 +103,28 @@ class Static:
   config: SamplerConfig
   group: int
   mesh: Mesh | None = None
+
+  def divided(self, prompts: int) -> tuple["Static", int]:
+    """How the groups of a rollout are divided over the shards of slots.
+
+    If there are so few prompts that some shards would have more work than
+    others, or none, each prompt is taken several times, with a part of its
+    group each time.
+
+    Args:
+      prompts: N.
+
+    Returns:
+      the same with the part of a group as `group`; how many prompts it
+      decodes.
+    """
+    shards = sharding.row_shards(self.mesh)
+    for parts in (n for n in range(1, self.group + 1) if self.group % n == 0):
+      whole = prompts * parts % shards == 0
+      if whole or prompts * parts >= 4 * shards:
+        break
+    group = self.group // parts
+    return dataclasses.replace(self, group=group), prompts * parts
 
 
 def _whole(x, least):

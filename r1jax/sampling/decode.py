@@ -11,63 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import ModelConfig, attention, lora
-from r1jax.model.decoder import Layer, RMSNorm
+from r1jax.model import ModelConfig, attention, decoder
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
 from r1jax.sampling import cache, kernels
-
-
-class Weights(NamedTuple):
-  """The learner's parameters, laid out for decoding.
-
-  Attributes:
-    embedding: [V, d]. layers: L dicts, as the decoder's but for their
-      kernels, which are [o, i]. norm: the last one's dict.
-    head: [V, d]; None if it is the embedding.
-  """
-
-  embedding: jax.Array
-  layers: tuple
-  norm: Any
-  head: jax.Array | None
-
-
-def lay_out(config: ModelConfig, params: Any) -> Weights:
-  """`Weights` of a model's parameters: in the compute dtype, by layer.
-
-  Once a rollout, not in every step. Adapters are merged into their kernels, in
-  float32; the gains of the norms stay as they are, since norms compute in it.
-  """
-
-  def cast(tree):
-    return jax.tree_util.tree_map_with_path(
-      lambda path, x: (
-        x if path[-1].key == "scale" else x.astype(config.compute_dtype)
-      ),
-      tree,
-    )
-
-  def layer(i):
-    own = jax.tree.map(lambda x: x[i], params["layers"])
-    return _transposed(cast(lora.merge(config, own)))
-
-  rest = cast({k: x for k, x in params.items() if k != "layers"})
-  return Weights(
-    rest["embed"]["embedding"],
-    tuple(map(layer, range(config.n_layers))),
-    rest["norm"],
-    None if config.tied else rest["head"]["kernel"].T,
-  )
-
-
-def _transposed(layer):
-  """A layer's dict, its kernels the other way."""
-
-  def turn(path, x):
-    return x.T if path[-1].key == "kernel" else x
-
-  return jax.tree_util.tree_map_with_path(turn, layer)
+from r1jax.sampling.weights import Weights, layers_to_apply
 
 
 class View(NamedTuple):
@@ -284,12 +232,13 @@ def decode(
   )
   x: Any = weights.embedding[tokens][:, None]
   out = []
-  for layer, *caches in zip(weights.layers, prompts, rings, newest):
-    x, chunk = Layer(c, thin_matmul).apply(
-      {"params": _transposed(layer)}, x, _Reader(cos, sin, view, *caches)
+  layers = layers_to_apply(c, weights)
+  for layer, *caches in zip(layers, prompts, rings, newest):
+    x, chunk = decoder.Layer(c, thin_matmul).apply(
+      {"params": layer}, x, _Reader(cos, sin, view, *caches)
     )
     out.append(chunk)
-  hidden: Any = RMSNorm(c).apply({"params": weights.norm}, x)
+  hidden: Any = decoder.RMSNorm(c).apply({"params": weights.norm}, x)
   head = weights.embedding if weights.head is None else weights.head
   logits = thin_matmul(hidden[:, 0], head.T)
   return logits.astype(c.logit_dtype), tuple(out)

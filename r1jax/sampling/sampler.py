@@ -19,16 +19,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from r1jax import model as model_lib
 from r1jax import sharding
 from r1jax.errors import UserError
-from r1jax.sampling import cache, decode, pool, step
+from r1jax.sampling import pool, programs, step, weights
 from r1jax.sampling.config import SamplerConfig, Static
+from r1jax.sampling.programs import Programs
 from r1jax.types import Rollout
 
-__all__ = ["Callbacks", "Loaded", "Programs", "Sampler", "SamplerConfig"]
+__all__ = ["Callbacks", "Loaded", "Sampler", "SamplerConfig"]
 
 
 class Loaded(NamedTuple):
@@ -36,11 +35,11 @@ class Loaded(NamedTuple):
 
   Attributes:
     params: the parameters, as the prefill uses them.
-    weights: the `decode.Weights`, as the decoding steps use them.
+    weights: the `weights.Weights`, as the decoding steps use them.
   """
 
   params: Any
-  weights: decode.Weights
+  weights: weights.Weights
 
 
 class Callbacks(NamedTuple):
@@ -55,20 +54,6 @@ class Callbacks(NamedTuple):
 
   on_finished: Callable | None = None
   on_look: Callable | None = None
-
-
-class Programs(NamedTuple):
-  """The compiled programs of a rollout, or their abstract inputs.
-
-  Attributes:
-    load: lays out the weights (`decode.lay_out`).
-    prefill: prefills a batch of prompts (`pool.load`).
-    advance: decodes (`step.advance`).
-  """
-
-  load: Any
-  prefill: Any
-  advance: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +76,7 @@ class Sampler(Static):
     Returns:
       a `Loaded`.
     """
-    return Loaded(params, _lay_out(self.model, params))
+    return Loaded(params, weights.lay_out(self.model, params))
 
   def sample(
     self,
@@ -125,9 +110,8 @@ class Sampler(Static):
     Raises:
       UserError: a prompt is empty.
     """
-    parts = self.split(len(prompts))
-    static = dataclasses.replace(self, group=self.group // parts)
-    texts, number = _queue_order(prompts, parts, static.group)
+    static, count = self.divided(len(prompts))
+    texts, number = _queue_order(prompts, count // len(prompts), static.group)
     if indices is None:
       indices = np.arange(len(number))
     if limits is None:
@@ -143,22 +127,6 @@ class Sampler(Static):
     rollout = _run(static, inputs, places, number, callbacks or Callbacks())
     return _rows(rollout, np.argsort(number))
 
-  def split(self, prompts: int) -> int:
-    """Into how many parts a group is split, each with the prompt to itself.
-
-    One, unless there are so few prompts that some shards of the slots would
-    have more work than others, or none.
-
-    Args:
-      prompts: N.
-    """
-    shards = sharding.row_shards(self.mesh)
-    for parts in (n for n in range(1, self.group + 1) if self.group % n == 0):
-      whole = prompts * parts % shards == 0
-      if whole or prompts * parts >= 4 * shards:
-        return parts
-    return self.group
-
   def shapes(self, prompts: int, width: int) -> Programs:
     """Abstract inputs of the compiled programs.
 
@@ -170,86 +138,15 @@ class Sampler(Static):
       `Programs` of tuples: what each program takes besides its static
       arguments.
     """
-    static, prompts = self._divided(prompts)
-    size = pool.pool_size(static, prompts, width)
-    total, shards = prompts * static.group, sharding.row_shards(self.mesh)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = model_lib.shapes(self.model)
-    weights = jax.eval_shape(lambda p: decode.lay_out(self.model, p), params)
-    prefilled = jax.eval_shape(
-      lambda: pool.empty(self.model, None, size, self.config.int8)
-    )
-    state = jax.eval_shape(lambda: step.begin(static, total))
-    if self.mesh is not None:
-      params = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        params,
-        model_lib.shardings(self.model, self.mesh),
-      )
-    prefilled = self._whole(prefilled)._replace(
-      layers=self._by_place(prefilled.layers)
-    )
-    state = self._whole(state)._replace(rings=self._by_place(state.rings))
-
-    def ints(*shape):
-      return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-    batch = pool.Batch(
-      ints(size.rows, size.width), ints(size.rows), ints(size.rows)
-    )
-    temperature: Any = jax.ShapeDtypeStruct((), jnp.float32)
-    inputs = step.Inputs(weights, ints(total), ints(total), key, temperature)
-    book = pool.Book(ints(prompts), ints(shards, prompts), ints(shards), ints())
-    return Programs(
-      (params,),
-      (params, prefilled, self._whole(batch)),
-      (self._whole(inputs), prefilled, state, self._whole(book)),
-    )
+    return programs.shapes(*self.divided(prompts), width)
 
   def lower(self, prompts: int, width: int) -> Programs:
-    """The compiled programs before compilation; the arguments of `shapes`.
+    """The programs before compilation; arguments as of `shapes`.
 
     Returns:
       `Programs` of `jax.stages.Lowered`.
     """
-    shapes = self.shapes(prompts, width)
-    static, _ = self._divided(prompts)
-    return Programs(
-      _lay_out.lower(self.model, *shapes.load),
-      pool.load.lower(self.model, self.mesh, *shapes.prefill),
-      step.advance.lower(static, *shapes.advance),
-    )
-
-  def _divided(self, prompts):
-    """With groups split as by `split`: the `Sampler` and the prompts."""
-    parts = self.split(prompts)
-    static = dataclasses.replace(self, group=self.group // parts)
-    return static, prompts * parts
-
-  def _whole(self, tree):
-    """Shapes of arrays that every device holds whole."""
-    return self._placed(tree, PartitionSpec())
-
-  def _by_place(self, tree):
-    """Shapes of kept arrays, split by places or slots and by heads."""
-    return self._placed(tree, cache.PLACES)
-
-  def _placed(self, tree, spec):
-    if self.mesh is None:
-      return tree
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        x.shape,
-        x.dtype,
-        sharding=NamedSharding(
-          self.mesh.grid, sharding.fit(spec, x.shape, self.mesh)
-        ),
-      ),
-      tree,
-    )
-
-
-_lay_out = jax.jit(decode.lay_out, static_argnums=0)
+    return programs.lower(*self.divided(prompts), width)
 
 
 def _queue_order(prompts, parts, group):

@@ -16,6 +16,7 @@ from r1jax.sampling import cache, decode, kernels
 from r1jax.sampling.config import Static
 from r1jax.sampling.draws import draw
 from r1jax.sampling.pool import Book, Pool
+from r1jax.sampling.weights import Weights
 from r1jax.types import Rollout
 
 
@@ -23,7 +24,7 @@ class Inputs(NamedTuple):
   """What a rollout reads and never writes.
 
   Attributes:
-    weights: the `decode.Weights`.
+    weights: the `weights.Weights`.
     indices: [C] int32, the sample index of each completion, which is folded
       into its random key.
     limits: [C] int32, the most tokens of each completion.
@@ -31,7 +32,7 @@ class Inputs(NamedTuple):
     temperature: [] float32, divides the logits.
   """
 
-  weights: decode.Weights
+  weights: Weights
   indices: jax.Array
   limits: jax.Array
   key: jax.Array

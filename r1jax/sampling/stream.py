@@ -10,7 +10,7 @@ import numpy as np
 
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
-from r1jax.sampling import cache, decode
+from r1jax.sampling import cache, decode, weights
 from r1jax.sampling import pool as pools
 from r1jax.sampling.config import SamplerConfig
 from r1jax.sampling.draws import draw
@@ -86,7 +86,7 @@ def _start(model, config, params, tokens, length):
   batch = pools.Batch(tokens, jnp.full(1, length), jnp.zeros(1, jnp.int32))
   pool = pools.load(model, None, params, pool, batch)
   ring = cache.empty_ring(model, 1, config.max_new_tokens, config.chunk)
-  return decode.lay_out(model, params), pool, (ring,) * model.n_layers
+  return weights.lay_out(model, params), pool, (ring,) * model.n_layers
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

@@ -17,8 +17,9 @@ import numpy as np
 
 from r1jax.errors import UserError
 from r1jax.model.linear import thin_matmul
-from r1jax.sampling import cache, decode
+from r1jax.sampling import cache
 from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
+from r1jax.sampling.weights import lay_out
 from r1jax.training import policy
 from tools.bench import machine
 
@@ -237,7 +238,7 @@ def products_seconds(model, params, slots, number):
     # In one call, as in the sampler: a small model's step is shorter than it.
     return jax.lax.fori_loop(0, number, step, (x, jnp.zeros(slots, int)))
 
-  weights = jax.jit(decode.lay_out, static_argnums=0)(model, params)
+  weights = lay_out(model, params)
   x = jnp.ones((slots, model.d_model), model.compute_dtype)
   seconds = []
   for _ in range(6):
