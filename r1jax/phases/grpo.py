@@ -158,9 +158,9 @@ def grpo(
 
 def advantages_of(config: GRPO, scored: Scored) -> np.ndarray:
   """[N, G] of a rollout, by the config's estimator."""
-  advantages = np.asarray(
-    variants.advantages_of(config.loss, jnp.asarray(scored.reward))
-  )
+  # numpy computes it on the host; JAX would round otherwise.
+  reward: Any = scored.reward
+  advantages = np.asarray(variants.advantages_of(config.loss, reward))
   # No reward is known of a problem that cannot be judged: nothing is learned.
   return np.where(scored.judged[:, None], advantages, 0.0)
 
