@@ -9,9 +9,11 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType
 
 from r1jax import config, hosts
@@ -50,22 +52,22 @@ class Mesh:
   axes: tuple = tuple(TABLE.items())
 
   @property
-  def shape(self):
+  def shape(self) -> Mapping[str, int]:
     """Devices along each axis, a mapping from its name."""
     return self.grid.shape
 
   @property
-  def size(self):
+  def size(self) -> int:
     """Number of devices."""
     return self.grid.size
 
   @property
-  def devices(self):
+  def devices(self) -> np.ndarray:
     """[data, fsdp, tensor] numpy array of devices."""
     return self.grid.devices
 
   @property
-  def table(self):
+  def table(self) -> dict[str, str | None]:
     """The axis table as a dict, see `TABLE`."""
     return dict(self.axes)
 
@@ -114,12 +116,13 @@ class MeshConfig:
         )
 
   @property
-  def count(self):
+  def count(self) -> int | None:
     """Number of devices, or None if it depends on how many there are."""
-    sizes = (self.data, self.fsdp, self.tensor)
-    return None if None in sizes or -1 in sizes else math.prod(sizes)
+    if self.data is None or -1 in (self.data, self.fsdp, self.tensor):
+      return None
+    return self.data * self.fsdp * self.tensor
 
-  def make(self, devices=None):
+  def make(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The `Mesh` over these devices; None is all of them.
 
     Raises:
@@ -144,12 +147,18 @@ class MeshConfig:
     return Mesh(grid, tuple((TABLE | dict(self.axes)).items()))
 
 
-def make_mesh(devices=None, **fields):
+def make_mesh(
+  devices: Sequence[jax.Device] | None = None, **fields: Any
+) -> Mesh:
   """The `Mesh` that the fields of `MeshConfig` describe."""
   return MeshConfig(**fields).make(devices)
 
 
-def apart(learner, sampler, devices=None):
+def apart(
+  learner: MeshConfig,
+  sampler: MeshConfig | None,
+  devices: Sequence[jax.Device] | None = None,
+) -> tuple[Mesh, Mesh]:
   """The meshes of a learner and of a sampler that has devices of its own.
 
   Args:
@@ -183,11 +192,13 @@ def apart(learner, sampler, devices=None):
     raise UserError(f"sampler_mesh: {e}") from None
 
 
-_MESH = contextvars.ContextVar("mesh", default=None)
+_MESH: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
+  "mesh", default=None
+)
 
 
 @contextlib.contextmanager
-def on(mesh):
+def on(mesh: Mesh | None) -> Iterator[None]:
   """Code traced in this context runs on `mesh`: see `current`, `platform`."""
   token = _MESH.set(mesh)
   try:
@@ -196,17 +207,17 @@ def on(mesh):
     _MESH.reset(token)
 
 
-def current():
+def current() -> Mesh | None:
   """The `Mesh` that the code being traced will run on, or None."""
   return _MESH.get()
 
 
-def device():
+def device() -> jax.Device:
   """The first device on which the code being traced will run."""
   mesh = current()
   return jax.devices()[0] if mesh is None else mesh.devices.flat[0]
 
 
-def platform():
+def platform() -> str:
   """ "cpu", "gpu" or "tpu": where the code being traced will run."""
   return device().platform

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import numbers
 import typing
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -210,7 +210,7 @@ def weights_of(loss: Loss, mask: Array, length: int) -> Array:
   return MEANS[loss.mean](mask, length)
 
 
-def advantages_of(loss: Loss, rewards: Array) -> Array:
+def advantages_of(loss: Loss, rewards: Any) -> Array:
   """Advantages of completions within their groups, by `loss.advantage`.
 
   Args:

@@ -61,7 +61,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 def load(
   directory: str | Path,
   dtype: str | None = None,
-  mesh: jax.sharding.Mesh | None = None,
+  mesh: meshes.Mesh | None = None,
   **fields: Any,
 ) -> tuple[Decoder, Any]:
   """Loads a model of Hugging Face onto the devices of a mesh.

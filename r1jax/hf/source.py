@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
 from r1jax.config import Written, convert
 from r1jax.errors import UserError
 from r1jax.hf import hub, reader
 from r1jax.hf.reader import read_config
+from r1jax.meshes import Mesh
 from r1jax.model import ModelConfig
 from r1jax.types import TrainState
 

@@ -99,11 +99,11 @@ class ModelConfig:
       raise UserError(f"head_dim={self.head_dim} must be even, for RoPE pairs")
 
   @property
-  def stacks(self):
+  def stacks(self) -> tuple[Stack, ...]:
     """The stacks of layers, first to last, a tuple of `Stack`."""
     return (Stack("layers", self.n_layers),)
 
-  def without_adapters(self):
+  def without_adapters(self) -> "ModelConfig":
     """The same model before adapters were added to it."""
     return dataclasses.replace(
       self, lora_rank=0, lora_alpha=ModelConfig.lora_alpha

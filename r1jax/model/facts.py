@@ -6,7 +6,7 @@ sampler's layout read these facts and no names.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -38,12 +38,12 @@ class Facts:
   rule: Callable | None = None
 
   @property
-  def decays(self):
+  def decays(self) -> bool:
     """Whether weight decay applies: to weights, not to gains and biases."""
     return self.kind in ("matrix", "table", "adapter")
 
   @property
-  def is_layer_matrix(self):
+  def is_layer_matrix(self) -> bool:
     """Whether it holds matrices of layers, on its last two axes."""
     return self.kind in ("matrix", "adapter") and "layer" in self.axes
 
@@ -54,20 +54,20 @@ class Boxed(flax.struct.PyTreeNode, nn.meta.AxisMetadata):
   value: Any
   facts: Facts = flax.struct.field(pytree_node=False)
 
-  def unbox(self):
+  def unbox(self) -> Any:
     return self.value
 
-  def replace_boxed(self, value):
+  def replace_boxed(self, value: Any) -> "Boxed":
     return self.replace(value=value)
 
-  def add_axis(self, index, params):
+  def add_axis(self, index: int, params: Any) -> "Boxed":
     """Flax calls this where it stacks layers."""
     axes, units = list(self.facts.axes), list(self.facts.units)
     axes.insert(index, params[nn.PARTITION_NAME])
     units.insert(index, 1)
     return self._with(axes, units)
 
-  def remove_axis(self, index, params):
+  def remove_axis(self, index: int, params: Any) -> "Boxed":
     del params
     axes, units = list(self.facts.axes), list(self.facts.units)
     del axes[index], units[index]
@@ -80,7 +80,13 @@ class Boxed(flax.struct.PyTreeNode, nn.meta.AxisMetadata):
     return self.replace(facts=facts)
 
 
-def named(init, axes, kind, units=None, rule=None):
+def named(
+  init: Callable,
+  axes: Sequence[str],
+  kind: str,
+  units: Sequence[int] | None = None,
+  rule: Callable | None = None,
+) -> Callable:
   """An initializer whose parameter has these facts.
 
   Args:
@@ -92,7 +98,7 @@ def named(init, axes, kind, units=None, rule=None):
   """
   if kind not in KINDS:
     raise ValueError(f'kind "{kind}" is none of {", ".join(KINDS)}')
-  facts = Facts(tuple(axes), kind, units or (1,) * len(axes), rule=rule)
+  facts = Facts(tuple(axes), kind, tuple(units or (1,) * len(axes)), rule=rule)
 
   def boxed(*args):
     return Boxed(init(*args), facts)

@@ -1,5 +1,7 @@
 """Matrix products in the forms that suit the compiler."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -13,7 +15,7 @@ PRODUCT = "product"
 
 
 @jax.custom_vjp
-def matmul(x, w):
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
   """x [..., i] times w [i, o].
 
   The same values and gradients as `x @ w`. Only the weight gradient's product
@@ -39,7 +41,7 @@ def _backward(saved, dy):
   return dx, in_order(token_sum(dy, x)).T
 
 
-def token_sum(x, y, dtype=None):
+def token_sum(x: jax.Array, y: jax.Array, dtype: Any = None) -> jax.Array:
   """[..., i] and [..., o] to [i, o], the products summed over all tokens.
 
   Args:
@@ -52,7 +54,7 @@ def token_sum(x, y, dtype=None):
 matmul.defvjp(_forward, _backward)
 
 
-def thin_matmul(x, w):
+def thin_matmul(x: jax.Array, w: jax.Array) -> jax.Array:
   """x [..., i] times w [i, o] for few rows, w being stored as [o, i].
 
   XLA on CPU copies the right operand of a product into panels before it
@@ -71,7 +73,7 @@ def thin_matmul(x, w):
   return y.reshape(*x.shape[:-1], -1)
 
 
-def in_order(x):
+def in_order(x: jax.Array) -> jax.Array:
   """x; on CPU stored in the order of its dimensions, the last one together.
 
   The compiler neither folds anything across this nor chooses another layout.

@@ -5,15 +5,18 @@ a `kernel` [in, out], all stacked over the layers. A model with adapters trains
 these alone, see `parameters.facts_of`. A tree without them is the plain model.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
+from r1jax.model.config import ModelConfig
 
 NAMES = ("lora_a", "lora_b")
 
 
-def scale(config):
+def scale(config: ModelConfig) -> float:
   """alpha / r of a `ModelConfig`.
 
   Raises:
@@ -27,7 +30,7 @@ def scale(config):
   return config.lora_alpha / config.lora_rank
 
 
-def merge(config, params):
+def merge(config: ModelConfig, params: Any) -> Any:
   """The parameters of the plain model that computes the same.
 
   Args:

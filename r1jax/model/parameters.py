@@ -8,18 +8,21 @@ of its parameters.
 import dataclasses
 import functools
 import operator
+from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax import sharding
+from r1jax import meshes, sharding
 from r1jax.errors import UserError
+from r1jax.model.config import ModelConfig
 from r1jax.model.decoder import Decoder
 from r1jax.model.facts import Boxed
 
 
-def init(model, key):
+def init(model: ModelConfig, key: jax.Array) -> Any:
   """Random parameters, those of the layers stacked on the first axis."""
   return nn.meta.unbox(_boxed(model, key))
 
@@ -30,7 +33,7 @@ def _boxed(model, key):
 
 
 @functools.lru_cache
-def shapes(model):
+def shapes(model: ModelConfig) -> Any:
   """The parameters as `jax.ShapeDtypeStruct`s; computes none of them."""
   return nn.meta.unbox(_abstract(model))
 
@@ -41,7 +44,7 @@ def _abstract(model):
 
 
 @functools.lru_cache
-def facts_of(model):
+def facts_of(model: ModelConfig) -> Any:
   """The `Facts` of each parameter, a tree like the parameters.
 
   Where a model has adapters, these alone are trained.
@@ -68,13 +71,13 @@ def facts_of(model):
   return jax.tree_util.tree_map_with_path(of, boxed, is_leaf=is_box)
 
 
-def axes(model):
+def axes(model: ModelConfig) -> Any:
   """The names of each parameter's axes, a tree of tuples."""
   return jax.tree.map(lambda f: f.axes, facts_of(model))
 
 
 @functools.lru_cache
-def shardings(model, mesh):
+def shardings(model: ModelConfig, mesh: meshes.Mesh) -> Any:
   """The `NamedSharding` of each parameter, by the mesh's axis table.
 
   Raises:
@@ -88,7 +91,7 @@ def shardings(model, mesh):
   )  # fmt: skip
 
 
-def place(model, params, mesh):
+def place(model: ModelConfig, params: Any, mesh: meshes.Mesh) -> Any:
   """Puts parameters on the devices of a mesh, by its axis table.
 
   Args:
@@ -99,7 +102,7 @@ def place(model, params, mesh):
   return jax.device_put(params, part(shardings(model, mesh), params))
 
 
-def part(tree, params):
+def part(tree: Any, params: Any) -> Any:
   """The part of a tree like a model's parameters that `params` covers.
 
   Args:
@@ -124,7 +127,7 @@ def part(tree, params):
   return cut(tree, params, ())
 
 
-def layers_of(config, params):
+def layers_of(config: ModelConfig, params: Any) -> Iterator[Any]:
   """The layers' own parameters, in the order in which they run.
 
   Args:
@@ -140,6 +143,6 @@ def layers_of(config, params):
       yield stack.name, i, jax.tree.map(take, params[stack.name])
 
 
-def param_count(params):
+def param_count(params: Any) -> int:
   """How many numbers a tree of arrays holds."""
   return sum(x.size for x in jax.tree.leaves(params))

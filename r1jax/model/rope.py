@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -59,7 +60,12 @@ class RopeScaling:
         raise UserError(f'{name} is missing; kind="{self.kind}" needs it')
 
 
-def rope_table(positions, head_dim, theta, scaling=None):
+def rope_table(
+  positions: jax.Array,
+  head_dim: int,
+  theta: float,
+  scaling: RopeScaling | None = None,
+) -> tuple[jax.Array, jax.Array]:
   """Cosines and sines of the rotation of each position.
 
   Args:
@@ -79,7 +85,9 @@ def rope_table(positions, head_dim, theta, scaling=None):
   return (cos, sin) if factor == 1 else (cos * factor, sin * factor)
 
 
-def frequencies(head_dim, theta, scaling=None):
+def frequencies(
+  head_dim: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[np.ndarray, float]:
   """Radians a position, and what cosines and sines are multiplied by.
 
   Args: as `rope_table`.
@@ -131,7 +139,7 @@ def _yarn(inverse, head_dim, theta, s):
   return out.astype(np.float32), factor
 
 
-def rotate(x, cos, sin):
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates dimension pairs (i, i + D/2), as Llama checkpoints have them.
 
   Args:

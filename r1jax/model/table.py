@@ -8,13 +8,17 @@ a token up, and the head, add theirs to the sum a few rows at a time: where
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 # Parameters in use, each with the `jax.Ref` of its gradients' sum.
-_SUMS = contextvars.ContextVar("sums", default=())
+_SUMS: contextvars.ContextVar[tuple] = contextvars.ContextVar(
+  "sums", default=()
+)
 
 
 class Summed(flax.struct.PyTreeNode):
@@ -32,7 +36,7 @@ class Summed(flax.struct.PyTreeNode):
   total: jax.Ref
   turned: bool = flax.struct.field(pytree_node=False, default=False)
 
-  def add_rows(self, start, rows):
+  def add_rows(self, start: Any, rows: jax.Array) -> None:
     """Adds the gradient [n, d] of the rows from `start` on."""
     rows = rows.astype(self.total.dtype)
     if self.turned:
@@ -46,7 +50,7 @@ class Summed(flax.struct.PyTreeNode):
 
 
 @contextlib.contextmanager
-def summing(params, totals):
+def summing(params: Any, totals: Any) -> Iterator[None]:
   """In this context the tables' gradients are added to their sums in place.
 
   The tables are known by identity. An array that is computed from one, such
@@ -65,12 +69,12 @@ def summing(params, totals):
     _SUMS.reset(token)
 
 
-def total_of(table):
+def total_of(table: Any) -> Any:
   """The `jax.Ref` that `summing` names for a table, or None."""
   return next((total for x, total in _SUMS.get() if x is table), None)
 
 
-def lookup(table, tokens):
+def lookup(table: Any, tokens: jax.Array) -> jax.Array:
   """The rows of tokens [...] in a table [V, d]: [..., d]."""
   total = total_of(table)
   if total is None:

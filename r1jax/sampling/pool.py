@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from r1jax import meshes, sharding
 from r1jax.model import Decoder, ModelConfig
@@ -229,7 +229,7 @@ def bucket(length: int) -> int:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def empty(
-  model: ModelConfig, mesh: Mesh | None, size: Size, int8: bool = False
+  model: ModelConfig, mesh: meshes.Mesh | None, size: Size, int8: bool = False
 ) -> Pool:
   """A `Pool` without prompts.
 
@@ -264,7 +264,11 @@ class Batch(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def load(
-  model: ModelConfig, mesh: Mesh | None, params: Any, pool: Pool, batch: Batch
+  model: ModelConfig,
+  mesh: meshes.Mesh | None,
+  params: Any,
+  pool: Pool,
+  batch: Batch,
 ) -> Pool:
   """Prefills a batch of prompts.
 

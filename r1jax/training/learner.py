@@ -5,18 +5,24 @@ and other holders of them, such as a reference policy, keep the same arrays.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from r1jax import meshes, sharding
 from r1jax import model as model_lib
+from r1jax.model import ModelConfig
 from r1jax.training import optimizer as optim
 from r1jax.training import state as state_lib
-from r1jax.types import Batch
+from r1jax.training.optimizer import OptimizerConfig
+from r1jax.types import Batch, TrainState
 
 
-def accumulate(loss_fn, params, batch, dtype=jnp.float32):
+def accumulate(
+  loss_fn: Callable, params: Any, batch: Batch, dtype: Any = jnp.float32
+) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the summed losses of a batch's micro-batches.
 
   Since the weights of the whole batch sum to one, the sum is the gradient of
@@ -73,12 +79,12 @@ def accumulate(loss_fn, params, batch, dtype=jnp.float32):
   return grads, metrics
 
 
-def micro_batch(batch, i):
+def micro_batch(batch: Batch, i: Any) -> Batch:
   """The i-th micro-batch of a `Batch`, leaves [B, T]."""
   leaves = jax.tree.map(
     lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), batch[:-1]
   )
-  return Batch(*leaves, count=batch.count)
+  return Batch(*leaves, count=batch.count)  # type: ignore[misc]
 
 
 class Gradients:
@@ -91,7 +97,13 @@ class Gradients:
     mesh: the `meshes.Mesh` to run on.
   """
 
-  def __init__(self, loss_fn, model, optimizer, mesh):
+  def __init__(
+    self,
+    loss_fn: Callable,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    mesh: meshes.Mesh,
+  ) -> None:
     self._model, self._mesh = model, mesh
     trained, _ = state_lib.split(model, model_lib.shardings(model, mesh))
     where, _ = state_lib.split_rules(model, trained)
@@ -100,10 +112,12 @@ class Gradients:
       out_shardings=(where, sharding.replicated(mesh)),
     )
 
-  def __call__(self, params, batch, *constants):
+  def __call__(
+    self, params: Any, batch: Batch, *constants: Any
+  ) -> tuple[Any, dict[str, jax.Array]]:
     return self._program(*self._split(params), batch, *constants)
 
-  def shapes(self, batch):
+  def shapes(self, batch: Batch) -> tuple[Any, Batch]:
     """Abstract arguments, with shardings.
 
     Args:
@@ -116,7 +130,9 @@ class Gradients:
     where = model_lib.shardings(self._model, self._mesh)
     return _placed(params, where), batch_shapes(batch, self._mesh)
 
-  def lower(self, params, batch, *constants):
+  def lower(
+    self, params: Any, batch: Batch, *constants: Any
+  ) -> jax.stages.Lowered:
     """The program for such arguments, arrays or shapes: a `Lowered`."""
     return self._program.lower(*self._split(params), batch, *constants)
 
@@ -142,7 +158,13 @@ class Update:
     mesh: the `meshes.Mesh` to run on.
   """
 
-  def __init__(self, loss_fn, model, optimizer, mesh):
+  def __init__(
+    self,
+    loss_fn: Callable,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    mesh: meshes.Mesh,
+  ) -> None:
     self._model, self._optimizer, self._mesh = model, optimizer, mesh
     where = state_lib.trained_shardings(model, optimizer, mesh)
     compiled = functools.partial(
@@ -165,7 +187,9 @@ class Update:
     self._apply = compiled(apply)
     self._step = compiled(step)
 
-  def __call__(self, state, batch, learning_rate, *constants):
+  def __call__(
+    self, state: TrainState, batch: Batch, learning_rate: Any, *constants: Any
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
     trained, frozen = state_lib.split(self._model, state.params)
     part = state._replace(params=trained)
     if self._optimizer.offload:
@@ -175,7 +199,7 @@ class Update:
       part, metrics = self._step(part, frozen, batch, learning_rate, *constants)
     return state_lib.with_frozen(part, frozen), metrics
 
-  def shapes(self, batch):
+  def shapes(self, batch: Batch) -> tuple[TrainState, Batch, Any]:
     """Abstract arguments, with shardings.
 
     Args:
@@ -192,7 +216,9 @@ class Update:
     )
     return state, batch_shapes(batch, mesh), jax.ShapeDtypeStruct((), "float32")
 
-  def lower(self, state, batch, learning_rate, *constants):
+  def lower(
+    self, state: TrainState, batch: Batch, learning_rate: Any, *constants: Any
+  ) -> dict[str, jax.stages.Lowered]:
     """The programs for such arguments, arrays or shapes.
 
     Returns:
@@ -250,7 +276,7 @@ def _placed(shapes, shardings):
   )  # fmt: skip
 
 
-def batch_shapes(batch, mesh):
+def batch_shapes(batch: Batch, mesh: meshes.Mesh) -> Batch:
   """A `Batch` of arrays or shapes as `jax.ShapeDtypeStruct`s, as `place`d."""
   rows, whole = sharding.rows(mesh, axis=1), sharding.replicated(mesh)
   return jax.tree.map(
@@ -261,6 +287,6 @@ def batch_shapes(batch, mesh):
   )
 
 
-def place(batch, mesh):
+def place(batch: Batch, mesh: meshes.Mesh) -> Batch:
   """Puts a `Batch` of numpy arrays on the mesh, rows over data and fsdp."""
   return sharding.put(batch, sharding.rows(mesh, axis=1))

@@ -46,7 +46,9 @@ class Codes(NamedTuple):
   scale: Any
 
 
-def scale_by_adam(b1, b2, eps, kind):
+def scale_by_adam(
+  b1: float, b2: float, eps: float, kind: str
+) -> optax.GradientTransformation:
   """Adam's direction (Kingma and Ba 2015), its moments kept as `kind`.
 
   Args:
@@ -89,7 +91,7 @@ def scale_by_adam(b1, b2, eps, kind):
   return optax.GradientTransformation(init, update)
 
 
-def read(stored):
+def read(stored: Any) -> jax.Array:
   """The float32 array of what `write` made."""
   if not isinstance(stored, Codes):
     return stored.astype(jnp.float32)
@@ -103,7 +105,7 @@ def read(stored):
   return jnp.maximum(size, _magnitude(1.0, top)) * scale
 
 
-def write(x, key, kind, signed):
+def write(x: jax.Array, key: jax.Array, kind: str, signed: bool) -> Any:
   """Rounds an array of float32 at random, right on average.
 
   Args:

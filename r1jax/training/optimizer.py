@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,9 @@ class OptimizerConfig:
       )
 
 
-def transform(config, facts):
+def transform(
+  config: OptimizerConfig, facts: Any
+) -> optax.GradientTransformation:
   """The optax chain, without the learning rate: what is subtracted.
 
   Args:
@@ -123,7 +125,7 @@ def _muon(facts, params):
   )  # fmt: skip
 
 
-def init_state(config, facts, params):
+def init_state(config: OptimizerConfig, facts: Any, params: Any) -> TrainState:
   """A `TrainState` at step 0; the arguments are those of `transform`."""
   return TrainState(
     step=jnp.int32(0),
@@ -132,7 +134,13 @@ def init_state(config, facts, params):
   )
 
 
-def apply_gradients(config, facts, state, grads, learning_rate):
+def apply_gradients(
+  config: OptimizerConfig,
+  facts: Any,
+  state: TrainState,
+  grads: Any,
+  learning_rate: Any,
+) -> tuple[TrainState, jax.Array]:
   """One step of the optimizer.
 
   Args:
@@ -151,10 +159,19 @@ def apply_gradients(config, facts, state, grads, learning_rate):
     lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
   )
   norm = optax.global_norm(grads)
+  assert state.step is not None
   return TrainState(state.step + 1, params, opt_state), norm
 
 
-def learning_rate(step, *, lr, steps, schedule="constant", warmup=0, end=0.1):
+def learning_rate(
+  step: int,
+  *,
+  lr: float,
+  steps: int,
+  schedule: str = "constant",
+  warmup: int = 0,
+  end: float = 0.1,
+) -> float:
   """The learning rate of an optimiser step.
 
   Args:

@@ -33,7 +33,7 @@ class Sequence(NamedTuple):
   prompt: int = 0
 
 
-def best_fit(lengths, row_length):
+def best_fit(lengths: list[int], row_length: int) -> list[list[int]]:
   """Which sequences share a row: best fit, longest first.
 
   Args:
@@ -42,7 +42,9 @@ def best_fit(lengths, row_length):
   Returns:
     A list of rows, each a list of indices into `lengths`.
   """
-  rows, room = [], []  # room: sorted (free, row) pairs of the open rows
+  rows: list[list[int]] = []
+  # Sorted pairs (free places, row) of the open rows.
+  room: list[tuple[int, int]] = []
   for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
     at = bisect.bisect_left(room, (lengths[i], -1))
     if at < len(room):
@@ -55,7 +57,7 @@ def best_fit(lengths, row_length):
   return rows
 
 
-def bundles(sequences, row_length):
+def bundles(sequences: list[Sequence], row_length: int) -> list[list[int]]:
   """Which sequences share a prompt, no more together than fit a row.
 
   Args:
@@ -83,7 +85,9 @@ def _prefix(sequence):
   return max(0, sequence.prompt - 1)
 
 
-def capacity(count, longest, row_length, rows, shared=False):
+def capacity(
+  count: int, longest: int, row_length: int, rows: int, shared: bool = False
+) -> int:
   """Micro-batches that hold any `count` sequences of at most `longest` tokens.
 
   Rounded up to a power of two, so that batches of about the same size share a
@@ -100,7 +104,15 @@ def capacity(count, longest, row_length, rows, shared=False):
   return 1 << (micro - 1).bit_length()
 
 
-def pack(sequences, *, row_length, rows, micro_batches, pad_id=0, shared=False):
+def pack(
+  sequences: list[Sequence],
+  *,
+  row_length: int,
+  rows: int,
+  micro_batches: int,
+  pad_id: int = 0,
+  shared: bool = False,
+) -> Batch:
   """A `Batch` of numpy arrays [M, B, T].
 
   Args:
@@ -152,12 +164,9 @@ def pack(sequences, *, row_length, rows, micro_batches, pad_id=0, shared=False):
   leaves = (
     tokens, positions, segments, prefixes, targets, weights, advantages, old
   )  # fmt: skip
-  batch = Batch(
-    *(x.reshape(micro_batches, rows, row_length) for x in leaves),
-    learner_logprobs=None,
-    reference_logprobs=None,
-    count=np.int32(-(-len(packed) // rows)),
-  )
+  shaped = [x.reshape(micro_batches, rows, row_length) for x in leaves]
+  count = np.int32(-(-len(packed) // rows))
+  batch = Batch(*shaped, None, None, count)  # type: ignore[call-arg]
   return batch if shared else batch._replace(prefixes=None)
 
 

@@ -6,18 +6,22 @@ change by their gradients; a parameter with a rule changes by that rule.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax import sharding
+from r1jax.model import ModelConfig
 from r1jax.training import optimizer as optim
+from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import TrainState
 
 
-def split(model, params):
+def split(model: ModelConfig, params: Any) -> tuple[Any, Any]:
   """The parameters that training changes, and those that are frozen.
 
   Args:
@@ -31,7 +35,7 @@ def split(model, params):
   return _divide(model, params, lambda f: f.trained)
 
 
-def split_rules(model, trained):
+def split_rules(model: ModelConfig, trained: Any) -> tuple[Any, Any]:
   """The trained parameters that change by gradients, and by rules.
 
   Args:
@@ -53,7 +57,7 @@ def _divide(model, params, condition):
   return unflatten_dict(first), unflatten_dict(second)
 
 
-def join(*parts):
+def join(*parts: Any) -> Any:
   """The tree that was split into these parts."""
   flat = {}
   for tree in parts:
@@ -61,7 +65,7 @@ def join(*parts):
   return unflatten_dict(flat)
 
 
-def apply_rules(model, ruled, signals):
+def apply_rules(model: ModelConfig, ruled: Any, signals: Any) -> Any:
   """The new values of the parameters that change by a rule.
 
   Args:
@@ -74,7 +78,7 @@ def apply_rules(model, ruled, signals):
 
 
 @functools.lru_cache
-def gradient_facts(model):
+def gradient_facts(model: ModelConfig) -> Any:
   """The `Facts` of the parameters that change by their gradients, a tree."""
   trained, _ = split(model, model_lib.facts_of(model))
   return split_rules(model, trained)[0]
@@ -93,13 +97,15 @@ def _at_start(model, optimizer, params):
 
 
 @functools.lru_cache
-def shapes(model, optimizer):
+def shapes(model: ModelConfig, optimizer: OptimizerConfig) -> TrainState:
   """The `TrainState` as `jax.ShapeDtypeStruct`s."""
   key = jax.eval_shape(lambda: jax.random.key(0))
   return jax.eval_shape(functools.partial(_random, model, optimizer), key)
 
 
-def shardings(model, optimizer, mesh):
+def shardings(
+  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+) -> TrainState:
   """A sharding for each leaf of the `TrainState`.
 
   The optimizer's arrays live as the parameters that they belong to; with
@@ -122,7 +128,7 @@ def shardings(model, optimizer, mesh):
   )
 
 
-def along(facts, opt_state, mesh):
+def along(facts: Any, opt_state: Any, mesh: meshes.Mesh) -> Any:
   """A sharding for each array of an optimizer's state.
 
   Args:
@@ -149,14 +155,18 @@ def along(facts, opt_state, mesh):
   return jax.tree.map(of_tree, opt_state, is_leaf=is_like_params)
 
 
-def trained_shardings(model, optimizer, mesh):
+def trained_shardings(
+  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+) -> TrainState:
   """As `shardings`, without the frozen parameters."""
   found = shardings(model, optimizer, mesh)
   return found._replace(params=split(model, found.params)[0])
 
 
 @functools.lru_cache
-def random_fn(model, optimizer, mesh):
+def random_fn(
+  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+) -> Callable:
   """Compiles (key) -> `TrainState` with random parameters."""
   return jax.jit(
     functools.partial(_random, model, optimizer),
@@ -165,7 +175,9 @@ def random_fn(model, optimizer, mesh):
 
 
 @functools.lru_cache
-def restart_fn(model, optimizer, mesh):
+def restart_fn(
+  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+) -> Callable:
   """Compiles (params) -> `TrainState` at step 0.
 
   It holds a copy of what is trained, and the frozen parameters themselves.
@@ -184,13 +196,13 @@ def restart_fn(model, optimizer, mesh):
   return whole
 
 
-def with_frozen(state, frozen):
+def with_frozen(state: TrainState, frozen: Any) -> TrainState:
   """The whole `TrainState` from one that lacks the frozen parameters."""
   return state._replace(params=join(state.params, frozen))
 
 
 @functools.lru_cache
-def trained_fn(model, mesh):
+def trained_fn(model: ModelConfig, mesh: meshes.Mesh) -> Callable:
   """Compiles (key) -> what `random_fn` makes of it that is trained."""
 
   def trained(key):
@@ -200,7 +212,13 @@ def trained_fn(model, mesh):
   return jax.jit(trained, out_shardings=where)
 
 
-def new_state(model, optimizer, mesh, init, key):
+def new_state(
+  model: ModelConfig,
+  optimizer: OptimizerConfig,
+  mesh: meshes.Mesh,
+  init: TrainState | None,
+  key: jax.Array,
+) -> TrainState:
   """A fresh `TrainState`: from another state's parameters, or random.
 
   Args:
