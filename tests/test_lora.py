@@ -21,7 +21,7 @@ from r1jax import hf, losses, meshes, sharding, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, lora
-from r1jax.phases import PHASES, grpo, grpo_batch
+from r1jax.phases import PHASES, grpo_update
 from r1jax.run import checkpoint
 from r1jax.run.phase_io import PhaseIO
 from r1jax.sampling import weights
@@ -181,7 +181,7 @@ def started(params, config=OPTIMIZER, where=None, model=MODEL):
 def stepped(config=OPTIMIZER, where=None, model=MODEL, steps=1):
   """The state after GRPO steps, and the metrics of each."""
   where = where or mesh()
-  update = grpo.update_fn(model, config, where)
+  update = grpo_update.update_fn(model, config, where)
   state, metrics = started(PARAMS, config, where, model), []
   for _ in range(steps):
     state, found = update(
@@ -206,7 +206,7 @@ def chain_rule():
   """dA = s dW B^T and dB = s A^T dW, dW being of the merged plain model."""
 
   def loss(params, b):
-    lp = grpo_batch.score(PLAIN, params, b, 1.0)[0]
+    lp = policy.logprobs(PLAIN, params, policy.rows_of(b), 1.0)[0]
     return losses.grpo_loss(
       lp, b.old_logprobs, jax.lax.stop_gradient(lp), b.advantages, b.weights,
       0.2, 0.0,
@@ -258,7 +258,7 @@ def test_a_step_changes_adapters_and_nothing_else():
 
 def test_frozen_parameters_are_held_once():
   """By the state before, the state after and whoever brought them."""
-  update = grpo.update_fn(MODEL, OPTIMIZER, mesh())
+  update = grpo_update.update_fn(MODEL, OPTIMIZER, mesh())
   params = model_lib.place(MODEL, PARAMS, mesh())
   before = started(params)
   after, _ = update(

@@ -20,6 +20,7 @@ from r1jax.phases import (
   grpo,
   grpo_batch,
   grpo_report,
+  grpo_update,
   rejection,
   sft,
 )  # fmt: skip
@@ -487,12 +488,16 @@ def test_the_learners_logprobs_of_a_packed_rollout(rollout):
   """What the correction compares with: the sampler's, up to rounding."""
   params, _ = rollout
   (batch,) = pack(rollout, 1)
-  logprobs = grpo_batch.logprobs(rl(), SETUP, params, batch)
+  program = grpo_update.Logprobs(MODEL, SETUP.mesh)
+  placed = learner.place(batch, SETUP.mesh)
+  logprobs = np.asarray(program(params, placed, TEMPERATURE))
   real = batch.weights > 0
   np.testing.assert_allclose(
     logprobs[real], batch.old_logprobs[real], atol=1e-4
   )
   assert logprobs[real].max() < 0
+  lowered = program.lower(*program.shapes(batch))
+  assert lowered.out_info.shape == logprobs.shape
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -504,14 +509,14 @@ def test_a_correction_with_and_without_its_own_pass(rollout, passed):
   batch = batch._replace(old_logprobs=batch.old_logprobs - np.log(0.9))
   if passed:
     c = rl(minibatches=2, loss=variants.Loss(correction="truncate"))
-    batch = grpo_batch.with_logprobs(c, SETUP, params, None, batch)
+    batch = grpo_update.with_logprobs(c, SETUP.mesh, params, None, batch)
     assert batch.learner_logprobs is not None
     assert batch.reference_logprobs is None
   losses_of = {}
   for kind, bounds in (("truncate", (0.0, 2.0)), ("mask", (0.95, 2.0))):
     loss = variants.Loss(correction=kind, correction_range=bounds)
     optimizer = OptimizerConfig()
-    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
+    update = grpo_update.update_fn(MODEL, optimizer, SETUP.mesh)
     state = state_lib.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
     _, metrics = update(
       state, learner.place(batch, SETUP.mesh), 0.0, None, loss, TEMPERATURE
@@ -537,11 +542,11 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
       x.sharding.memory_kind for x in jax.tree.leaves(reference) if x.ndim
     }
     assert (kinds == {sharding.HOST}) == offload
-    with_reference = grpo_batch.with_logprobs(
-      c, SETUP, params, reference, batch
+    with_reference = grpo_update.with_logprobs(
+      c, SETUP.mesh, params, reference, batch
     )
     assert (with_reference.reference_logprobs is not None) == offload
-    update = grpo.update_fn(MODEL, optimizer, SETUP.mesh)
+    update = grpo_update.update_fn(MODEL, optimizer, SETUP.mesh)
     state = state_lib.restart_fn(MODEL, optimizer, SETUP.mesh)(params)
     state, metrics = update(
       state, learner.place(with_reference, SETUP.mesh), 1e-3,

@@ -15,7 +15,7 @@ from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.model.facts import named
-from r1jax.phases import grpo
+from r1jax.phases import grpo_update
 from r1jax.sampling import pool
 from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.training import learner, packing
@@ -65,7 +65,7 @@ def updated(mesh):
   state = state_lib.new_state(MODEL, OPTIMIZER, mesh, start, None)
   reference = jax.tree.map(lambda x: 1.1 * x, params)
   reference = model_lib.place(MODEL, reference, mesh)
-  update = grpo.update_fn(MODEL, OPTIMIZER, mesh)
+  update = grpo_update.update_fn(MODEL, OPTIMIZER, mesh)
   batch = learner.place(make_batch(), mesh)
   return update(state, batch, 1e-3, reference, variants.Loss(beta=0.1), 1.0)
 

@@ -20,7 +20,7 @@ from r1jax import meshes, sharding
 from r1jax import model as model_lib
 from r1jax.model import ModelConfig, attention
 from r1jax.model.attention import Kept
-from r1jax.phases import grpo
+from r1jax.phases import grpo_update
 from r1jax.sampling import cache, ragged, sampler
 from r1jax.sampling import kernels as decode_kernels
 from r1jax.training import packing
@@ -135,7 +135,7 @@ def test_the_ring_is_read_where_it_lies(mesh, kept):
 
 def lowered(mesh, optimizer, shared=False):
   """The programs of a GRPO update: name -> `Lowered`."""
-  update = grpo.update_fn(MODEL, optimizer, mesh)
+  update = grpo_update.update_fn(MODEL, optimizer, mesh)
   batch = packing.pack(
     [], row_length=512, rows=8, micro_batches=2, shared=shared
   )

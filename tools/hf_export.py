@@ -40,9 +40,7 @@ def main(argv=None):
       )
     params = checkpoint.load(args.checkpoint / layout.PARAMS)
     source = models.source(args.checkpoint)
-    hf.save(
-      args.out, models.config(args.checkpoint, params), params, source=source
-    )
+    hf.save(args.out, models.config(args.checkpoint), params, source=source)
     print(f"{args.out}: written")
     if source is None:
       print("no tokenizer written: the run's is not a Hugging Face tokenizer")

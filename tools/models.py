@@ -47,15 +47,14 @@ def load(name, dtype=None):
     return model, params, HFTokenizer(directory)
   directory = Path(name)
   params = checkpoint.load(directory / layout.PARAMS)
-  return Decoder(config(directory, params)), params, _tokenizer(directory)
+  return Decoder(config(directory)), params, _tokenizer(directory)
 
 
-def config(directory, params):
+def config(directory):
   """The `ModelConfig` of a directory of ours.
 
   Args:
     directory: with `model.json`.
-    params: the parameters in it.
 
   Raises:
     UserError: `model.json` is absent or damaged.
@@ -65,8 +64,9 @@ def config(directory, params):
     fields = json.loads(path.read_text())
   except (OSError, ValueError) as e:
     raise UserError(f"{path} cannot be read ({e})") from None
-  # Runs of older versions left the vocabulary to the tokenizer.
-  fields.setdefault("vocab_size", params["embed"]["embedding"].shape[0])
+  if "vocab_size" not in fields:
+    # Runs of 0.1.0 left the vocabulary to the tokenizer.
+    fields["vocab_size"] = _tokenizer(Path(directory)).vocab_size
   return ModelConfig(**fields)
 
 

@@ -1,7 +1,6 @@
 """Reinforcement learning with group relative policy optimization."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import checks, losses, meshes, sharding, variants
+from r1jax import checks, meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.meshes import MeshConfig
-from r1jax.phases import grpo_batch, grpo_report
+from r1jax.phases import grpo_batch, grpo_report, grpo_update
 from r1jax.phases.actor import Actor, Scored
 from r1jax.phases.common import Sampling, Setup, Training
 from r1jax.phases.preview import Preview
@@ -136,7 +135,7 @@ def grpo(
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     params = tree["state"].params
-    # The policy replaces the reference.
+    # The reference is replaced: the policy becomes the new reference.
     if config.replaces_reference(step):
       tree["reference"] = reference_of(config, s, params)
     clock = grpo_report.Clock()
@@ -235,13 +234,13 @@ def learn(
     _, frozen = state_lib.split(config.model, state.params)
     reference = state_lib.join(tree["reference"], frozen)
   packed = [
-    grpo_batch.with_logprobs(config, s, state.params, reference, batch)
+    grpo_update.with_logprobs(config, s.mesh, state.params, reference, batch)
     for batch in packed
   ]
   if config.optimizer.offload:
     reference = None
   clock("pack")
-  update = update_fn(config.model, config.optimizer, s.mesh)
+  update = grpo_update.update_fn(config.model, config.optimizer, s.mesh)
   updates = []
   for batch in packed:
     state, metrics = update(
@@ -267,53 +266,3 @@ def reference_of(config: GRPO, s: Setup, params: Any) -> Any:
 @jax.jit
 def _copy(tree):
   return jax.tree.map(jnp.copy, tree)
-
-
-@functools.lru_cache
-def update_fn(model, optimizer, mesh):
-  """The jitted step.
-
-  (state, batch, lr, reference, loss, temperature) -> (state, metrics), where
-  `loss` is a `variants.Loss`.
-  """
-  return learner.Update(loss_fn(model), model, optimizer, mesh)
-
-
-def loss_fn(model):
-  """The loss of a micro-batch, as `learner.Update` takes it.
-
-  (params, micro-batch, reference, loss, temperature) -> (value, metrics),
-  where `loss` is a `variants.Loss`.
-  """
-  score = functools.partial(grpo_batch.score, model)
-
-  def loss_of(params, batch, reference, loss, temperature):
-    logprobs, entropy = score(params, batch, temperature)
-    if batch.reference_logprobs is not None:
-      ref_logprobs = batch.reference_logprobs
-    elif reference is None:  # loss.beta is 0
-      ref_logprobs = jax.lax.stop_gradient(logprobs)
-    else:
-      ref_logprobs, _ = jax.lax.stop_gradient(
-        score(reference, batch, temperature)
-      )
-    old = batch.old_logprobs
-    if loss.correction != "none":
-      old = batch.learner_logprobs
-      old = jax.lax.stop_gradient(logprobs) if old is None else old
-    value, metrics = variants.policy_loss(
-      loss, logprobs, old, ref_logprobs, batch.advantages, batch.weights,
-      segments=batch.segments, sampler_logprobs=batch.old_logprobs,
-    )  # fmt: skip
-    real = batch.weights > 0
-    gap = jnp.where(real, logprobs - batch.old_logprobs, 0.0)
-    return value, {
-      **metrics,
-      "trained": batch.weights.sum(),
-      "entropy": (batch.weights * entropy).sum(),
-      "old_gap": (batch.weights * jnp.abs(gap)).sum(),
-      "old_kl": (batch.weights * losses.kl_k3(jnp.zeros_like(gap), gap)).sum(),
-      "old_ratio": (batch.weights * jnp.exp(gap)).sum(),
-    }
-
-  return loss_of

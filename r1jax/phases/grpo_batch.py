@@ -1,17 +1,13 @@
 """From the completions of a rollout to packed batches for the learner."""
 
-import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from r1jax import meshes, sharding, variants
-from r1jax import model as model_lib
+from r1jax import sharding, variants
 from r1jax.phases.actor import Scored
 from r1jax.phases.common import Setup
-from r1jax.training import learner, packing, policy
+from r1jax.training import packing
 from r1jax.types import Batch
 
 
@@ -99,65 +95,3 @@ def sequence(
     np.concatenate((blank, old_logprobs)),
     prompt=len(prompt),
   )
-
-
-def with_logprobs(
-  config: Any, s: Setup, params: Any, reference: Any, batch: Batch
-) -> Batch:
-  """A packed batch with the log-probabilities that the updates need.
-
-  These are log pi_old in the learner's arithmetic, if a correction needs it
-  (with one update a rollout, the update itself computes it); and log pi_ref,
-  if the reference is in host memory.
-
-  Args:
-    config: `GRPO`.
-    s: the phase's `Setup`.
-    params: of the policy.
-    reference: parameters of the reference, or None.
-    batch: `Batch` of numpy arrays.
-  """
-  if config.loss.correction != "none" and config.minibatches > 1:
-    batch = batch._replace(learner_logprobs=logprobs(config, s, params, batch))
-  if reference is not None and config.optimizer.offload:
-    batch = batch._replace(
-      reference_logprobs=logprobs(config, s, reference, batch)
-    )
-  return batch
-
-
-def logprobs(config: Any, s: Setup, params: Any, batch: Batch) -> np.ndarray:
-  """Log-probabilities [M, B, T] of a packed batch, in the learner's arithmetic.
-
-  Args:
-    config: `GRPO`.
-    s: the phase's `Setup`.
-    params: on the devices, or as `sharding.to_host` leaves them.
-    batch: `Batch` of numpy arrays.
-  """
-  scores = _scores_fn(config.model, s.mesh)
-  placed = learner.place(batch, s.mesh)
-  return np.asarray(scores(params, placed, config.temperature))
-
-
-@functools.lru_cache
-def _scores_fn(model, mesh):
-  """(params, batch, temperature) -> log-probabilities [M, B, T]."""
-
-  def scores(params, batch, temperature):
-    def micro(i, out):
-      b = learner.micro_batch(batch, i)
-      return out.at[i].set(score(model, params, b, temperature)[0])
-
-    where = model_lib.part(model_lib.shardings(model, mesh), params)
-    params = sharding.to_device(params, where)
-    with meshes.on(mesh):
-      zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
-      return jax.lax.fori_loop(0, batch.count, micro, zeros)
-
-  return jax.jit(scores, out_shardings=sharding.replicated(mesh))
-
-
-def score(model, params, batch, temperature):
-  """`policy.logprobs` of a micro-batch."""
-  return policy.logprobs(model, params, policy.rows_of(batch), temperature)

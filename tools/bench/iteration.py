@@ -25,12 +25,23 @@ PROBLEM = Problem("0", "exact", "", "1", "en", {})
 
 
 def arguments(what):
-  """Adds this benchmark's own flags to a parser: those of the learner."""
+  """Adds the flags of this benchmark, which are those of the learner.
+
+  Args:
+    what: `argparse.ArgumentParser`.
+  """
   learner.arguments(what)
 
 
 def measure(args):
-  """The row of an iteration, medians of the repeats."""
+  """Measures an iteration.
+
+  Args:
+    args: the parsed flags.
+
+  Returns:
+    dict, the line to print; its numbers are medians of the repeats.
+  """
   w, model, params = learner.prepare(args)
   tokenizer = tokenizer_lib.HFTokenizer(
     hub.directory(args.model.removeprefix("hf:"))

@@ -8,7 +8,6 @@ shared_prompt  a group of 16: 512 tokens and 128 new ones, no reference
 """
 
 import dataclasses
-import functools
 import time
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from r1jax import meshes, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model.config import REMATS
-from r1jax.phases import grpo, grpo_batch
+from r1jax.phases import grpo_batch, grpo_update
 from r1jax.training import learner, packing
 from r1jax.training import optimizer as optim
 from r1jax.training import state as state_lib
@@ -28,9 +27,17 @@ from tools.bench import machine
 
 
 class Workload(NamedTuple):
-  """Sizes: prompts, completions of each, tokens of both, of a packed row.
+  """The sizes of a workload.
 
-  `step`: whether AdamW takes one.
+  Attributes:
+    prompts: N.
+    group: G, completions of each prompt.
+    prompt_tokens: of each prompt.
+    new_tokens: of a completion at most.
+    row_length: tokens of a packed row.
+    reference: whether there is a KL term.
+    heavy: whether lengths are lognormal instead of `new_tokens`.
+    step: whether AdamW takes a step.
   """
 
   prompts: int
@@ -52,7 +59,11 @@ WORKLOADS = {
 
 
 def arguments(what):
-  """Adds this benchmark's own flags to a parser."""
+  """Adds the flags of this benchmark.
+
+  Args:
+    what: `argparse.ArgumentParser`.
+  """
   machine.model_arguments(what)
   for name in ("prompts", "group", "prompt-tokens", "new-tokens"):
     what.add_argument(f"--{name}", type=machine.count, help="by the workload")
@@ -64,23 +75,29 @@ def arguments(what):
   )
   what.add_argument(
     "--vocab-size", type=machine.count,
-    help="with a table of so many random rows; the model's own",
+    help="tokens of a random vocabulary; default the model's own",
   )  # fmt: skip
   what.add_argument(
     "--plain", action="store_true",
-    help="each completion with a prompt of its own",
+    help="repeat the prompt for each completion",
   )  # fmt: skip
   what.add_argument(
     "--remat", choices=REMATS, default="products",
-    help="what the backward pass computes again, see ModelConfig; products",
+    help="what the backward pass recomputes, see ModelConfig; products",
   )  # fmt: skip
 
 
 def prepare(args):
-  """The `Workload`, the `ModelConfig` and the parameters that are asked for.
+  """Loads what the flags ask for.
+
+  Args:
+    args: the parsed flags.
+
+  Returns:
+    the `Workload`, the `ModelConfig`, the parameters.
 
   Raises:
-    UserError: its sequences do not fit the row or the model.
+    UserError: the sequences do not fit the row or the model.
   """
   w = WORKLOADS[args.workload]
   w = w._replace(
@@ -105,24 +122,31 @@ def prepare(args):
 
 
 def _with_table(params, model):
-  """Parameters whose embedding, and head, are random and of another size."""
-  shapes = jax.eval_shape(
-    functools.partial(model_lib.init, model), jax.random.key(0)
-  )
+  """Parameters with random tables for the vocabulary of another model."""
   rng = np.random.default_rng(0)
 
-  def random(x):
-    # By numpy: JAX's would need more memory than what is to be measured.
-    table = rng.standard_normal(x.shape, np.float32)
+  def random(facts, shape, x):
+    if facts.kind != "table":
+      return x
+    # By numpy: JAX would need more memory for it than what is measured.
+    table = rng.standard_normal(shape.shape, np.float32)
     table *= model.d_model**-0.5
-    return jnp.asarray(table, x.dtype)
+    return jnp.asarray(table, shape.dtype)
 
-  tables = {k: shapes[k] for k in ("embed", "head") if k in params}
-  return params | jax.tree.map(random, tables)
+  return jax.tree.map(
+    random, model_lib.facts_of(model), model_lib.shapes(model), params
+  )
 
 
 def measure(args):
-  """The row of a learner workload, medians of the repeats."""
+  """Measures a learner workload.
+
+  Args:
+    args: the parsed flags.
+
+  Returns:
+    dict, the line to print; its numbers are medians of the repeats.
+  """
   w, model, params = prepare(args)
   prompts, completions = random_completions(w, model.vocab_size)
   logprobs = [
@@ -142,8 +166,8 @@ def measure(args):
     seconds.append(time.perf_counter() - begin)
   first, *seconds = seconds
   median = sorted(seconds)[len(seconds) // 2]
-  # Forward and backward take 2 and 4 operations a weight and token; the
-  # embedding is a table, and attention is left out.
+  # Forward and backward take 2 and 4 operations for each weight and token.
+  # Looking up embeddings takes none; attention is not counted.
   passes = 8 if w.reference else 6
   weights = sum(x.size for x in jax.tree.leaves(update.params))
   if not model.tied:
@@ -169,7 +193,12 @@ def measure(args):
 
 
 def random_completions(w, vocab_size):
-  """Prompts [N, P], and C completions of the workload's lengths."""
+  """Draws prompts [N, P] and C completions of the workload's lengths.
+
+  Args:
+    w: the `Workload`.
+    vocab_size: V.
+  """
   rng = np.random.default_rng(0)
   number = w.prompts * w.group
   lengths = np.full(number, w.new_tokens)
@@ -180,13 +209,18 @@ def random_completions(w, vocab_size):
 
 
 def pack(w, prompts, completions, logprobs, rows, shared):
-  """Completions in packed rows, their advantages 1 and -1 by a coin.
+  """Packs completions into rows, with advantages of 1 and -1 at random.
 
   Args:
+    w: the `Workload`.
+    prompts: N sequences of token ids.
+    completions: C sequences of token ids.
     logprobs: of each completion, [n] float32.
+    rows: of a micro-batch.
+    shared: whether completions share their prompt.
 
   Returns:
-    a `Batch`, and the tokens of all prompts and completions.
+    a `Batch`, and the number of tokens in all prompts and completions.
   """
   rng = np.random.default_rng(1)
   sequences = [
@@ -213,31 +247,37 @@ def pack(w, prompts, completions, logprobs, rows, shared):
 
 
 def _constants(reference):
-  """The constants of the loss: the reference, its `Loss`, temperature."""
+  """Further arguments of the update: the reference, `Loss`, temperature."""
   return reference, variants.Loss(beta=0.04 if reference else 0.0), 1.0
 
 
 class Update:
-  """A GRPO step of a workload, on one device.
+  """The GRPO step of a workload, on one device.
 
   Args:
-    w: the `Workload`. model: the `ModelConfig`. params: its parameters, also
-      those of the reference where the workload has one.
+    w: the `Workload`.
+    model: the `ModelConfig`.
+    params: its parameters, which are those of the reference too.
   """
 
   def __init__(self, w, model, params):
     self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     optimizer = optim.OptimizerConfig()
-    self.step = grpo.update_fn(model, optimizer, self.mesh)
+    self.step = grpo_update.update_fn(model, optimizer, self.mesh)
     self.state = state_lib.restart_fn(model, optimizer, self.mesh)(params)
     self.reference = params if w.reference else None
 
   @property
   def params(self):
+    """The parameters after the steps taken so far."""
     return self.state.params
 
   def __call__(self, batch):
-    """Takes the step on a `Batch` of numpy arrays."""
+    """Takes a step and waits for it.
+
+    Args:
+      batch: `Batch` of numpy arrays.
+    """
     self.state, metrics = self.step(
       self.state, learner.place(batch, self.mesh), 1e-6,
       *_constants(self.reference),
@@ -246,18 +286,28 @@ class Update:
 
 
 class Gradients:
-  """As `Update`, without the step: the parameters stay as they are."""
+  """The loss and its gradients, on one device; no step is taken.
+
+  Args:
+    w: the `Workload`.
+    model: the `ModelConfig`.
+    params: its parameters, which are those of the reference too.
+  """
 
   def __init__(self, w, model, params):
     self.mesh = meshes.make_mesh(devices=jax.devices()[:1])
     self.gradients = learner.Gradients(
-      grpo.loss_fn(model), model, optim.OptimizerConfig(), self.mesh
+      grpo_update.loss_fn(model), model, optim.OptimizerConfig(), self.mesh
     )
     self.params = model_lib.place(model, params, self.mesh)
     self.reference = params if w.reference else None
 
   def __call__(self, batch):
-    """Computes them on a `Batch` of numpy arrays."""
+    """Computes the gradients and waits for them.
+
+    Args:
+      batch: `Batch` of numpy arrays.
+    """
     out = self.gradients(
       self.params, learner.place(batch, self.mesh),
       *_constants(self.reference),
