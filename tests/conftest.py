@@ -9,6 +9,7 @@ programs.
 import gc
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import jaxlib.version
@@ -23,8 +24,9 @@ FLAGS = [
   "--xla_backend_optimization_level=0",
 ]
 FUSION = "--xla_cpu_use_fusion_emitters=false"
-if jaxlib.version.__version_info__ < (0, 11):
-  # Later versions do not know this flag, and end a process that sets it.
+if jaxlib.version.__version_info__ < (0, 11) and not find_spec("libtpu"):
+  # Later versions and libtpu do not know this flag: they end a process that
+  # sets it.
   FLAGS.append(FUSION)
 
 # Before the first import of jax, which reads them once.
