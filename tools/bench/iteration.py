@@ -42,6 +42,37 @@ def measure(args):
   Returns:
     dict, the line to print; its numbers are medians of the repeats.
   """
+  runs, tokens = _runs(args)
+  first, *runs = runs
+  totals = [float(r.sum()) for r in runs]
+  median = statistics.median(totals)
+  return {
+    "workload": args.workload,
+    "dtype": args.dtype,
+    "device": jax.devices()[0].device_kind,
+    "jax": jax.__version__,
+    "tokens": tokens,
+    "seconds": [float(f"{t:.4g}") for t in sorted(totals)],
+    **{
+      f"{part}_s": round(statistics.median(times), 3)
+      for part, times in zip(PARTS, np.transpose(runs))
+    },
+    "tokens_per_s": round(tokens / median, 1),
+    "compile_s": round(float(first.sum()) - median, 2),
+    "peak_memory_gib": round(machine.peak_memory() / 2**30, 2),
+  }
+
+
+def _runs(args):
+  """Runs the iterations.
+
+  Args:
+    args: the parsed flags.
+
+  Returns:
+    list with the seconds of each of `PARTS` for every run, the first of which
+    compiles; the tokens of a run.
+  """
   w, model, params = learner.prepare(args)
   tokenizer = tokenizer_lib.HFTokenizer(
     hub.directory(args.model.removeprefix("hf:"))
@@ -78,21 +109,4 @@ def measure(args):
     update(batch)
     clock.append(time.perf_counter())
     runs.append(np.diff(clock))
-  first, *runs = runs
-  totals = [float(r.sum()) for r in runs]
-  median = statistics.median(totals)
-  return {
-    "workload": args.workload,
-    "dtype": args.dtype,
-    "device": jax.devices()[0].device_kind,
-    "jax": jax.__version__,
-    "tokens": tokens,
-    "seconds": [float(f"{t:.4g}") for t in sorted(totals)],
-    **{
-      f"{part}_s": round(statistics.median(times), 3)
-      for part, times in zip(PARTS, np.transpose(runs))
-    },
-    "tokens_per_s": round(tokens / median, 1),
-    "compile_s": round(float(first.sum()) - median, 2),
-    "peak_memory_gib": round(machine.peak_memory() / 2**30, 2),
-  }
+  return runs, tokens
