@@ -130,7 +130,7 @@ def _state(phase, workdir, records):
   The parameters are another phase's, or a Hugging Face model's.
   """
   if phase.weights:
-    return source.initial(phase.weights, phase.model, phase.mesh.make())
+    return source.initial(phase.weights, phase.model, phase.meshes()[0])
   origin = records[phase.init]["state"] if phase.init else ""
   if not origin:
     return None
@@ -150,27 +150,37 @@ def _data(phase, workdir, records):
 def _claim(workdir, values, phases):
   """Makes a directory ours, if it is new or belongs to this very config."""
   here = json.loads(json.dumps(values, default=str))
-  path = workdir / layout.CONFIG
   _check_owner(workdir, here, phases)
   hosts.barrier("launch.claim")
+  with hosts.entered_on_first(_locked(workdir, here)):
+    yield
+
+
+@contextlib.contextmanager
+def _locked(workdir, here):
+  """Makes a directory with its config.json and keeps other runs out of it.
+
+  Raises:
+    UserError: another run is in it, or it cannot be written.
+  """
   with contextlib.ExitStack() as stack:
-    if hosts.is_first():
-      try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context(open(workdir / layout.LOCK, "w"))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not path.exists():
-          write_atomically(path, json.dumps(here, indent=1) + "\n")
-      except BlockingIOError:
-        raise UserError(
-          f"workdir {workdir} is in use by another process; wait for it, or"
-          " use another --workdir"
-        ) from None
-      except OSError as e:
-        raise UserError(
-          f"workdir {workdir} cannot be written ({e.strerror}); use another"
-          " --workdir"
-        ) from None
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      lock = stack.enter_context(open(workdir / layout.LOCK, "w"))
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if not (workdir / layout.CONFIG).exists():
+        text = json.dumps(here, indent=1) + "\n"
+        write_atomically(workdir / layout.CONFIG, text)
+    except BlockingIOError:
+      raise UserError(
+        f"workdir {workdir} is in use by another process; wait for it, or use"
+        " another --workdir"
+      ) from None
+    except OSError as e:
+      raise UserError(
+        f"workdir {workdir} cannot be written ({e.strerror}); use another"
+        " --workdir"
+      ) from None
     yield
 
 

@@ -12,12 +12,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import launch, plan
-from r1jax import hf, meshes
+from r1jax import files, hf, meshes
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.hf import source
 from r1jax.model import ModelConfig
 from r1jax.phases import PHASES
+from r1jax.phases.grpo import GRPO
 from r1jax.text.tokenizer import HFTokenizer
 from tools import hf_export, hf_import, models
 
@@ -71,6 +72,30 @@ def test_train_and_export(directory, tmp_path):
   decoder, loaded, tokenizer = models.load(tmp_path / "run" / "second")
   assert decoder.config.vocab_size == 640 and tokenizer.eos_id is not None
   jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+def test_weights_go_to_the_devices_of_the_learner(directory, tmp_path):
+  c = experiment(directory, tmp_path)
+  problem = dict(kind="exact", prompt="a", answer="1", language="en", data={})
+  files.write_rows(tmp_path / "problems.jsonl", [problem])
+  path = str(tmp_path / "problems.jsonl")
+  c.task = dict(kind="files", train=path, test=path)
+  c.mesh = dict(fsdp=4)
+  c.rl = dict(
+    phase="grpo", steps=1, prompts=1, group=2, rewards=dict(accuracy=1.0),
+    temperature=1.0, sampler=dict(slots=2, max_new_tokens=4), lr=1e-2,
+    row_length=16, rows=2, save_every=1, sampler_mesh=dict(data=4),
+  )  # fmt: skip
+  c.phases = ("rl",)
+  found = []
+
+  def rl(config, state, data, io):
+    found.extend(jax.tree.leaves(state.params))
+    return state, None
+
+  launch.run(c, tmp_path / "run", {"grpo": (GRPO, rl)})
+  devices = {device for x in found for device in x.devices()}
+  assert devices == set(jax.devices()[:4])
 
 
 def test_a_shape_may_change_what_the_checkpoint_says(directory, tmp_path):
