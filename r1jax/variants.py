@@ -1,7 +1,7 @@
 """The key `loss` of a config selects among the equations of `losses`.
 
 To add a variant: write its equation in `losses`, name it in a table below and
-in the field of `Loss`, and test it in tests/test_variants.py.
+in the field of `Loss`, and test it. CONTRIBUTING.md has an example.
 """
 
 import dataclasses
