@@ -252,9 +252,9 @@ def test_hostile_strings():
 
 
 @pytest.mark.slow
-def test_many_hostile_strings():
-  for start in range(0, 20_000, 5000):
-    hostile(start, 5000)
+@pytest.mark.parametrize("start", range(0, 20_000, 5000))
+def test_many_hostile_strings(start):
+  hostile(start, 5000)
 
 
 def test_a_gold_that_cannot_be_read_names_its_problem():
