@@ -6,19 +6,22 @@ that names the parameter; nothing is replicated in silence.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from r1jax import meshes
 from r1jax.errors import UserError
 
 ROWS = ("data", "fsdp")
 HOST = "pinned_host"
 
 
-def path_name(path):
+def path_name(path: Any) -> str:
   """A pytree key path as text, "opt_state/1/mu/layers/q/kernel"."""
   return "/".join(
     str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
@@ -26,7 +29,13 @@ def path_name(path):
   )
 
 
-def parameter(name, axes, shape, mesh, units=None):
+def parameter(
+  name: str,
+  axes: Sequence[str],
+  shape: Sequence[int],
+  mesh: meshes.Mesh,
+  units: Sequence[int] | None = None,
+) -> NamedSharding:
   """The sharding of a parameter, or of an array that is kept along with it.
 
   Args:
@@ -72,7 +81,7 @@ def parameter(name, axes, shape, mesh, units=None):
   return NamedSharding(mesh.grid, P(*spec))
 
 
-def fit(spec, shape, mesh):
+def fit(spec: P, shape: Sequence[int], mesh: meshes.Mesh) -> P:
   """The spec of an activation, without the axes that do not divide it.
 
   The dimension is then whole on every device. For activations only: of
@@ -90,7 +99,7 @@ def fit(spec, shape, mesh):
   )
 
 
-def in_host_memory(tree):
+def in_host_memory(tree: Any) -> Any:
   """Shardings like these, in the memory of the hosts.
 
   Args:
@@ -109,7 +118,7 @@ def in_host_memory(tree):
     ) from None
 
 
-def to_host(tree):
+def to_host(tree: Any) -> Any:
   """Moves arrays from the devices to the memory of the hosts.
 
   Each host keeps the parts that its devices had.
@@ -121,7 +130,7 @@ def to_host(tree):
   return jax.device_put(tree, where)
 
 
-def to_device(tree, shardings):
+def to_device(tree: Any, shardings: Any) -> Any:
   """Inside jit: moves arrays to the memory of the devices.
 
   Args:
@@ -134,28 +143,28 @@ def to_device(tree, shardings):
   )  # fmt: skip
 
 
-def replicated(mesh):
+def replicated(mesh: meshes.Mesh) -> NamedSharding:
   """The sharding of an array that every device holds whole."""
   return NamedSharding(mesh.grid, P())
 
 
-def rows(mesh, axis=0):
+def rows(mesh: meshes.Mesh, axis: int = 0) -> NamedSharding:
   """The sharding of an array whose dimension `axis` is the batch."""
   return NamedSharding(mesh.grid, P(*(None,) * axis, ROWS))
 
 
-def row_shards(mesh):
+def row_shards(mesh: Any) -> int:
   """How many shards of rows the mesh makes; 1 without a mesh."""
   return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def whole_rows(count, mesh):
+def whole_rows(count: int, mesh: Any) -> int:
   """The least number of rows, `count` or more, that the mesh can split."""
   split = row_shards(mesh)
   return -(-count // split) * split
 
 
-def put(tree, sharding):
+def put(tree: Any, sharding: Any) -> Any:
   """Places host arrays, equal in all processes, under one sharding."""
 
   def place(x):
@@ -166,7 +175,7 @@ def put(tree, sharding):
   return jax.tree.map(place, tree)
 
 
-def constrain(tree, mesh, spec):
+def constrain(tree: Any, mesh: Any, spec: P) -> Any:
   """Inside jit: places arrays as `spec` says; without a mesh, does nothing."""
   if mesh is None or mesh.size == 1:
     return tree

@@ -102,7 +102,7 @@ class TrainState(NamedTuple):
       `params`.
   """
 
-  step: jax.Array | None
+  step: Any
   params: Any
   opt_state: Any
 

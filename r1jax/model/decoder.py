@@ -5,6 +5,7 @@ call the methods below it, so that neither ever holds a [B, T, V] array.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -42,7 +43,7 @@ class Context(flax.struct.PyTreeNode):
   kept: tuple = flax.struct.field(pytree_node=False)
   keep: bool = flax.struct.field(pytree_node=False, default=False)
 
-  def attend(self, q, arrays):
+  def attend(self, q: jax.Array, arrays: Any) -> tuple[jax.Array, Any]:
     """Attends within the rows of this call.
 
     Args:
@@ -68,7 +69,7 @@ class RMSNorm(nn.Module):
   axis: str = "norm"
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     ones = named(nn.initializers.ones, (self.axis,), "gain")
     scale = self.param("scale", ones, x.shape[-1:], self.config.param_dtype)
     y = x.astype(jnp.float32)
@@ -103,7 +104,7 @@ class Dense(nn.Module):
   product: Callable = matmul
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     c = self.config
 
     def param(name, init, shape, dtype=c.param_dtype):
@@ -143,7 +144,7 @@ class Layer(nn.Module):
   config: ModelConfig
   product: Callable = matmul
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
 
     def dense(features, *axes, units=(1, 1), bias=False):
@@ -167,7 +168,7 @@ class Layer(nn.Module):
     self.up = dense(c.d_ff, "embed", "mlp")
     self.down = dense(c.d_model, "mlp", "embed")
 
-  def __call__(self, x, context):
+  def __call__(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
     """One layer on x [B, T, d].
 
     Args:
@@ -204,7 +205,7 @@ class Layer(nn.Module):
 class Embed(nn.Embed):
   """Flax's, whose gradient goes to its sum where `table.summing` names one."""
 
-  def __call__(self, tokens):
+  def __call__(self, tokens: jax.Array) -> jax.Array:
     """[...] int32 -> [..., d]."""
     return lookup(self.embedding, tokens).astype(self.dtype)
 
@@ -214,7 +215,7 @@ class Decoder(nn.Module):
 
   config: ModelConfig
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
     self.embed = Embed(
       c.vocab_size,
@@ -236,7 +237,12 @@ class Decoder(nn.Module):
         kernel_init=named(INIT, ("embed", "vocab"), "table"),
       )
 
-  def __call__(self, tokens, positions=None, segments=None):
+  def __call__(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
     """Logits of the next token.
 
     Args:
@@ -250,7 +256,13 @@ class Decoder(nn.Module):
     """
     return self.logits(self.hidden(tokens, positions, segments))
 
-  def hidden(self, tokens, positions=None, segments=None, prefixes=None):
+  def hidden(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segments: jax.Array | None = None,
+    prefixes: jax.Array | None = None,
+  ) -> jax.Array:
     """Final hidden states [B, T, d].
 
     Args:
@@ -259,7 +271,9 @@ class Decoder(nn.Module):
     """
     return self._forward(tokens, positions, segments, prefixes)[0]
 
-  def prefill(self, tokens, positions, segments):
+  def prefill(
+    self, tokens: jax.Array, positions: jax.Array, segments: jax.Array
+  ) -> tuple[jax.Array, Any]:
     """Final hidden states [B, T, d], and what the attention keeps.
 
     Args:
@@ -286,7 +300,7 @@ class Decoder(nn.Module):
       kept = [jax.tree.map(lambda *x: jnp.concatenate(x), *kept)]
     return self.norm(x), kept[0]
 
-  def logits(self, hidden):
+  def logits(self, hidden: jax.Array) -> jax.Array:
     """[..., d] -> [..., V] in `logit_dtype`."""
     y = self.embed.attend(hidden) if self.config.tied else self.head(hidden)
     return y.astype(self.config.logit_dtype)
@@ -314,22 +328,22 @@ def _scanned(config, stack):
   )(config, name=stack.name)
 
 
-def embedding(params):
+def embedding(params: Any) -> Any:
   """The parameter [V, d] with the row of each token that layers start from."""
   return params["embed"]["embedding"]
 
 
-def final_norm(params):
+def final_norm(params: Any) -> Any:
   """The parameters of the norm after the last layer, a dict."""
   return params["norm"]
 
 
-def head(params, config):
+def head(params: Any, config: ModelConfig) -> Any:
   """The parameter that gives logits: [V, d] if tied, else [d, V]."""
   return embedding(params) if config.tied else params["head"]["kernel"]
 
 
-def unembedding(params, config):
+def unembedding(params: Any, config: ModelConfig) -> Any:
   """[V, d], the row of each token, whose product with hidden states is z.
 
   In the type that products are computed in.
@@ -339,7 +353,7 @@ def unembedding(params, config):
   return rows.astype(config.compute_dtype)
 
 
-def summed_unembedding(params, config):
+def summed_unembedding(params: Any, config: ModelConfig) -> Any:
   """`unembedding`, as a `Summed` table where `summing` has a sum for it."""
   rows = unembedding(params, config)
   total = total_of(head(params, config))

@@ -61,11 +61,11 @@ def token_mean(updates: list[dict[str, Any]], name: str) -> float:
 class Clock:
   """Seconds of the named parts of a step."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.seconds = {}
     self._last = time.perf_counter()
 
-  def __call__(self, name):
+  def __call__(self, name: str) -> None:
     """Everything since the last call belongs to `name`."""
     now = time.perf_counter()
     self.seconds[name] = now - self._last

@@ -7,15 +7,17 @@ import time
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import checks, losses, means, sharding
+from r1jax import checks, losses, means, meshes, sharding
 from r1jax.data import sources
 from r1jax.errors import UserError
+from r1jax.model import ModelConfig
 from r1jax.phases.common import Training
 from r1jax.phases.preview import Preview
 from r1jax.run.phase_io import PhaseIO
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.training import learner, packing, policy
 from r1jax.training import state as state_lib
+from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import Batch, Example, TrainState
 
 
@@ -106,8 +108,8 @@ def sft(
     if done % config.log_every == 0 or done == config.steps:
       # Reading waits for the device. So not after every step, and the next
       # batch is packed while the device works.
-      metrics = {k: float(v) for k, v in metrics.items()}
-      io.report(step, {**metrics, "lr": lr, **rate(done)})
+      read = {k: float(v) for k, v in metrics.items()}
+      io.report(step, {**read, "lr": lr, **rate(done)})
     if done % config.save_every == 0 or done == config.steps:
       io.save(done, state)
   return state, None
@@ -123,11 +125,11 @@ class Rate:
     tokens: of these steps, padding left out.
   """
 
-  def __init__(self, first):
+  def __init__(self, first: int) -> None:
     self.tokens = 0
     self._clock, self._since = time.perf_counter(), first
 
-  def __call__(self, done):
+  def __call__(self, done: int) -> dict[str, float]:
     """The metrics, when `done` steps are done; they begin anew."""
     now = time.perf_counter()
     seconds, steps = now - self._clock, done - self._since
@@ -189,7 +191,9 @@ def encode(
 
 
 @functools.lru_cache
-def update_fn(model, optimizer, mesh):
+def update_fn(
+  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+) -> learner.Update:
   """The jitted step: (state, batch, lr) -> (state, metrics)."""
 
   def loss_fn(params, batch):

@@ -82,7 +82,7 @@ class Judges:
     self._jobs.put((future, problem, completion))
     return future
 
-  def close(self):
+  def close(self) -> None:
     """Kills the workers and cancels the completions that wait."""
     self._closed = True
     while not self._jobs.empty():

@@ -170,9 +170,9 @@ class Places:
     while 0 < self._next <= self._room:
       new = np.arange(self._loaded, self._loaded + self._next)
       # Not in place: the device may still read the old ones.
-      self._places, self._queues, self._filled = (
-        x.copy() for x in (self._places, self._queues, self._filled)
-      )
+      self._places = self._places.copy()
+      self._queues = self._queues.copy()
+      self._filled = self._filled.copy()
       for n in new.tolist():
         self._assign(n)
       # A batch that is not full repeats its last prompt, at the same place.

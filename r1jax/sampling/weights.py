@@ -1,6 +1,7 @@
 """The learner's parameters as the sampler's decoding steps read them."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +88,7 @@ def shapes(config: ModelConfig, mesh: meshes.Mesh | None) -> Weights:
   return jax.tree_util.tree_map_with_path(placed, weights, facts)
 
 
-def layers_to_apply(config, weights):
+def layers_to_apply(config: ModelConfig, weights: Any) -> Iterator[Any]:
   """Yields each layer's dict as `decoder.Layer` takes it.
 
   Inside of jit: the compiler reads a matrix that is swapped back in the order

@@ -159,7 +159,6 @@ def apply_gradients(
     lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
   )
   norm = optax.global_norm(grads)
-  assert state.step is not None
   return TrainState(state.step + 1, params, opt_state), norm
 
 
