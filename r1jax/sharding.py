@@ -73,9 +73,10 @@ def parameter(
       )
     if target is not None and (n // unit) % mesh.shape[target]:
       raise UserError(
-        f"mesh: {target}={mesh.shape[target]} does not divide the"
-        f' {n // unit} of "{axis}" of the parameter {name}; choose another'
-        f" size, or mesh.axes.{axis}=None to keep it whole on every device"
+        f"mesh: {target}={mesh.shape[target]} does not divide {n // unit}, the"
+        f' size of the axis "{axis}" of the parameter {name}; choose another'
+        f" {target}, or set mesh.axes.{axis}=None to keep the axis whole on"
+        " every device"
       )
     spec.append(target)
   return NamedSharding(mesh.grid, P(*spec))

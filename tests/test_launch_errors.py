@@ -333,6 +333,17 @@ def test_a_sweep_has_a_directory_a_point(tmp_path):
     ("tokenizer.kind", "hf", "tokenizer.path is missing"),
     ("mesh", dict(dta=-1), 'mesh.dta is no key; did you mean "data"'),
     ("mesh", dict(data=3), "base.mesh: data=3, .* does not cover 8 devices"),
+    (
+      "mesh",
+      dict(tensor=4, axes=dict(vocab=None)),
+      'base.mesh: tensor=4 does not divide 2, .* "kv_heads" .* layers/k/kernel',
+    ),
+    (
+      "mesh",
+      dict(axes=dict(embed="tensor")),
+      "base.mesh: tensor would split two axes of the parameter embed/embedding",
+    ),
+    ("mesh", dict(axes=dict(embd=None)), "mesh.axes.embd: no parameter has"),
     ("small_rl.refil", 2, 'small_rl.refil is no key; did you mean "refill"'),
     ("small_rl.beta", 2, 'small_rl.beta is no key; did you mean "loss.beta"'),
     ("small_rl.loss", dict(overlng=64), "small_rl.loss.overlng is no key"),

@@ -29,6 +29,7 @@ from r1jax.model.attention import (
 from r1jax.model.config import Stack
 from r1jax.model.linear import matmul, thin_matmul
 from r1jax.model.rope import rope_table, rotate
+from r1jax.sampling import weights
 
 V, T = 32, 9
 TINY = ModelConfig(
@@ -378,6 +379,10 @@ def test_two_stacks_of_layers_are_one_after_the_other():
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5),
     prefill(two, parts), prefill(one, params),
+  )  # fmt: skip
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    weights.lay_out(two, parts), weights.lay_out(one, params),
   )  # fmt: skip
   found = list(layers_of(two, parts))
   assert [(name, i) for name, i, _ in found] == [

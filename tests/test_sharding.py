@@ -188,12 +188,12 @@ def test_a_config_changes_rows_of_the_axis_table():
   [
     (
       ("embed", "mlp"), (8, 20), None, dict(tensor=8),
-      'tensor=8 does not divide the 20 of "mlp" of the parameter p; choose'
-      " another size, or mesh.axes.mlp=None to keep it whole",
+      'tensor=8 does not divide 20, the size of the axis "mlp" of the parameter p;'
+      " choose another tensor, or set mesh.axes.mlp=None to keep the axis whole",
     ),
     (
       ("embed", "kv_heads"), (8, 32), (1, 8), dict(tensor=8),
-      'tensor=8 does not divide the 4 of "kv_heads" of the parameter p',
+      'tensor=8 does not divide 4, the size of the axis "kv_heads" of the',
     ),
     (
       ("embd",), (8,), None, {},
@@ -221,12 +221,12 @@ def test_what_a_mesh_does_not_fit_is_named(axes, shape, units, fields, message):
     (
       dict(n_heads=6),
       dict(tensor=4, axes=dict(kv_heads=None)),
-      '6 of "heads" of the parameter layers/o/kernel',
+      '6, the size of the axis "heads" of the parameter layers/o/kernel',
     ),
-    (dict(n_heads=8), dict(tensor=8), '2 of "kv_heads" .* layers/k/bias'),
-    (dict(vocab_size=31), dict(tensor=2), '31 of "vocab" .* embed/embedding'),
-    (dict(d_model=12), dict(fsdp=8), '12 of "embed" .* embed/embedding'),
-    (dict(d_ff=30, n_heads=8, n_kv_heads=4), dict(tensor=4), '30 of "mlp"'),
+    (dict(n_heads=8), dict(tensor=8), '2, .* "kv_heads" .* layers/k/bias'),
+    (dict(vocab_size=31), dict(tensor=2), '31, .* "vocab" .* embed/embedding'),
+    (dict(d_model=12), dict(fsdp=8), '12, .* "embed" .* embed/embedding'),
+    (dict(d_ff=30, n_heads=8, n_kv_heads=4), dict(tensor=4), '30, .* "mlp"'),
   ],
 )
 def test_a_model_that_a_mesh_does_not_divide(change, fields, message):
