@@ -188,8 +188,8 @@ def test_a_config_changes_rows_of_the_axis_table():
   [
     (
       ("embed", "mlp"), (8, 20), None, dict(tensor=8),
-      'tensor=8 does not divide 20, the size of the axis "mlp" of the parameter p;'
-      " choose another tensor, or set mesh.axes.mlp=None to keep the axis whole",
+      'tensor=8 does not divide 20, the size of the axis "mlp" of the parameter'
+      " p; choose another tensor, or set mesh.axes.mlp=None to keep the axis",
     ),
     (
       ("embed", "kv_heads"), (8, 32), (1, 8), dict(tensor=8),

@@ -4,6 +4,7 @@ from r1jax.model.config import ModelConfig
 from r1jax.model.decoder import Decoder, unembedding
 from r1jax.model.facts import Facts
 from r1jax.model.parameters import (
+  Model,
   axes,
   facts_of,
   init,
@@ -20,6 +21,7 @@ from r1jax.model.table import summing
 __all__ = [
   "Decoder",
   "Facts",
+  "Model",
   "ModelConfig",
   "RopeScaling",
   "axes",

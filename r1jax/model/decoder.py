@@ -30,8 +30,10 @@ class Context(flax.struct.PyTreeNode):
   """What every layer of one forward pass shares.
 
   Attributes:
-    cos, sin: [B, 1, T, D/2], the rotations of the queries' positions.
-    segments: [B, T] int32. prefixes: [B, T] int32 or None, see `types.Batch`.
+    cos: [B, 1, T, D/2], cosines of the rotations of the positions.
+    sin: [B, 1, T, D/2], sines of the same.
+    segments: [B, T] int32, see `types.Batch`.
+    prefixes: [B, T] int32 or None, see `types.Batch`.
     kept: tuple of `attention.Kept`, what the attention keeps.
     keep: whether the call returns the kept arrays.
   """
@@ -83,7 +85,7 @@ class RMSNorm(nn.Module):
 
 
 class Dense(nn.Module):
-  """x W + bias, and with adapters + alpha / r x A B (`lora`).
+  """x W + bias, with adapters x W + bias + alpha / r x A B (`lora`).
 
   Adapters are used where the parameters have them. Without them the layer
   computes, and costs, what the plain model does.
@@ -93,7 +95,7 @@ class Dense(nn.Module):
     axes: names of the kernel's axes [i, o].
     units: entries of each axis that stay on one device, see `Facts`.
     bias: whether a bias [o] is added.
-    product: of activations [..., i] and a kernel [i, o].
+    product: (activations [..., i], kernel [i, o]) -> [..., o].
   """
 
   config: ModelConfig
@@ -122,14 +124,14 @@ class Dense(nn.Module):
     adapted = self.has_variable("params", "lora_a")
     if adapted or (c.lora_rank and self.is_initializing()):
       scale, rank = lora.scale(c), c.lora_rank
-      # Small, so in float32 whatever the kernel is in: steps too short for
-      # bfloat16 would be lost.
+      # Adapters are small, so they are float32 whatever the kernel is. In
+      # bfloat16 short steps would be lost.
       init = named(INIT, (axis_in, "rank"), "adapter", (unit_in, 1))
       a = param("lora_a", init, (x.shape[-1], rank), jnp.float32)
       init = named(zeros, ("rank", axis_out), "adapter", (1, unit_out))
       b = param("lora_b", init, (rank, self.features), jnp.float32)
       y += self.product(scale * self.product(x, a), b)
-      # What is kept for the backward pass is the sum, not both products.
+      # The backward pass needs only the sum, so rematerialization keeps that.
       y = checkpoint_name(y, PRODUCT)
     return y
 
@@ -138,7 +140,7 @@ class Layer(nn.Module):
   """A pre-norm layer: attention, then SwiGLU. A stack scans it.
 
   Attributes:
-    product: of activations [..., i] and a kernel [i, o].
+    product: (activations [..., i], kernel [i, o]) -> [..., o].
   """
 
   config: ModelConfig
@@ -169,11 +171,12 @@ class Layer(nn.Module):
     self.down = dense(c.d_model, "mlp", "embed")
 
   def __call__(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
-    """One layer on x [B, T, d].
+    """Applies the layer.
 
     Args:
-      context: a `Context`, or what has its `cos`, `sin` and `attend` and
-        has the kept arrays of earlier calls too.
+      x: [B, T, d].
+      context: a `Context`, or another object with its `cos`, `sin` and
+        `attend`, which may also read the kept arrays of earlier calls.
 
     Returns:
       [B, T, d], and the kept arrays that `attend` returns.
@@ -203,10 +206,10 @@ class Layer(nn.Module):
 
 
 class Embed(nn.Embed):
-  """Flax's, whose gradient goes to its sum where `table.summing` names one."""
+  """Flax's embedding; `table.summing` accumulates its gradient in place."""
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
-    """[...] int32 -> [..., d]."""
+    """Looks up tokens [...] int32; returns [..., d]."""
     return lookup(self.embedding, tokens).astype(self.dtype)
 
 
@@ -251,8 +254,8 @@ class Decoder(nn.Module):
       segments: [B, T] int32, 0 for padding; default one segment a row.
 
     Returns:
-      [B, T, V] in `logit_dtype`. Whole: for small inputs and for tests; the
-      learner calls `r1jax.training.policy.logprobs`.
+      [B, T, V] in `logit_dtype`. The learner does not need this large array;
+      it calls `r1jax.training.policy.logprobs`.
     """
     return self.logits(self.hidden(tokens, positions, segments))
 
@@ -266,8 +269,10 @@ class Decoder(nn.Module):
     """Final hidden states [B, T, d].
 
     Args:
-      tokens, positions, segments: as of `__call__`.
-      prefixes: [B, T] int32 or None, as in `types.Batch`.
+      tokens: [B, T] int32.
+      positions: [B, T] int32; default 0, 1, ... along each row.
+      segments: [B, T] int32, 0 for padding; default one segment a row.
+      prefixes: [B, T] int32 or None, see `types.Batch`.
     """
     return self._forward(tokens, positions, segments, prefixes)[0]
 
@@ -277,7 +282,9 @@ class Decoder(nn.Module):
     """Final hidden states [B, T, d], and what the attention keeps.
 
     Args:
-      tokens, positions, segments: as of `__call__`.
+      tokens: [B, T] int32.
+      positions: [B, T] int32.
+      segments: [B, T] int32, 0 for padding.
 
     Returns:
       hidden states; name -> [L, B, *`attention.Kept.shape`(T)].
@@ -301,13 +308,13 @@ class Decoder(nn.Module):
     return self.norm(x), kept[0]
 
   def logits(self, hidden: jax.Array) -> jax.Array:
-    """[..., d] -> [..., V] in `logit_dtype`."""
+    """Logits [..., V] in `logit_dtype` of hidden states [..., d]."""
     y = self.embed.attend(hidden) if self.config.tied else self.head(hidden)
     return y.astype(self.config.logit_dtype)
 
 
 def _scanned(config, stack):
-  """A `Stack`'s layers as one module, a loop over stacked parameters."""
+  """The module of a `Stack`: a loop of its layer over stacked parameters."""
   layer = Layer
   if config.remat != "none":
     policies = jax.checkpoint_policies
@@ -316,7 +323,7 @@ def _scanned(config, stack):
       policy = policies.save_from_both_policies(
         policies.save_only_these_names(PRODUCT, ATTENTION), kernels.of_cudnn
       )
-    # prevent_cse guards against a merge that a scan's body cannot suffer.
+    # Common subexpressions cannot be merged across the body of a scan anyway.
     layer = nn.remat(Layer, prevent_cse=False, policy=policy)
   return nn.scan(
     layer,
@@ -344,9 +351,9 @@ def head(params: Any, config: ModelConfig) -> Any:
 
 
 def unembedding(params: Any, config: ModelConfig) -> Any:
-  """[V, d], the row of each token, whose product with hidden states is z.
+  """The head as a table [V, d] in `compute_dtype`, a row for each token.
 
-  In the type that products are computed in.
+  Its product with hidden states are the logits.
   """
   table = head(params, config)
   rows = table if config.tied else in_order(table.T)
@@ -354,7 +361,7 @@ def unembedding(params: Any, config: ModelConfig) -> Any:
 
 
 def summed_unembedding(params: Any, config: ModelConfig) -> Any:
-  """`unembedding`, as a `Summed` table where `summing` has a sum for it."""
+  """`unembedding`; inside `table.summing`, as a `Summed` table."""
   rows = unembedding(params, config)
   total = total_of(head(params, config))
   return rows if total is None else Summed(rows, total, not config.tied)

@@ -9,19 +9,20 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from r1jax import meshes
 
-# What the products of `matmul` are called where some results are kept for the
-# backward pass and others computed again.
+# Name of the results of `matmul` for rematerialization, which keeps or
+# recomputes results by name.
 PRODUCT = "product"
 
 
 @jax.custom_vjp
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-  """x [..., i] times w [i, o].
+  """Multiplies x [..., i] by w [i, o].
 
-  The same values and gradients as `x @ w`. Only the weight gradient's product
-  differs: XLA on CPU transposes its left operand, one activation for every
-  token, in the innermost loop. The narrower operand goes there, transposed
-  beforehand: in bfloat16 that more than doubles the product's speed.
+  Values and gradients are those of `x @ w`. Only the product for the weight
+  gradient is computed in another way: XLA on CPU transposes the left operand
+  of that product in its innermost loop. Here the narrower operand is the left
+  one, and it is transposed before. In bfloat16 this more than doubles the speed
+  of the product.
   """
   return _forward(x, w)[0]
 
@@ -36,16 +37,21 @@ def _backward(saved, dy):
   dx = jnp.einsum("...o,io->...i", dy, w)
   if x.shape[-1] <= dy.shape[-1]:
     return dx, token_sum(x, dy)
-  # Held as it is, or the compiler would move the transposition into the
-  # product and so to the side where it is slow.
+  # `in_order` keeps the compiler from moving the transposition into the
+  # product, where it is slow.
   return dx, in_order(token_sum(dy, x)).T
 
 
 def token_sum(x: jax.Array, y: jax.Array, dtype: Any = None) -> jax.Array:
-  """[..., i] and [..., o] to [i, o], the products summed over all tokens.
+  """The outer products of two rows, summed over all tokens.
 
   Args:
-    dtype: of the sum; default that of x.
+    x: [..., i].
+    y: [..., o].
+    dtype: dtype of the sum; None is that of x.
+
+  Returns:
+    [i, o].
   """
   left, right = (a.reshape(-1, a.shape[-1]) for a in (x, y))
   return jnp.matmul(in_order(left.T), right, preferred_element_type=dtype)
@@ -55,16 +61,16 @@ matmul.defvjp(_forward, _backward)
 
 
 def thin_matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-  """x [..., i] times w [i, o] for few rows, w being stored as [o, i].
+  """Multiplies few rows x [..., i] by w [i, o], which is stored as [o, i].
 
-  XLA on CPU copies the right operand of a product into panels before it
-  begins. With few rows that copy, of the whole weight, takes as long as the
-  product. So the weight goes to the left and the rows, as columns, to the
-  right; the layouts are pinned, or the compiler would turn them back.
+  XLA on CPU first copies the right operand of a product into panels. With few
+  rows, copying the whole weight takes as long as the product. So here the
+  weight is the left operand, and the rows are the columns of the right one. The
+  layouts are pinned, or the compiler would undo this.
   """
-  # What computes the rows shall not do so column by column.
+  # Keeps the compiler from computing the rows column by column.
   rows = jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
-  # In float32 many rows, to whom the copy is nothing, do better without; in
+  # With many rows in float32 the copy costs little, and `x @ w` is faster. In
   # bfloat16 a transposed weight is always slow.
   many = x.dtype == jnp.float32 and len(rows) >= min(w.shape)
   if meshes.platform() != "cpu" or many:
@@ -74,9 +80,9 @@ def thin_matmul(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def in_order(x: jax.Array) -> jax.Array:
-  """x; on CPU stored in the order of its dimensions, the last one together.
+  """Returns x; on CPU it is stored in row-major order at this point.
 
-  The compiler neither folds anything across this nor chooses another layout.
+  The compiler does not fuse across this point and chooses no other layout.
   """
   if meshes.platform() != "cpu":
     return x

@@ -1,8 +1,9 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + alpha / r A B.
 
-In the parameters they are leaves `lora_a` [in, r] and `lora_b` [r, out] beside
-a `kernel` [in, out], all stacked over the layers. A model with adapters trains
-these alone, see `parameters.facts_of`. A tree without them is the plain model.
+An adapter is two parameters beside a `kernel` [in, out]: `lora_a` [in, r] and
+`lora_b` [r, out], all stacked over the layers. A model with adapters trains
+nothing else, see `parameters.facts_of`. Parameters without adapters are those
+of the plain model.
 """
 
 from typing import Any
@@ -24,28 +25,28 @@ def scale(config: ModelConfig) -> float:
   """
   if not config.lora_rank:
     raise UserError(
-      "model: the parameters have adapters, for which lora_rank=0 is none;"
-      " give the model the lora_rank and lora_alpha of their training"
+      "model: the parameters have adapters, and lora_rank=0 says that the model"
+      " has none; set lora_rank and lora_alpha as in the training"
     )
   return config.lora_alpha / config.lora_rank
 
 
 def merge(config: ModelConfig, params: Any) -> Any:
-  """The parameters of the plain model that computes the same.
+  """Merges adapters into their kernels; the result computes the same.
 
   Args:
     config: the `ModelConfig` of the adapters.
-    params: nested dict, the whole of a model's or a part.
+    params: nested dict of parameters, all of a model or a part.
 
   Returns:
-    nested dict without adapters. Kernels that had one are float32, for the
-    caller to round once; everything else is as it was.
+    nested dict without adapters. Merged kernels are float32, so that the caller
+    rounds them only once. Other parameters are unchanged.
   """
   if not isinstance(params, dict):
     return params
   if "lora_a" not in params:
     return {k: merge(config, x) for k, x in params.items()}
-  # Accelerators would round float32 operands without being asked not to.
+  # By default accelerators round float32 operands of a product.
   change = jnp.matmul(
     params["lora_a"], params["lora_b"], precision=jax.lax.Precision.HIGHEST
   )

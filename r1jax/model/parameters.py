@@ -1,8 +1,7 @@
 """Trees of parameters: made, described, placed and cut by layer.
 
-A tree is a nested dict of plain arrays. Functions that take `model` take a
-`ModelConfig`, or any Linen module that takes tokens [B, T] and names the axes
-of its parameters.
+A tree is a nested dict of plain arrays. A `Model` is a `ModelConfig`, or any
+Linen module that takes tokens [B, T] and names the axes of its parameters.
 """
 
 import dataclasses
@@ -21,8 +20,10 @@ from r1jax.model.config import ModelConfig
 from r1jax.model.decoder import Decoder
 from r1jax.model.facts import Boxed
 
+Model = ModelConfig | nn.Module
 
-def init(model: ModelConfig, key: jax.Array) -> Any:
+
+def init(model: Model, key: jax.Array) -> Any:
   """Random parameters, those of the layers stacked on the first axis."""
   return nn.meta.unbox(_boxed(model, key))
 
@@ -33,7 +34,7 @@ def _boxed(model, key):
 
 
 @functools.lru_cache
-def shapes(model: ModelConfig) -> Any:
+def shapes(model: Model) -> Any:
   """The parameters as `jax.ShapeDtypeStruct`s; computes none of them."""
   return nn.meta.unbox(_abstract(model))
 
@@ -44,7 +45,7 @@ def _abstract(model):
 
 
 @functools.lru_cache
-def facts_of(model: ModelConfig) -> Any:
+def facts_of(model: Model) -> Any:
   """The `Facts` of each parameter, a tree like the parameters.
 
   Where a model has adapters, these alone are trained.
@@ -71,13 +72,13 @@ def facts_of(model: ModelConfig) -> Any:
   return jax.tree_util.tree_map_with_path(of, boxed, is_leaf=is_box)
 
 
-def axes(model: ModelConfig) -> Any:
+def axes(model: Model) -> Any:
   """The names of each parameter's axes, a tree of tuples."""
   return jax.tree.map(lambda f: f.axes, facts_of(model))
 
 
 @functools.lru_cache
-def shardings(model: ModelConfig, mesh: meshes.Mesh) -> Any:
+def shardings(model: Model, mesh: meshes.Mesh) -> Any:
   """The `NamedSharding` of each parameter, by the mesh's axis table.
 
   Raises:
@@ -91,7 +92,7 @@ def shardings(model: ModelConfig, mesh: meshes.Mesh) -> Any:
   )  # fmt: skip
 
 
-def place(model: ModelConfig, params: Any, mesh: meshes.Mesh) -> Any:
+def place(model: Model, params: Any, mesh: meshes.Mesh) -> Any:
   """Puts parameters on the devices of a mesh, by its axis table.
 
   Args:

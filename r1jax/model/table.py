@@ -1,9 +1,9 @@
 """The tables of the vocabulary, with a row for each token.
 
-A gradient of a table is as large as the table, and where two uses of it and
-several micro-batches are summed there would be several of them. So what looks
-a token up, and the head, add theirs to the sum a few rows at a time: where
-`summing` names one.
+The gradient of a table is as large as the table. A table has two uses, and an
+optimizer step has several micro-batches; with one gradient each, memory would
+hold several. Therefore the lookup and the head add their gradients to one sum,
+a few rows at a time, inside a `summing` context.
 """
 
 import contextlib
@@ -22,14 +22,15 @@ _SUMS: contextvars.ContextVar[tuple] = contextvars.ContextVar(
 
 
 class Summed(flax.struct.PyTreeNode):
-  """A table [V, d] and where its gradients are summed.
+  """A table [V, d] and the sum of its gradients.
 
-  A function with a gradient of its own that takes one adds to the sum in its
-  backward pass, and has no gradient to return.
+  A `jax.custom_vjp` function that takes a `Summed` adds to the sum in its
+  backward pass and returns no gradient for it.
 
   Attributes:
-    value: [V, d].
-    total: `jax.Ref` of any type, [V, d], or [d, V] where it is `turned`.
+    value: [V, d], the table.
+    total: `jax.Ref` of any dtype, [V, d], or [d, V] if `turned`.
+    turned: whether the parameter is the table's transpose.
   """
 
   value: jax.Array
@@ -37,7 +38,7 @@ class Summed(flax.struct.PyTreeNode):
   turned: bool = flax.struct.field(pytree_node=False, default=False)
 
   def add_rows(self, start: Any, rows: jax.Array) -> None:
-    """Adds the gradient [n, d] of the rows from `start` on."""
+    """Adds a gradient [n, d] to the rows start to start + n of the sum."""
     rows = rows.astype(self.total.dtype)
     if self.turned:
       rows = rows.T
@@ -75,7 +76,7 @@ def total_of(table: Any) -> Any:
 
 
 def lookup(table: Any, tokens: jax.Array) -> jax.Array:
-  """The rows of tokens [...] in a table [V, d]: [..., d]."""
+  """Looks up tokens [...] in a table [V, d]; returns their rows [..., d]."""
   total = total_of(table)
   if total is None:
     return jnp.take(table, tokens, axis=0)

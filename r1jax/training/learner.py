@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax.model import ModelConfig
+from r1jax.model import Model
 from r1jax.training import optimizer as optim
 from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
@@ -25,28 +25,29 @@ def accumulate(
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the summed losses of a batch's micro-batches.
 
-  Since the weights of the whole batch sum to one, the sum is the gradient of
-  the batch in one piece, however it was cut. Each part of a gradient, of a
-  layer or of a block of the vocabulary, is added to the sum when it is there:
-  of several micro-batches, too, there is one set of gradients.
+  The weights of the whole batch sum to one, so the sum is the gradient of the
+  whole batch, however it was cut. Gradients are accumulated in place, layer by
+  layer and for tables tile by tile. So memory holds one set of gradients,
+  regardless of the number of micro-batches.
 
   Args:
-    loss_fn: (params, micro-batch) -> (loss, dict of scalars), all weighted
-      sums. A micro-batch has leaves [B, T].
-    params: pytree.
-    batch: `Batch` with leaves [M, B, T]; the first `count` are visited.
-    dtype: of the sum of several micro-batches' gradients.
+    loss_fn: (params, micro-batch) -> (loss, dict of scalars or arrays), all of
+      them weighted sums. A micro-batch has leaves [B, T].
+    params: pytree of arrays.
+    batch: `Batch` with leaves [M, B, T]. Only the first `count` micro-batches
+      contain data.
+    dtype: dtype of the sum of several micro-batches' gradients.
 
   Returns:
-    gradients in float32 and the dict with "loss" added, summed.
+    gradients in float32; the dict of sums over the micro-batches, with the
+    loss as "loss".
   """
   several = batch.tokens.shape[0] > 1
   dtype = jnp.dtype(dtype if several else jnp.float32)
   zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, dtype), params)
   sums = jax.tree.map(jax.new_ref, zeros)
-  # Gradients are taken of arrays of the sum's type, since they have the type
-  # of what they are of: of the parameters, or where these have another type,
-  # of zeros that are added to them.
+  # A gradient has the dtype of its variable, and the sum's dtype is wanted. So
+  # a parameter of another dtype gets a variable of zeros, which is added to it.
   variables = jax.tree.map(
     lambda p, zero: p if p.dtype == dtype else zero, params, zeros
   )
@@ -62,8 +63,8 @@ def accumulate(
 
   def add(i, metrics):
     loss, vjp, new = jax.vjp(lambda x: loss_of(x, i), variables, has_aux=True)
-    # Adds each gradient to its sum, and returns none. What `summing` has added
-    # already is none of them.
+    # Adds each gradient to its sum and returns none. Gradients that `summing`
+    # added are not among them.
     vjp.with_refs(sums)(jnp.ones_like(loss))
     return jax.tree.map(jnp.add, metrics, new)
 
@@ -92,7 +93,7 @@ class Gradients:
 
   Args:
     loss_fn: (params, micro-batch, *constants) -> (loss, dict of scalars).
-    model: the `ModelConfig` of the parameters.
+    model: the `Model` of the parameters.
     optimizer: the `OptimizerConfig`; only its accumulator is used.
     mesh: the `meshes.Mesh` to run on.
   """
@@ -100,7 +101,7 @@ class Gradients:
   def __init__(
     self,
     loss_fn: Callable,
-    model: ModelConfig,
+    model: Model,
     optimizer: OptimizerConfig,
     mesh: meshes.Mesh,
   ) -> None:
@@ -153,7 +154,7 @@ class Update:
 
   Args:
     loss_fn: (params, micro-batch, *constants) -> (loss, dict of scalars).
-    model: the `ModelConfig` of the parameters.
+    model: the `Model` of the parameters.
     optimizer: the `OptimizerConfig`.
     mesh: the `meshes.Mesh` to run on.
   """
@@ -161,7 +162,7 @@ class Update:
   def __init__(
     self,
     loss_fn: Callable,
-    model: ModelConfig,
+    model: Model,
     optimizer: OptimizerConfig,
     mesh: meshes.Mesh,
   ) -> None:
@@ -180,8 +181,8 @@ class Update:
       )
       return apply(state, grads, metrics, learning_rate)
 
-    # With moments in the hosts' memory two programs: a single one would fetch
-    # them before it begins, and have them on the devices beside the
+    # With moments in host memory there are two programs. A single program would
+    # fetch the moments first, so the devices would hold them beside the
     # activations after all.
     self._gradients = Gradients(loss_fn, model, optimizer, mesh)
     self._apply = compiled(apply)

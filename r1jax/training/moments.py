@@ -1,10 +1,10 @@
-"""Adam whose two moments are kept in fewer bits than they are computed in.
+"""Adam with moments that are stored in fewer bits than float32.
 
-Each is read into float32, updated, and written back rounded at random to one
-of its two neighbours, so that what is kept is right on average: increments
-too small for the format are not lost, as they are by rounding to the nearest
-once the decay is slow. The noise depends on the step alone, so a resumed run
-is the same run.
+A moment is read into float32, updated, and rounded at random to one of its two
+neighbours in the format. So the stored value is right on average. Rounding to
+the nearest would lose increments that are too small for the format, as they are
+when the decay is slow. The noise depends only on the step, so a resumed run is
+the same run.
 """
 
 from typing import Any, NamedTuple
@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import optax
 
 KINDS = ("float32", "bfloat16", "int8")
-# Codes of int8 are a logarithm: so many a factor of two.
+# Codes of int8 are logarithms; this many codes are a factor of two.
 _PER_OCTAVE = 8.0
 
 
 class State(NamedTuple):
-  """Of the transformation.
+  """The state of the optax transformation.
 
   Attributes:
     count: [] int32, steps taken.
-    mu, nu: first and second moments, trees like the parameters of arrays or,
-      for "int8", of `Codes`.
+    mu: first moments, a tree like the parameters; its leaves are arrays, or
+      `Codes` for "int8".
+    nu: second moments, likewise.
   """
 
   count: Any
@@ -33,13 +34,13 @@ class State(NamedTuple):
 
 
 class Codes(NamedTuple):
-  """An array in eight bits an entry.
+  """An array with eight bits per entry.
 
   Attributes:
-    codes: int8 for what has signs, uint8 for what has none; 0 is 0.
-    scale: float32, the greatest magnitude along the last axis, which it keeps
-      with one entry. The code of the magnitude scale * 2^(-k / 8) is the
-      greatest code less k.
+    codes: int8 for signed values, uint8 for others; code 0 is the value 0. The
+      magnitude scale * 2^(-k / 8) has the greatest code minus k.
+    scale: float32, the greatest magnitude along the last axis; that axis has
+      size 1.
   """
 
   codes: Any
@@ -52,10 +53,13 @@ def scale_by_adam(
   """Adam's direction (Kingma and Ba 2015), its moments kept as `kind`.
 
   Args:
-    b1, b2, eps: of Adam.
-    kind: "bfloat16": 4 bytes a parameter instead of 8; "int8": 2, in
-      logarithmic codes scaled by row (after Dettmers et al. 2022, arXiv
-      2110.02861, whose codes are dynamic and whose blocks have 2,048 entries).
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    eps: added to the root of the second moment.
+    kind: "bfloat16" takes 4 bytes a parameter instead of 8. "int8" takes 2, in
+      logarithmic codes with one scale for each row (after Dettmers et al. 2022,
+      arXiv 2110.02861; they use dynamic codes and a scale for each 2,048
+      entries).
 
   Returns:
     an optax transformation.
@@ -92,7 +96,7 @@ def scale_by_adam(
 
 
 def read(stored: Any) -> jax.Array:
-  """The float32 array of what `write` made."""
+  """Reads what `write` stored, as a float32 array."""
   if not isinstance(stored, Codes):
     return stored.astype(jnp.float32)
   codes, scale = stored
@@ -100,13 +104,13 @@ def read(stored: Any) -> jax.Array:
   size = _magnitude(jnp.abs(codes.astype(jnp.float32)), top)
   if codes.dtype == jnp.int8:
     return jnp.sign(codes).astype(jnp.float32) * size * scale
-  # Too small a second moment would make a step too long: never below the
-  # least that a code can say.
+  # A second moment that is too small makes the step too long. So it is at least
+  # the smallest value that a code can represent.
   return jnp.maximum(size, _magnitude(1.0, top)) * scale
 
 
 def write(x: jax.Array, key: jax.Array, kind: str, signed: bool) -> Any:
-  """Rounds an array of float32 at random, right on average.
+  """Stores a float32 array; the random rounding is right on average.
 
   Args:
     x: the array. key: PRNG key, or None for an array of zeros.
@@ -118,7 +122,8 @@ def write(x: jax.Array, key: jax.Array, kind: str, signed: bool) -> Any:
   if kind == "bfloat16":
     if key is None:
       return x.astype(jnp.bfloat16)
-    # Its upper half is a bfloat16: the lower one is the odds to the next.
+    # The upper half of a float32 is a bfloat16; the lower half is the
+    # probability of rounding up.
     noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise
     kept = jax.lax.bitcast_convert_type(bits >> 16 << 16, jnp.float32)
@@ -138,6 +143,6 @@ def write(x: jax.Array, key: jax.Array, kind: str, signed: bool) -> Any:
 
 
 def _magnitude(code, top):
-  """What a code stands for, of a scale of 1."""
+  """The magnitude that a code represents if the scale is 1."""
   size = jnp.exp2((code - top) / _PER_OCTAVE)
   return jnp.where(code > 0, size, 0.0)

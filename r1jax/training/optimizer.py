@@ -96,11 +96,11 @@ def transform(
 
 
 def _clip_by_global_norm(grads, most):
-  """Gradients whose global norm is `most` at most.
+  """Scales gradients down to a global norm of at most `most`.
 
-  As `optax.clip_by_global_norm`, with one factor for all: its division of each
-  entry is dear enough that the compiler keeps the result, a second set of
-  gradients.
+  `optax.clip_by_global_norm` divides each entry. XLA finds that division
+  expensive and stores the result, a second set of gradients. A multiplication
+  by one factor avoids this.
   """
   factor = jnp.minimum(1.0, most / optax.global_norm(grads))
   return jax.tree.map(lambda g: (g * factor).astype(g.dtype), grads)
@@ -111,7 +111,7 @@ def _muon(facts, params):
 
   Args:
     facts: nested dict of `Facts`.
-    params: the same of arrays; optax masks the leaves that it passes over.
+    params: the same of arrays; optax replaces leaves that Adam updates.
   """
 
   def numbers(f, x):

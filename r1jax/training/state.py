@@ -15,17 +15,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from r1jax import meshes, sharding
 from r1jax import model as model_lib
-from r1jax.model import ModelConfig
+from r1jax.model import Model
 from r1jax.training import optimizer as optim
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import TrainState
 
 
-def split(model: ModelConfig, params: Any) -> tuple[Any, Any]:
+def split(model: Model, params: Any) -> tuple[Any, Any]:
   """The parameters that training changes, and those that are frozen.
 
   Args:
-    model: the `ModelConfig` or module whose parameters they are.
+    model: the `Model` whose parameters they are.
     params: nested dict like its parameters, whatever the leaves; adapters may
       be absent.
 
@@ -35,11 +35,11 @@ def split(model: ModelConfig, params: Any) -> tuple[Any, Any]:
   return _divide(model, params, lambda f: f.trained)
 
 
-def split_rules(model: ModelConfig, trained: Any) -> tuple[Any, Any]:
+def split_rules(model: Model, trained: Any) -> tuple[Any, Any]:
   """The trained parameters that change by gradients, and by rules.
 
   Args:
-    model: the `ModelConfig` or module.
+    model: the `Model`.
     trained: what `split` returns first.
 
   Returns:
@@ -65,11 +65,11 @@ def join(*parts: Any) -> Any:
   return unflatten_dict(flat)
 
 
-def apply_rules(model: ModelConfig, ruled: Any, signals: Any) -> Any:
+def apply_rules(model: Model, ruled: Any, signals: Any) -> Any:
   """The new values of the parameters that change by a rule.
 
   Args:
-    model: the `ModelConfig` or module.
+    model: the `Model`.
     ruled: what `split_rules` returns second.
     signals: the same of arrays, what the rules go by.
   """
@@ -78,7 +78,7 @@ def apply_rules(model: ModelConfig, ruled: Any, signals: Any) -> Any:
 
 
 @functools.lru_cache
-def gradient_facts(model: ModelConfig) -> Any:
+def gradient_facts(model: Model) -> Any:
   """The `Facts` of the parameters that change by their gradients, a tree."""
   trained, _ = split(model, model_lib.facts_of(model))
   return split_rules(model, trained)[0]
@@ -97,14 +97,14 @@ def _at_start(model, optimizer, params):
 
 
 @functools.lru_cache
-def shapes(model: ModelConfig, optimizer: OptimizerConfig) -> TrainState:
+def shapes(model: Model, optimizer: OptimizerConfig) -> TrainState:
   """The `TrainState` as `jax.ShapeDtypeStruct`s."""
   key = jax.eval_shape(lambda: jax.random.key(0))
   return jax.eval_shape(functools.partial(_random, model, optimizer), key)
 
 
 def shardings(
-  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+  model: Model, optimizer: OptimizerConfig, mesh: meshes.Mesh
 ) -> TrainState:
   """A sharding for each leaf of the `TrainState`.
 
@@ -156,7 +156,7 @@ def along(facts: Any, opt_state: Any, mesh: meshes.Mesh) -> Any:
 
 
 def trained_shardings(
-  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+  model: Model, optimizer: OptimizerConfig, mesh: meshes.Mesh
 ) -> TrainState:
   """As `shardings`, without the frozen parameters."""
   found = shardings(model, optimizer, mesh)
@@ -165,7 +165,7 @@ def trained_shardings(
 
 @functools.lru_cache
 def random_fn(
-  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+  model: Model, optimizer: OptimizerConfig, mesh: meshes.Mesh
 ) -> Callable:
   """Compiles (key) -> `TrainState` with random parameters."""
   return jax.jit(
@@ -176,7 +176,7 @@ def random_fn(
 
 @functools.lru_cache
 def restart_fn(
-  model: ModelConfig, optimizer: OptimizerConfig, mesh: meshes.Mesh
+  model: Model, optimizer: OptimizerConfig, mesh: meshes.Mesh
 ) -> Callable:
   """Compiles (params) -> `TrainState` at step 0.
 
@@ -202,7 +202,7 @@ def with_frozen(state: TrainState, frozen: Any) -> TrainState:
 
 
 @functools.lru_cache
-def trained_fn(model: ModelConfig, mesh: meshes.Mesh) -> Callable:
+def trained_fn(model: Model, mesh: meshes.Mesh) -> Callable:
   """Compiles (key) -> what `random_fn` makes of it that is trained."""
 
   def trained(key):
@@ -213,7 +213,7 @@ def trained_fn(model: ModelConfig, mesh: meshes.Mesh) -> Callable:
 
 
 def new_state(
-  model: ModelConfig,
+  model: Model,
   optimizer: OptimizerConfig,
   mesh: meshes.Mesh,
   init: TrainState | None,
@@ -222,7 +222,7 @@ def new_state(
   """A fresh `TrainState`: from another state's parameters, or random.
 
   Args:
-    model: the `ModelConfig`.
+    model: the `Model`.
     optimizer: the `OptimizerConfig`.
     mesh: the `meshes.Mesh`.
     init: a `TrainState`, of which only the parameters are used, or None. If
