@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_model import random_params
 
-from r1jax.model import Decoder, ModelConfig, attention, decoder
+from r1jax.model import Decoder, ModelConfig, attention, layer
 from r1jax.model.attention import Kept
 from r1jax.sampling import cache
 from r1jax.sampling.sampler import Sampler, SamplerConfig
@@ -34,7 +34,7 @@ PROMPTS = [[3, 9, 4, 17, 5], [2], [8, 8, 1]]
 @pytest.fixture
 def toy(monkeypatch):
   """The model's attention in terms of "c" and "r"."""
-  heads = decoder.Layer._heads
+  heads = layer.Layer._heads
 
   def toy_heads(self, x, context):
     q, arrays = heads(self, x, context)
@@ -43,7 +43,7 @@ def toy(monkeypatch):
     arrays = {"c": c, "r": v[..., 4:].swapaxes(2, 3)}
     return jnp.concatenate((q, q[..., ::-1]), axis=-1), arrays
 
-  monkeypatch.setattr(decoder.Layer, "_heads", toy_heads)
+  monkeypatch.setattr(layer.Layer, "_heads", toy_heads)
   monkeypatch.setattr(attention, "kept", lambda config: KEPT)
 
 

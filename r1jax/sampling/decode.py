@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import ModelConfig, attention, decoder
+from r1jax.model import ModelConfig, attention
+from r1jax.model import layer as layer_lib
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
 from r1jax.sampling import cache, kernels
@@ -92,7 +93,7 @@ def view(
 
 
 class _Reader(NamedTuple):
-  """A layer's context while decoding, in place of `decoder.Context`.
+  """A layer's context while decoding, in place of `layer.Context`.
 
   Attributes:
     cos, sin: [S, 1, 1, D/2], the rotations of the tokens' positions.
@@ -234,11 +235,11 @@ def decode(
   out = []
   layers = layers_to_apply(c, weights)
   for layer, *caches in zip(layers, prompts, rings, newest):
-    x, chunk = decoder.Layer(c, thin_matmul).apply(
+    x, chunk = layer_lib.Layer(c, thin_matmul).apply(
       {"params": layer}, x, _Reader(cos, sin, view, *caches)
     )
     out.append(chunk)
-  hidden: Any = decoder.RMSNorm(c).apply({"params": weights.norm}, x)
+  hidden: Any = layer_lib.RMSNorm(c).apply({"params": weights.norm}, x)
   head = weights.embedding if weights.head is None else weights.head
   logits = thin_matmul(hidden[:, 0], head.T)
   return logits.astype(c.logit_dtype), tuple(out)

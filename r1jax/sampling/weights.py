@@ -89,7 +89,7 @@ def shapes(config: ModelConfig, mesh: meshes.Mesh | None) -> Weights:
 
 
 def layers_to_apply(config: ModelConfig, weights: Any) -> Iterator[Any]:
-  """Yields each layer's dict as `decoder.Layer` takes it.
+  """Yields each layer's dict as `layer.Layer` takes it.
 
   Inside of jit: the compiler reads a matrix that is swapped back in the order
   in which it is stored.
