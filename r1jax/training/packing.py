@@ -113,24 +113,20 @@ def pack(
   pad_id: int = 0,
   shared: bool = False,
 ) -> Batch:
-  """A `Batch` of numpy arrays [M, B, T].
+  """Packs sequences into a `Batch` of numpy arrays [M, B, T].
 
   Args:
-    sequences: of `Sequence`, each of n tokens taking n - 1 places of a row,
-      less what it shares.
-    row_length: T. rows: B. micro_batches: M, see `capacity`.
-    pad_id: fills what is left.
-    shared: whether prompts may be shared; if not, `prefixes` is None.
+    sequences: list of `Sequence`; n tokens take n - 1 places of a row.
+    row_length: T, tokens of a row.
+    rows: B, rows of a micro-batch.
+    micro_batches: M, see `capacity`.
+    pad_id: token of the places that stay empty.
+    shared: whether sequences share prompts; if not, `prefixes` is None.
 
   Raises:
     UserError: a sequence is longer than a row.
   """
-  longest = max((len(s.tokens) - 1 for s in sequences), default=0)
-  if longest > row_length:
-    raise UserError(
-      f"a sequence of {longest + 1} tokens does not fit a row of"
-      f" row_length={row_length}; raise row_length or shorten the data"
-    )
+  _check_lengths(sequences, row_length)
   if not shared:
     sequences = [s._replace(prompt=0) for s in sequences]
   shape = (micro_batches * rows, row_length)
@@ -138,15 +134,14 @@ def pack(
   targets = np.full(shape, pad_id, np.int32)
   positions, segments, prefixes = (np.zeros(shape, np.int32) for _ in range(3))
   weights, advantages, old = (np.zeros(shape, np.float32) for _ in range(3))
-  parts = bundles(sequences, row_length)
-  packed = best_fit([_length(sequences, part) for part in parts], row_length)
-  for row, members in enumerate(packed):
+  packed = _rows(sequences, row_length)
+  for row, parts in enumerate(packed):
     start, segment = 0, 0
-    for part in (parts[j] for j in members):
+    for part in parts:
       before, prefix = 0, _prefix(sequences[part[0]])
       if prefix:
         segment = before = segment + 1
-        at = (row, slice(start, start + prefix))
+        at = row, slice(start, start + prefix)
         tokens[at] = sequences[part[0]].tokens[:prefix]
         positions[at], segments[at] = np.arange(prefix), segment
         start += prefix
@@ -168,6 +163,22 @@ def pack(
   count = np.int32(-(-len(packed) // rows))
   batch = Batch(*shaped, None, None, count)  # type: ignore[call-arg]
   return batch if shared else batch._replace(prefixes=None)
+
+
+def _rows(sequences, row_length):
+  """For each row the bundles in it, lists of indices."""
+  parts = bundles(sequences, row_length)
+  lengths = [_length(sequences, part) for part in parts]
+  return [[parts[i] for i in row] for row in best_fit(lengths, row_length)]
+
+
+def _check_lengths(sequences, row_length):
+  longest = max((len(s.tokens) - 1 for s in sequences), default=0)
+  if longest > row_length:
+    raise UserError(
+      f"a sequence of {longest + 1} tokens does not fit a row of"
+      f" row_length={row_length}; raise row_length or shorten the data"
+    )
 
 
 def _length(sequences, part):
