@@ -258,8 +258,13 @@ def test_values_at_random(tmp_path_factory, key, value):
     assert not refused(tmp_path_factory.getbasetemp() / "no", path, kind, value)
 
 
+def _seconds_of_children():
+  used = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return used.ru_utime + used.ru_stime
+
+
 def test_the_whole_command_fails_soon(tmp_path):
-  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  before = _seconds_of_children()
   done = subprocess.run(
     [
       *(sys.executable, "-m", "experiments.launch"),
@@ -271,9 +276,9 @@ def test_the_whole_command_fails_soon(tmp_path):
     capture_output=True,
     text=True,
   )
-  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  seconds = _seconds_of_children() - before
   assert done.returncode == 2
   assert done.stderr == "error: small_rl.lr=-1.0 must be above 0\n"
   # Of its own time: others may keep the processors busy.
-  assert after.ru_utime + after.ru_stime - before.ru_utime < 15
+  assert seconds < 15
   assert not (tmp_path / "run").exists()
