@@ -340,9 +340,9 @@ def test_languages_by_script(code, text, share):
 
 @pytest.mark.parametrize("piece", ["\\(", "$$", "`", "```", "$", "\\[a"])
 def test_open_brackets_take_no_time(piece):
-  begin = time.perf_counter()
+  begin = time.thread_time()
   language.consistency(piece * 20_001, "en")
-  assert time.perf_counter() - begin < 2
+  assert time.thread_time() - begin < 2
 
 
 @pytest.mark.parametrize(
