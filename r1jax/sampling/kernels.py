@@ -15,7 +15,7 @@ from r1jax.model import attention
 from r1jax.sampling import cache, ragged
 
 
-def lay_out(ring: cache.Ring) -> cache.Ring | cache.Apart:
+def arranged(ring: cache.Ring) -> cache.Ring | cache.Apart:
   """An empty `cache.Ring` as this platform writes and reads it best.
 
   Returns:

@@ -182,7 +182,7 @@ class Places:
       lengths = np.asarray([len(self._texts[n]) for n in rows], np.int32)
       for row, n in enumerate(rows):
         tokens[row, : lengths[row]] = self._texts[n]
-      self.pool = load(
+      self.pool = prefill(
         self._static.model, self._static.mesh, self._params, self.pool,
         Batch(tokens, lengths, self._places[rows]),
       )  # fmt: skip
@@ -263,7 +263,7 @@ class Batch(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def load(
+def prefill(
   model: ModelConfig,
   mesh: meshes.Mesh | None,
   params: Any,

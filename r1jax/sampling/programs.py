@@ -20,7 +20,7 @@ class Programs(NamedTuple):
 
   Attributes:
     load: of `weights.lay_out`.
-    prefill: of `pool.load`.
+    prefill: of `pool.prefill`.
     advance: of `step.advance`.
   """
 
@@ -83,7 +83,7 @@ def lower(static: Static, prompts: int, width: int) -> Programs:
   inputs = shapes(static, prompts, width)
   return Programs(
     weights.lay_out.lower(static.model, *inputs.load),
-    pool.load.lower(static.model, static.mesh, *inputs.prefill),
+    pool.prefill.lower(static.model, static.mesh, *inputs.prefill),
     step.advance.lower(static, *inputs.advance),
   )
 

@@ -91,7 +91,7 @@ def begin(static: Static, total: int) -> State:
     static.model, slots, config.max_new_tokens, config.chunk, config.int8
   )
   with meshes.on(mesh):
-    ring = kernels.lay_out(empty)
+    ring = kernels.arranged(empty)
   ring = sharding.constrain(ring, mesh, cache.PLACES)
   zeros = jnp.zeros(slots, jnp.int32)
   shape = (total, config.max_new_tokens)

@@ -84,7 +84,7 @@ def _start(model, config, params, tokens, length):
   size = pools.Size(banks=1, places=1, width=tokens.shape[1], rows=1)
   pool = pools.empty(model, None, size)
   batch = pools.Batch(tokens, jnp.full(1, length), jnp.zeros(1, jnp.int32))
-  pool = pools.load(model, None, params, pool, batch)
+  pool = pools.prefill(model, None, params, pool, batch)
   ring = cache.empty_ring(model, 1, config.max_new_tokens, config.chunk)
   return weights.lay_out(model, params), pool, (ring,) * model.n_layers
 
