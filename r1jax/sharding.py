@@ -82,6 +82,23 @@ def parameter(
   return NamedSharding(mesh.grid, P(*spec))
 
 
+def placed_shapes(tree: Any, shardings: Any) -> Any:
+  """Shapes that say where their arrays live, to compile programs without them.
+
+  Args:
+    tree: pytree of arrays or shapes.
+    shardings: the same of `NamedSharding`s.
+
+  Returns:
+    the same of `jax.ShapeDtypeStruct`s.
+  """
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    shardings,
+  )
+
+
 def fit(spec: P, shape: Sequence[int], mesh: meshes.Mesh) -> P:
   """The spec of an activation, without the axes that do not divide it.
 

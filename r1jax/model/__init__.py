@@ -12,6 +12,7 @@ from r1jax.model.parameters import (
   param_count,
   part,
   place,
+  placed_shapes,
   shapes,
   shardings,
 )
@@ -31,6 +32,7 @@ __all__ = [
   "param_count",
   "part",
   "place",
+  "placed_shapes",
   "shapes",
   "shardings",
   "summing",

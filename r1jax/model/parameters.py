@@ -92,6 +92,19 @@ def shardings(model: Model, mesh: meshes.Mesh) -> Any:
   )  # fmt: skip
 
 
+def placed_shapes(model: Model, mesh: meshes.Mesh) -> Any:
+  """The parameters as `jax.ShapeDtypeStruct`s with their shardings.
+
+  Args:
+    model: whose parameters they are.
+    mesh: the `meshes.Mesh`.
+
+  Raises:
+    UserError: as `shardings`.
+  """
+  return sharding.placed_shapes(shapes(model), shardings(model, mesh))
+
+
 def place(model: Model, params: Any, mesh: meshes.Mesh) -> Any:
   """Puts parameters on the devices of a mesh, by its axis table.
 

@@ -114,11 +114,7 @@ class Logprobs:
       the parameters, the batch and the temperature, of
       `jax.ShapeDtypeStruct`s.
     """
-    params = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      model_lib.shapes(self._model),
-      model_lib.shardings(self._model, self._mesh),
-    )
+    params = model_lib.placed_shapes(self._model, self._mesh)
     temperature = jax.ShapeDtypeStruct((), jnp.float32)
     return params, learner.batch_shapes(batch, self._mesh), temperature
 

@@ -42,13 +42,10 @@ def shapes(static: Static, prompts: int, width: int) -> Programs:
   """
   mesh, total = static.mesh, prompts * static.group
   size = pool.pool_size(static, prompts, width)
-  params = model.shapes(static.model)
-  if mesh is not None:
-    params = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      params,
-      model.shardings(static.model, mesh),
-    )
+  if mesh is None:
+    params = model.shapes(static.model)
+  else:
+    params = model.placed_shapes(static.model, mesh)
   prefilled = jax.eval_shape(
     lambda: pool.empty(static.model, None, size, static.config.int8)
   )

@@ -127,9 +127,8 @@ class Gradients:
     Returns:
       the parameters and the batch, of `jax.ShapeDtypeStruct`s.
     """
-    params = model_lib.shapes(self._model)
-    where = model_lib.shardings(self._model, self._mesh)
-    return _placed(params, where), batch_shapes(batch, self._mesh)
+    params = model_lib.placed_shapes(self._model, self._mesh)
+    return params, batch_shapes(batch, self._mesh)
 
   def lower(
     self, params: Any, batch: Batch, *constants: Any
@@ -211,7 +210,7 @@ class Update:
       `jax.ShapeDtypeStruct`s.
     """
     model, optimizer, mesh = self._model, self._optimizer, self._mesh
-    state = _placed(
+    state = sharding.placed_shapes(
       state_lib.shapes(model, optimizer),
       state_lib.shardings(model, optimizer, mesh),
     )
@@ -270,22 +269,11 @@ def _apply(model, optimizer, mesh, state, grads, metrics, learning_rate):
   return state._replace(params=state_lib.join(state.params, ruled)), metrics
 
 
-def _placed(shapes, shardings):
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes, shardings,
-  )  # fmt: skip
-
-
 def batch_shapes(batch: Batch, mesh: meshes.Mesh) -> Batch:
   """A `Batch` of arrays or shapes as `jax.ShapeDtypeStruct`s, as `place`d."""
   rows, whole = sharding.rows(mesh, axis=1), sharding.replicated(mesh)
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=rows if x.ndim else whole
-    ),
-    batch,
-  )
+  where = jax.tree.map(lambda x: rows if x.ndim else whole, batch)
+  return sharding.placed_shapes(batch, where)
 
 
 def place(batch: Batch, mesh: meshes.Mesh) -> Batch:
