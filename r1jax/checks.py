@@ -10,6 +10,15 @@ from r1jax.config import convert, keys
 from r1jax.errors import UserError
 
 
+def types(config: Any) -> None:
+  """Raises `UserError` unless every field has a value of its type.
+
+  `config.build` checks this before it makes a dataclass; a program may make
+  one without it.
+  """
+  known(config, *keys(cast(Any, type(config))))
+
+
 def at_least(config: Any, least: float, *names: str) -> None:
   """Raises `UserError` unless the named fields are `least` or more.
 
@@ -41,11 +50,11 @@ def below(config: Any, bound: float, *names: str) -> None:
 
 
 def known(config: Any, *names: str) -> None:
-  """Raises `UserError` unless the named fields have one of their values.
+  """Raises `UserError` unless the named fields have a value of their type.
 
   Args:
     config: a dataclass, which a program may have made without `build`.
-    names: of fields whose annotation is a Literal.
+    names: of fields, such as those whose annotation is a Literal.
   """
   for name in names:
     convert(keys(cast(Any, type(config)))[name], getattr(config, name), name)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
-from r1jax import config, hosts
+from r1jax import checks, hosts
 from r1jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -94,8 +94,7 @@ class MeshConfig:
   )
 
   def __post_init__(self):
-    for name, hint in config.keys(type(self)).items():
-      config.convert(hint, getattr(self, name), name)
+    checks.types(self)
     for name in AXES:
       size = getattr(self, name)
       if size is not None and size < 1 and size != -1:

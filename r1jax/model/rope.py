@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import checks
-from r1jax import config as config_lib
 from r1jax.errors import UserError
 
 # kind -> the fields that it needs besides `factor`.
@@ -49,8 +48,7 @@ class RopeScaling:
   truncate: bool = True
 
   def __post_init__(self):
-    for name, hint in config_lib.keys(type(self)).items():
-      config_lib.convert(hint, getattr(self, name), name)
+    checks.types(self)
     checks.above(
       self, 0, "factor", "original_max_length", "low_freq_factor",
       "high_freq_factor", "beta_fast", "beta_slow", "attention_factor",
