@@ -1,9 +1,11 @@
 """However a batch is computed, its gradient is that of the plain layout."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_model import random_params
@@ -96,8 +98,9 @@ def equal(got, want):
   )  # fmt: skip
 
 
-# (remat, chunk, rows): each two values of any two of them meet. Each of these
-# ways is compiled.
+# (remat, chunk, rows). Each way is compiled, so the fast test has half of them:
+# each two values of any two of the three meet.
+ALL_WAYS = list(itertools.product(REMATS, (7, ROW), (1, 2)))
 WAYS = [
   (remat, chunk, rows)
   for i, remat in enumerate(REMATS)
@@ -109,6 +112,17 @@ WAYS = [
 @given(SHAPES, st.integers(0, 99), st.sampled_from(WAYS), st.booleans())
 def test_every_way_gives_the_plain_gradient(shapes, seed, way, shared):
   """Packed, sharing prompts, accumulated, chunked and rematerialised."""
+  check_way(shapes, seed, way, shared)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(0, 99), st.sampled_from(ALL_WAYS), st.booleans())
+def test_so_do_all_combinations(shapes, seed, way, shared):
+  check_way(shapes, seed, way, shared)
+
+
+def check_way(shapes, seed, way, shared):
   remat, chunk, rows = way
   sequences = groups(seed, shapes)
   batch = packing.pack(
