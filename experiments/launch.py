@@ -23,7 +23,7 @@ from absl import flags
 
 from experiments import commandline, plan
 from r1jax import cli, hosts
-from r1jax.data import jsonl
+from r1jax.data import examples
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
 from r1jax.hf import source
@@ -143,7 +143,7 @@ def _data(phase, workdir, records):
   name = getattr(phase, "data", "")
   if name not in records:
     return name
-  return jsonl.read_examples(workdir / name / layout.EXAMPLES)
+  return examples.read_written(workdir / name / layout.EXAMPLES)
 
 
 @contextlib.contextmanager

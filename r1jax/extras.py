@@ -6,7 +6,14 @@ from typing import Any
 from r1jax.errors import UserError
 
 # Module -> the extra that installs it.
-EXTRAS = {"gguf": "gguf", "matplotlib": "plot", "reasoning_gym": "gym"}
+EXTRAS = {
+  "datasets": "datasets",
+  "gguf": "gguf",
+  "matplotlib": "plot",
+  "pyarrow": "parquet",
+  "reasoning_gym": "gym",
+  "tensorflow_datasets": "tfds",
+}
 
 
 def need(module: str) -> Any:

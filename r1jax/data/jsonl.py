@@ -1,123 +1,152 @@
 """JSON lines: one object a line, so that a fault has a line number."""
 
-import dataclasses
+import contextlib
+import gzip
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any, cast
 
+from r1jax.data.rows import Faults, Row
 from r1jax.errors import UserError
-from r1jax.types import Example, Problem
-
-# What a line of a file of problems holds. The verifier comes from the config.
-_TYPES = {
-  field.name: dict if field.name == "data" else str
-  for field in dataclasses.fields(Problem)
-  if field.name != "verifier"
-}
 
 
 def read_jsonl(path: str | pathlib.Path) -> list[dict[str, Any]]:
   """The objects of a file; blank lines are skipped.
 
   Args:
-    path: of a UTF-8 file.
+    path: of a UTF-8 file; one that ends in .gz is unpacked.
 
   Returns:
     list of dict.
 
   Raises:
-    UserError: the file cannot be read, or a line of it is no JSON object;
-      the message starts with FILE:LINE.
+    UserError: the file cannot be read, or lines of it are no JSON objects;
+      each line of the message starts with FILE:LINE.
   """
-  return [row for _, row in _numbered(path)]
+  faults = Faults()
+  found = [row.values for row in rows(path, faults)]
+  faults.check()
+  return found
 
 
-def _numbered(path):
-  """Yields (where, object), where being FILE:LINE."""
-  try:
-    data = pathlib.Path(path).read_bytes()
-  except OSError as e:
-    raise UserError(f"{path}: cannot be read: {e.strerror}") from None
-  # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-  for number, line in enumerate(data.split(b"\n"), 1):
-    where = f"{path}:{number}"
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except json.JSONDecodeError as e:
-      raise UserError(
-        f"{where}: broken line, not JSON: {e.msg} at column {e.colno}; mend"
-        " or delete the line"
-      ) from None
-    except UnicodeDecodeError as e:
-      raise UserError(
-        f"{where}: broken line, not UTF-8: byte {e.start + 1} of the line;"
-        " save the file as UTF-8"
-      ) from None
-    except RecursionError:
-      raise UserError(f"{where}: broken line, nested too deep") from None
-    if not isinstance(row, dict):
-      raise UserError(
-        f"{where}: broken line, a JSON object was expected, not"
-        f" {type(row).__name__}"
-      )
-    yield where, row
-
-
-def read_examples(path: str | pathlib.Path) -> list[Example]:
-  """A file of SFT pairs: the fields `prompt` and `completion`, both text.
+def rows(path: str | pathlib.Path, faults: Faults) -> Iterator[Row]:
+  """The objects of a file, line by line.
 
   Args:
-    path: of the file; other fields are ignored.
-
-  Returns:
-    list of `Example`.
-
-  Raises:
-    UserError: a line is broken or a field missing; names FILE:LINE.
-  """
-  return [
-    Example(**_fields(where, row, prompt=str, completion=str))
-    for where, row in _numbered(path)
-  ]
-
-
-def read_problems(path: str | pathlib.Path) -> Iterator[tuple[str, Problem]]:
-  """A file of problems, as they are; `problem_files.read` also judges them.
-
-  Args:
-    path: of a file with the fields of `Problem` but `verifier`. `id` is
-      optional; `data` is an object, the other fields are text.
+    path: as for `read_jsonl`.
+    faults: gets the lines that are no JSON objects.
 
   Yields:
-    (FILE:LINE, `Problem`).
+    `Row`.
 
   Raises:
-    UserError: a line is broken, a field missing, or an id repeated; the
-      message starts with FILE:LINE.
+    UserError: the file cannot be read.
   """
-  seen: dict[str, str] = {}
-  for where, row in _numbered(path):
-    row.setdefault("id", where.rsplit("/", 1)[-1])
-    problem = Problem(**_fields(where, row, **_TYPES))
-    if problem.id in seen:
-      raise UserError(
-        f'{where}: the id "{problem.id}" is also at {seen[problem.id]}'
-      )
-    seen[problem.id] = where
-    yield where, problem
+  name = pathlib.Path(path).name
+  with opened(path) as file:
+    # Not text: U+2028 and its like would end a line inside a JSON string.
+    for number, line in enumerate(file, 1):
+      if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: UTF-16; save the file as UTF-8")
+      if not line.strip():
+        continue
+      where = f"{path}:{number}"
+      try:
+        values = _object(line, first=number == 1)
+      except UserError as e:
+        faults.add(where, str(e))
+        continue
+      yield Row(where, f"{name}:{number}", values, list(values))
 
 
-def _fields(where, row, **types):
-  for name, kind in types.items():
-    if name not in row:
-      raise UserError(f'{where}: the field "{name}" is missing')
-    if not isinstance(row[name], kind):
-      raise UserError(
-        f'{where}: the field "{name}" must be'
-        f" {'text' if kind is str else 'an object'}, not"
-        f" {type(row[name]).__name__}"
-      )
-  return {name: row[name] for name in types}
+@contextlib.contextmanager
+def opened(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
+  """A file to read, unpacked if its name ends in .gz.
+
+  Args:
+    path: of the file.
+
+  Yields:
+    a file of bytes.
+
+  Raises:
+    UserError: it cannot be read, also while the block reads it.
+  """
+  try:
+    open_ = gzip.open if str(path).endswith(".gz") else open
+    with cast(IO[bytes], open_(path, "rb")) as file:
+      yield file
+  except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+    raise UserError(f"{path}: cannot be unpacked by gzip: {e}") from None
+  except OSError as e:
+    raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+
+
+def loads(text: str) -> Any:
+  """A value of JSON; unlike `json.loads` without NaN and repeated keys.
+
+  Args:
+    text: of the value.
+
+  Raises:
+    UserError: the text is no JSON.
+  """
+  try:
+    return json.loads(
+      text, parse_constant=_no_constant, object_pairs_hook=_distinct
+    )
+  except json.JSONDecodeError as e:
+    at = f"line {e.lineno}, column" if e.lineno > 1 else "column"
+    raise UserError(f"not JSON: {e.msg} at {at} {e.colno}") from None
+  except RecursionError:
+    raise UserError("nested too deep") from None
+  except UserError:
+    raise
+  except ValueError as e:  # a whole number of too many digits
+    raise UserError(f"not JSON: {str(e).partition(';')[0]}") from None
+
+
+def decode(data: bytes, first: bool = True) -> str:
+  """Text of UTF-8.
+
+  Args:
+    data: the bytes.
+    first: whether they begin a file, whose byte order mark is no text.
+
+  Raises:
+    UserError: they are not UTF-8.
+  """
+  try:
+    return data.decode("utf-8-sig" if first else "utf-8")
+  except UnicodeDecodeError as e:
+    raise UserError(
+      f"not UTF-8: byte {e.start + 1} of the line; save the file as UTF-8"
+    ) from None
+
+
+def _object(line, first):
+  try:
+    row = loads(decode(line, first).strip())
+  except UserError as e:
+    way = "" if ";" in str(e) else "; correct or delete the line"
+    raise UserError(f"broken line, {e}{way}") from None
+  if not isinstance(row, dict):
+    raise UserError(
+      f"broken line, a JSON object was expected, not {type(row).__name__}"
+    )
+  return row
+
+
+def _no_constant(name):
+  raise UserError(f"not JSON: {name} is no number of JSON")
+
+
+def _distinct(pairs):
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    keys = [key for key, _ in pairs]
+    twice = next(key for key in keys if keys.count(key) > 1)
+    raise UserError(f'the key "{twice}" is there twice')
+  return found

@@ -1,42 +1,86 @@
-"""Problems of your own, from JSONL files, each judged before it is used."""
+"""Problems of your own, from files, each judged before it is used."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from r1jax import verifiers
-from r1jax.data import jsonl
+from r1jax import checks, verifiers
+from r1jax.data import columns, formats, layouts
+from r1jax.data.golds import Gold
 from r1jax.data.order import ProblemList
+from r1jax.data.questions import Question, Reader
 from r1jax.data.task import Problems, Task
 from r1jax.errors import UserError
-from r1jax.rewards import judges
-from r1jax.text import prompts, think_format
+from r1jax.text import prompts
 from r1jax.text.tokenizer import Tokenizer
 from r1jax.types import Problem
-from r1jax.verifiers import language
+from r1jax.verifiers import language as language_lib
+
+# Files whose problems are kept; the phases of a run share them.
+_KEPT = 8
+_READ: dict[tuple, list[Question]] = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Files(Task):
-  """Problems of JSONL files."""
+  """Problems of files: JSON, Parquet, CSV, Hugging Face, TFDS."""
 
   kind: Literal["files"] = "files"
-  # Path of the file of problems to train on.
+  # File or directory of the problems to train on; DIR:SPLIT names a split.
   train: str = ""
-  # Path of the file of held-out problems.
+  # File or directory of the held-out problems; DIR:SPLIT names a split.
   test: str = ""
   # How a question becomes a prompt: as it is ("none"), by the paper's template
   # for base models ("r1_zero"), by the tokenizer's chat template ("chat"), or
   # by that with the opening think tag prefilled ("chat_think").
   template: prompts.Template = "none"
+  # Field of a problem -> the column that has it, or a dotted path inside one;
+  # "" for none. The fields are prompt, answer, kind, id, language, data,
+  # data.NAME and, for examples, completion.
+  fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Where in its column the answer is: the whole text ("plain"), after the last
+  # "####" ("after_hashes"), or in the last box of LaTeX ("boxed").
+  gold: Gold = "plain"
+  # Layout of a known benchmark, or "package.module:function" of your own, a
+  # function from a row to the fields of a problem; "" for none.
+  layout: str = ""
+  # Kind of all problems of the files, which then need no column of kinds.
+  verifier: str = ""
+  # ISO 639-1 code of questions whose row has none; "" goes by their letters.
+  language: str = ""
+  # Most problems of a file whose own answers are judged before the run, spread
+  # evenly over the file; None judges all.
+  golds: int | None = None
   # Kind of problem -> "package.module:function", a verifier of your own.
   kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
+    checks.types(self)
+    checks.at_least(self, 1, "golds")
     check_kinds(self.kinds)
+    columns.check_fields(self.fields)
+    layouts.check_name(self.layout)
+    if self.language:
+      language_lib.check_language(self.language)
+    known = not self.verifier or verifiers.is_name(self.verifier)
+    if not known and self.verifier not in self.kinds:
+      raise UserError(
+        f'verifier="{self.verifier}" is unknown; known:'
+        f" {', '.join(verifiers.MODULES)}, those of kinds, and"
+        ' "package.module:function"'
+      )
+    for key in ("fields", "verifier") if self.layout else ():
+      if getattr(self, key):
+        raise UserError(
+          f'{key} and layout="{self.layout}" exclude each other; a layout'
+          f" says the {key} itself"
+        )
+    if self.verifier and "kind" in self.fields:
+      raise UserError(
+        f'verifier="{self.verifier}" and fields.kind exclude each other'
+      )
 
   def load(
     self, root: Path, tokenizer: Tokenizer, write: bool = True
@@ -44,15 +88,85 @@ class Files(Task):
     """As `Task.load`; a file that no key names has no problems."""
     render = prompts.renderer(self.template, tokenizer)
     sets: dict[str, Problems] = {}
-    for split, path in (("train", self.train), ("test", self.test)):
+    for split in ("train", "test"):
       try:
-        found = read_once(path, self.kinds) if path else ()
+        found = self.questions(split)
+        self._check_apart(split, found)
+        sets[split] = ProblemList(_rendered(q, render) for q in found)
       except UserError as e:
         raise UserError(f"task.{split}: {e}") from None
-      sets[split] = ProblemList(
-        dataclasses.replace(p, prompt=render(p.prompt)) for p in found
-      )
     return sets
+
+  def _check_apart(self, split, found):
+    """Raises a `UserError` if one split of a directory is both of a task's."""
+    if split == "test" and found and self.train == self.test:
+      same = found[0].where == self.questions("train")[0].where
+      if same and Path(self.test).is_dir():
+        raise UserError(
+          f"{self.test} has one split only, which task.train reads too; name"
+          " another directory or split"
+        )
+
+  def questions(self, split: str) -> list[Question]:
+    """The problems of a split, read once for all phases of a run.
+
+    Args:
+      split: "train" or "test".
+
+    Returns:
+      list of `Question`; empty if no key names a file.
+
+    Raises:
+      UserError: with a line for each fault.
+    """
+    path = getattr(self, split)
+    if not path:
+      return []
+    keys = dataclasses.replace(self, train="", test="", template="none")
+    key = (path, split, repr(keys), _version(path))
+    if key not in _READ:
+      found = self.reader().read(path, split)
+      while len(_READ) >= _KEPT:
+        del _READ[next(iter(_READ))]
+      _READ[key] = found
+    return _READ[key]
+
+  def reader(self) -> Reader:
+    """How rows become problems."""
+    return Reader(
+      columns=columns.Columns(self.fields, self.gold),
+      layout=layouts.find(self.layout) if self.layout else None,
+      verifier=self.verifier,
+      language=self.language,
+      kinds=self.kinds,
+      most=self.golds,
+    )
+
+
+def _rendered(question, render):
+  """The problem of a question with its prompt."""
+  _, problem, before = question
+  try:
+    prompt = (
+      render(problem.prompt, before) if before else render(problem.prompt)
+    )
+  except UserError as e:
+    raise UserError(
+      f"{question.where}: {e}"
+      + ("; this prompt has messages before its question" if before else "")
+    ) from None
+  return dataclasses.replace(problem, prompt=prompt)
+
+
+def _version(path):
+  """What changes when a file, or a file of a directory, is written."""
+  place = Path(formats.split_of(path)[0])
+  files = sorted(place.rglob("*")) if place.is_dir() else [place]
+  try:
+    stats = [os.stat(file) for file in files]
+  except OSError:
+    return None
+  return tuple((s.st_mtime_ns, s.st_size) for s in stats)
 
 
 def check_kinds(kinds: Mapping[str, str]) -> None:
@@ -66,78 +180,22 @@ def check_kinds(kinds: Mapping[str, str]) -> None:
 
 
 def read(
-  path: str | Path, kinds: Mapping[str, str] | None = None
+  path: str | Path, kinds: Mapping[str, str] | None = None, **keys: Any
 ) -> list[Problem]:
   """A file of problems, each judged by its verifier.
 
   Args:
-    path: of the file; its fields are in `jsonl.read_problems`.
+    path: of a file or directory, as `formats.read` takes it.
     kinds: kind as written in the file -> the name of its verifier, as
       "package.module:function"; see `verifiers.find`.
+    **keys: other keys of `Files`, such as `fields` and `verifier`.
 
   Returns:
-    list of `Problem`.
+    list of `Problem`; the prompt is the bare question.
 
   Raises:
-    UserError: a line is broken, a kind is unknown, or the verifier finds a
-      problem's own answer wrong; the message names FILE:LINE.
+    UserError: rows are broken, a kind is unknown, or a verifier finds a
+      problem's own answer wrong. Each line of the message names FILE:LINE.
   """
-  check_kinds(kinds or {})
-  problems = []
-  for where, problem in jsonl.read_problems(path):
-    own = (kinds or {}).get(problem.kind, "")
-    if not own and ":" in problem.kind:
-      own = problem.kind
-    problem = dataclasses.replace(problem, verifier=own)
-    _judge(where, problem)
-    problems.append(problem)
-  return problems
-
-
-def read_once(path: str, kinds: Mapping[str, str]) -> list[Problem]:
-  """As `read`; the phases of a run share what was read."""
-  try:
-    stat = os.stat(path)
-  except OSError:
-    return read(path, kinds)
-  version = (stat.st_mtime_ns, stat.st_size)
-  return _read(path, version, tuple(sorted(kinds.items())))
-
-
-@functools.lru_cache(maxsize=8)
-def _read(path, version, kinds):
-  return read(path, dict(kinds))
-
-
-def _judge(where, problem):
-  """Raises `UserError` unless the verifier finds the file's own answer right.
-
-  A problem without an answer is not tried.
-  """
-  try:
-    language.check_language(problem.language)
-    verifiers.check_problem(problem)
-    if not problem.answer or verifiers.name_of(problem) == "open":
-      return
-    completion = think_format.compose("", problem.answer)
-    if problem.verifier:
-      # It may do anything, as in training: so it runs in another process.
-      verdict = judges.shared().submit(problem, completion).result()
-    else:
-      verdict = verifiers.verify(problem, completion)
-  except UserError as e:
-    raise UserError(f"{where}: {e}") from None
-  except (KeyError, TypeError) as e:
-    # The verifier looked for something in `data` and did not find it.
-    raise UserError(
-      f'{where}: "data" does not suit the kind "{problem.kind}":'
-      f" {type(e).__name__} {e}"
-    ) from None
-  if not verdict.correct:
-    raise UserError(
-      f'{where}: the verifier of "{problem.kind}" finds the answer'
-      f' "{problem.answer}" {verdict.reason}, in a completion that ends with'
-      f' "{think_format.ANSWER} {problem.answer} {think_format.END_ANSWER}";'
-      " correct the answer, the data or the verifier, or leave the answer empty"
-      " and it is not tried"
-    )
+  task = Files(kinds=kinds or {}, **keys)
+  return [question.problem for question in task.reader().read(str(path))]

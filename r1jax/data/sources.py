@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from r1jax.data import jsonl
+from r1jax.data import examples as examples_lib
+from r1jax.data import formats
 from r1jax.data.countdown import Countdown
 from r1jax.data.gym import ReasoningGym
 from r1jax.data.order import order
@@ -30,7 +31,7 @@ def read_examples(task: Task, path: str, tokenizer: Tokenizer) -> list[Example]:
 
   Args:
     task: one of `Tasks`.
-    path: of a file with the fields `prompt` and `completion`.
+    path: of a file or directory, as `examples.read` takes it.
     tokenizer: a tokenizer, whose chat template the task may use.
 
   Returns:
@@ -38,11 +39,21 @@ def read_examples(task: Task, path: str, tokenizer: Tokenizer) -> list[Example]:
   """
   render = prompts.renderer(getattr(task, "template", "none"), tokenizer)
   found = []
-  for example in jsonl.read_examples(path):
-    prompt = render(example.prompt)
-    completion = chat_template.target(prompt, example.completion)
+  for where, turns, reply in examples_lib.read(
+    path, getattr(task, "fields", {})
+  ):
+    try:
+      prompt = render(turns.question, turns.before)
+    except UserError as e:
+      raise UserError(f"{where}: {e}") from None
+    completion = chat_template.target(prompt, reply)
     found.append(Example(prompt, completion))
   return found
+
+
+def is_file(task: Task, data: str) -> bool:
+  """Whether `data` names a file or directory, and no source of the task."""
+  return data not in task.makers() and formats.is_data(data)
 
 
 def check_name(task: Task, data: str) -> None:
@@ -50,7 +61,8 @@ def check_name(task: Task, data: str) -> None:
   known = list(task.makers())
   if data not in known:
     raise UserError(
-      f'data="{data}" is neither a phase before this one, nor a .jsonl file,'
+      f'data="{data}" is neither a phase before this one, nor a file or'
+      " directory of examples,"
       f" nor a source of the task {task.kind};"
       f" its sources: {', '.join(known) or 'none'}"
     )
@@ -64,15 +76,15 @@ def examples(
   Args:
     config: of the phase, with `name`, `seed` and `task`; phases of different
       names draw different synthetic examples.
-    data: a list of `Example`; the path of a .jsonl file; or the name of a
-      synthetic source of the task.
+    data: a list of `Example`; the path of a file or directory; or the name of
+      a synthetic source of the task.
     root: Path of the directory of the run.
     tokenizer: a tokenizer, whose chat template the task may use.
 
   Raises:
     UserError: there is no such source, or it is empty.
   """
-  if isinstance(data, str) and data.endswith(".jsonl"):
+  if isinstance(data, str) and is_file(config.task, data):
     data = read_examples(config.task, data, tokenizer)
   if not isinstance(data, str):
     if not data:

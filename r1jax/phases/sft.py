@@ -25,8 +25,8 @@ from r1jax.types import Batch, Example, TrainState
 class SFT(Training):
   """The keys of supervised training."""
 
-  # What to learn from: a phase that makes examples, a .jsonl file of prompts
-  # and completions, or a synthetic source of the task.
+  # What to learn from: a phase that makes examples, a file or directory of
+  # prompts and completions, or a synthetic source of the task.
   data: str
   # Examples of a step.
   batch: int
@@ -53,7 +53,7 @@ class SFT(Training):
     if self.data in preview.earlier:
       return preview.earlier[self.data].longest_example(preview)
     tokenizer = tokenizer_lib.load(self.tokenizer)
-    if self.data.endswith(".jsonl"):
+    if sources.is_file(self.task, self.data):
       try:
         examples = sources.read_examples(self.task, self.data, tokenizer)
       except UserError as e:

@@ -68,7 +68,7 @@ _REWRITTEN = tuple(
     (r"(?<![\w)\]}*])\*\*([^*\n]+)\*\*(?![\w({\\*])", r"\1"),
     (r"\\(?:display|text|script)style\b|\\q?quad\b", " "),
     (r"\\checkmark\b", " "),
-    (r"\{:\}", ":"),
+    (r"\{:\}|\\colon(?![A-Za-z])", ":"),
     (r"\\(?:left|right)\s*\.", " "),
     (r"\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b", " "),
     (r"\\underline\s*(?=\{)|\\(?:text)?color\s*\{\w+\}", ""),

@@ -1,0 +1,372 @@
+"""Problems in files of every format and with any names of columns."""
+
+import csv
+import dataclasses
+import gzip
+import json
+import types
+
+import hf_files
+import pytest
+
+from configs import quickstart
+from r1jax import files
+from r1jax.data import columns, examples, formats, golds, problem_files, sources
+from r1jax.data.problem_files import Files
+from r1jax.errors import UserError
+from r1jax.text.tokenizer import HFTokenizer
+from r1jax.types import Problem
+
+ROWS = [
+  {"question": f"What is {i} + {i}? Größe 试", "target": str(2 * i)}
+  for i in range(5)
+]
+FIELDS = dict(prompt="question", answer="target")
+
+
+def read(path, **keys):
+  return problem_files.read(path, **({"verifier": "math"} | keys))
+
+
+def asked(problems):
+  return [{"question": p.prompt, "target": p.answer} for p in problems]
+
+
+def write_csv(path):
+  with open(path, "w", newline="", encoding="utf-8") as file:
+    writer = csv.DictWriter(
+      file, list(ROWS[0]), delimiter="\t" if path.suffix == ".tsv" else ","
+    )
+    writer.writeheader()
+    writer.writerows(ROWS)
+
+
+def write_table(path, rows=ROWS):
+  arrow = pytest.importorskip("pyarrow")
+  pytest.importorskip("pyarrow.parquet").write_table(
+    arrow.Table.from_pylist(rows), path
+  )
+
+
+def write_records(path, rows=ROWS):
+  from array_record.python import array_record_module
+
+  writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+  for row in rows:
+    writer.write(json.dumps(row).encode())
+  writer.close()
+
+
+def write_zipped(path):
+  lines = [json.dumps(row) + "\n" for row in ROWS]
+  path.write_bytes(gzip.compress("".join(lines).encode()))
+
+
+WRITERS = {
+  "x.jsonl": lambda path: files.write_rows(path, ROWS),
+  "x.ndjson": lambda path: files.write_rows(path, ROWS),
+  "x.jsonl.gz": write_zipped,
+  "x.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
+  "lines.json": lambda path: files.write_rows(path, ROWS),
+  "x.csv": write_csv,
+  "x.tsv": write_csv,
+  "x.parquet": write_table,
+  "x.array_record": write_records,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_problems(tmp_path, name):
+  WRITERS[name](tmp_path / name)
+  found = read(tmp_path / name, fields=FIELDS)
+  assert asked(found) == ROWS
+  assert [p.id.partition(":")[0] for p in found] == [name] * 5
+  assert len({p.id for p in found}) == 5
+  assert found == read(tmp_path / name, fields=FIELDS)
+  assert all(p.language == "en" and p.data == {} for p in found)
+
+
+def test_rows_are_numbered_as_lines(tmp_path):
+  WRITERS["x.jsonl"](tmp_path / "x.jsonl")
+  write_csv(tmp_path / "x.csv")
+  write_table(tmp_path / "x.parquet")
+  first = [
+    read(tmp_path / f"x.{end}", fields=FIELDS)[0].id
+    for end in ("jsonl", "csv", "parquet")
+  ]
+  assert first == ["x.jsonl:1", "x.csv:2", "x.parquet:1"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"", b"\n\n \r\n"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_byte_order_marks(tmp_path, end, start):
+  row = json.dumps({"prompt": "a\u2028b", "answer": "2"}, ensure_ascii=False)
+  middle = b"\r\n" if end == b"\r\n" else b"\n"
+  text = start + row.encode() + middle + row.encode() + end
+  (tmp_path / "x.jsonl").write_bytes(text)
+  assert [p.prompt for p in read(tmp_path / "x.jsonl")] == ["a\u2028b"] * 2
+  (tmp_path / "x.csv").write_bytes(
+    start + b"prompt,answer" + middle + b'"a\nb",2' + end
+  )
+  assert [p.prompt for p in read(tmp_path / "x.csv")] == ["a\nb"]
+
+
+@pytest.mark.parametrize(
+  ("value", "text"),
+  [
+    (42, "42"), (-7, "-7"), (3.5, "3.5"), (42.0, "42"), (1e20, "1" + "0" * 20),
+    (2.5e-7, "0.00000025"), (True, "true"), (False, "false"), ("042", "042"),
+    (10**30, "1" + "0" * 30),
+  ],
+)  # fmt: skip
+def test_numbers_as_answers(tmp_path, value, text):
+  files.write_rows(tmp_path / "x.jsonl", [{"prompt": "?", "answer": value}])
+  kind = "math" if not isinstance(value, bool) else "exact"
+  (problem,) = read(tmp_path / "x.jsonl", verifier=kind)
+  assert problem.answer == text
+
+
+def test_numbers_of_32_bits(tmp_path):
+  arrow = pytest.importorskip("pyarrow")
+  values = arrow.array([0.1, 3.0, 1e-3], arrow.float32())
+  table = arrow.table({"prompt": ["a", "b", "c"], "answer": values})
+  pytest.importorskip("pyarrow.parquet").write_table(
+    table, tmp_path / "x.parquet"
+  )
+  found = read(tmp_path / "x.parquet")
+  assert [p.answer for p in found] == ["0.1", "3", "0.001"]
+
+
+@pytest.mark.parametrize(
+  ("gold", "text", "answer"),
+  [
+    ("after_hashes", "3+4 = <<3+4=7>>7 apples.\n#### 7", "7"),
+    ("after_hashes", "#### 1\nno, #### 1,234 \n", "1,234"),
+    ("boxed", "so $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
+    ("boxed", "\\boxed{1} but \\fbox{ \\{2\\} } .", "\\{2\\}"),
+    ("boxed", "\\boxed 7.", "7"),
+    ("boxed", "$\\boxed7$", "7"),
+    ("boxed", "\\boxed\\frac12.", "\\frac12"),
+    ("boxed", "\\boxed{\\text{a {nested} b}} c", "\\text{a {nested} b}"),
+    ("plain", " so 7\n", " so 7\n"),
+  ],
+)
+def test_golds_at_the_end_of_solutions(gold, text, answer):
+  assert golds.answer(text, gold) == answer
+
+
+def test_a_box_is_found_in_linear_time():
+  text = "\\boxed{" * 40_000
+  with pytest.raises(UserError, match="never closes"):
+    golds.answer(text, "boxed")
+
+
+def test_paths_inside_of_columns(tmp_path):
+  row = {
+    "extra": {"gt": ["7", "8"]}, "a.b": "with a dot", "text": '{"id": 5}',
+    "tests": [{"input": "1", "output": "2"}],
+  }  # fmt: skip
+  files.write_rows(tmp_path / "x.jsonl", [row])
+  fields = {
+    "prompt": "a.b", "answer": "extra.gt.1", "id": "text.id",
+    "data.tests": "tests", "data.more": "extra.gt",
+  }  # fmt: skip
+  (problem,) = read(tmp_path / "x.jsonl", fields=fields)
+  assert problem == Problem(
+    "5", "math", "with a dot", "8", "en",
+    {"tests": row["tests"], "more": ["7", "8"]},
+  )  # fmt: skip
+  for path in ("extra.gt.2", "extra.no", "a.b.c", "extra.gt.-1"):
+    with pytest.raises(UserError, match=f'no column "{path}"'):
+      read(tmp_path / "x.jsonl", fields=fields | dict(answer=path))
+
+
+def test_columns_that_mean_something_else(tmp_path):
+  row = dict(
+    prompt="a", answer="2", id=3, language="Python", data="raw", kind=1
+  )
+  files.write_rows(tmp_path / "x.jsonl", [row, row])
+  with pytest.raises(UserError):
+    read(tmp_path / "x.jsonl")
+  fields = dict(id="", language="", data="")
+  found = read(tmp_path / "x.jsonl", fields=fields)
+  assert [p.id for p in found] == ["x.jsonl:1", "x.jsonl:2"]
+  assert found[0].data == {} and found[0].language == "en"
+
+
+@pytest.mark.parametrize(
+  ("question", "language"),
+  [
+    ("What is 2?", "en"), ("", "en"), ("求 $x$ 的值。", "zh"),
+    ("答えを求めなさい。", "ja"), ("x의 값을 구하시오", "ko"),
+    ("Найдите число", "ru"), ("ما هو العدد", "ar"),
+  ],
+)  # fmt: skip
+def test_the_language_of_a_question(tmp_path, question, language):
+  row = {"prompt": question or "2 + 2 =", "answer": "2"}
+  files.write_rows(tmp_path / "x.jsonl", [row])
+  assert read(tmp_path / "x.jsonl")[0].language == language
+  assert read(tmp_path / "x.jsonl", language="de")[0].language == "de"
+
+
+TURNS = [
+  {"role": "system", "content": "Be brief."},
+  {"role": "user", "content": "1+1?"},
+  {"role": "assistant", "content": "2"},
+  {"role": "user", "content": "and 2+2?"},
+  {"role": "assistant", "content": "It is 4."},
+]
+
+
+def as_share_gpt(turns):
+  roles = {"user": "human", "assistant": "gpt"}
+  return [
+    {"from": roles.get(t["role"], t["role"]), "value": t["content"]}
+    for t in turns
+  ]
+
+
+LAYOUTS_OF_TURNS = {
+  "messages": dict(messages=TURNS),
+  "prompt": dict(prompt=TURNS[:4]),
+  "sharegpt": dict(conversations=as_share_gpt(TURNS)),
+  "lists": dict(
+    messages={k: [t[k] for t in TURNS] for k in ("role", "content")}
+  ),
+  "parts": dict(
+    messages=[
+      t | {"content": [{"type": "text", "text": t["content"]}]} for t in TURNS
+    ]
+  ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS_OF_TURNS)
+def test_messages(tmp_path, name):
+  row = LAYOUTS_OF_TURNS[name]
+  files.write_rows(tmp_path / "x.jsonl", [row | {"answer": 4}])
+  fields = dict(prompt="conversations") if name == "sharegpt" else {}
+  task = Files(
+    test=str(tmp_path / "x.jsonl"), verifier="math", template="chat",
+    fields=fields,
+  )  # fmt: skip
+  hf_files.write_tokenizer(tmp_path / "t")
+  (problem,) = task.load(None, HFTokenizer(tmp_path / "t"))["test"]
+  assert (
+    problem.prompt
+    == "".join(
+      f"<|im_start|>{t['role']}\n{t['content']}<|im_end|>\n" for t in TURNS[:4]
+    )
+    + "<|im_start|>assistant\n"
+  )
+  (question,) = task.questions("test")
+  assert question.problem.prompt == "and 2+2?" and len(question.before) == 3
+  bare = dataclasses.replace(task, template="none")
+  with pytest.raises(UserError, match=r"^task.test: \S*x.jsonl:1: .*messages"):
+    bare.load(None, None)
+  files.write_rows(tmp_path / "x.jsonl", [{"prompt": TURNS[1:2], "answer": 2}])
+  bare = dataclasses.replace(bare, fields={})
+  assert bare.load(None, None)["test"][0].prompt == "1+1?"
+
+
+def test_a_task_with_a_test_file_alone(tmp_path):
+  files.write_rows(tmp_path / "x.jsonl", [{"prompt": "a", "answer": 2}])
+  task = Files(test=str(tmp_path / "x.jsonl"), verifier="math")
+  sets = task.load(None, None)
+  assert len(sets["test"]) == 1 and not sets["train"]
+
+
+def test_what_was_read_is_shared_until_the_file_changes(tmp_path):
+  path = tmp_path / "x.jsonl"
+  files.write_rows(path, [{"prompt": "a", "answer": 2}])
+  task = Files(train=str(path), test=str(path), verifier="math")
+  assert task.questions("train") is task.questions("train")
+  files.write_rows(path, [{"prompt": "a", "answer": 2}] * 2)
+  assert len(task.questions("train")) == 2
+  other = dataclasses.replace(task, verifier="exact")
+  assert other.questions("train")[0].problem.kind == "exact"
+
+
+def test_only_some_golds_are_judged(tmp_path):
+  rows = [{"prompt": "a", "answer": "A"} for _ in range(9)]
+  rows[5]["answer"] = "x"
+  path = tmp_path / "x.jsonl"
+  files.write_rows(path, rows)
+  keys = dict(verifier="own", kinds={"own": f"{__name__}:only_a"})
+  assert len(read(path, golds=2, **keys)) == 9  # rows 1 and 5
+  with pytest.raises(UserError, match="x.jsonl:6: .* finds the answer"):
+    read(path, golds=9, **keys)
+
+
+def only_a(problem, completion):
+  from r1jax.types import Verdict
+
+  right = "A" in completion
+  return Verdict(right, float(right), "said")
+
+
+def halves(row):
+  """A layout of one's own."""
+  if row["n"] < 0:
+    return None
+  return dict(
+    id=f"half {row['n']}", kind="math", prompt=f"half of {row['n']}?",
+    answer=row["n"] / 2,
+  )  # fmt: skip
+
+
+def test_a_layout_of_ones_own(tmp_path):
+  path = tmp_path / "x.jsonl"
+  files.write_rows(path, [{"n": 3}, {"n": -1}, {"n": 8}])
+  keys = dict(layout=f"{__name__}:halves", verifier="")
+  assert [p.answer for p in read(path, **keys)] == ["1.5", "4"]
+  files.write_rows(path, [{"n": 3}, {"m": 3}])
+  with pytest.raises(
+    UserError, match="x.jsonl:2: the layout needs a column 'n'"
+  ):
+    read(path, **keys)
+  files.write_rows(path, [{"n": 3}, {"n": "x"}])
+  with pytest.raises(UserError, match="x.jsonl:2: .*TypeError"):
+    read(path, **keys)
+
+
+def test_examples_of_any_format(tmp_path):
+  rows = [dict(question="a", reply="b"), dict(question="c", reply="d")]
+  write_table(tmp_path / "x.parquet", rows)
+  fields = dict(prompt="question", completion="reply", answer="no")
+  task = Files(fields=fields)
+  path = str(tmp_path / "x.parquet")
+  assert sources.is_file(task, path) and not sources.is_file(task, "corpus")
+  phase = types.SimpleNamespace(name="sft", seed=0, task=task)
+  found = sources.examples(phase, path, None, None)(0, 2)
+  assert {(e.prompt, e.completion) for e in found} == {("a", "b"), ("c", "d")}
+  files.write_rows(tmp_path / "m.jsonl", [dict(messages=TURNS)])
+  (example,) = examples.read(tmp_path / "m.jsonl", fields)
+  assert example.completion == "It is 4." and len(example.turns.before) == 3
+  # What a phase wrote is read whatever the columns of the task are.
+  files.write_rows(tmp_path / "x.jsonl", [dict(prompt="", completion="b")])
+  assert examples.read(tmp_path / "x.jsonl", fields)[0].completion == "b"
+  files.write_rows(tmp_path / "x.jsonl", [dict(prompt="a"), dict(prompt="b")])
+  with pytest.raises(UserError, match='x.jsonl:1: .*"completion" is missing'):
+    examples.read(tmp_path / "x.jsonl")
+
+
+def test_a_config_with_a_test_file_alone(tmp_path):
+  """The whole check of an evaluation that has nothing to train on."""
+  from experiments import plan
+  from r1jax.phases import PHASES
+
+  files.write_rows(tmp_path / "x.jsonl", [{"q": "try 3", "answer": "3"}])
+  c = quickstart.get_config("smoke")
+  c.phases = ("base", "eval_base")
+  c.eval_base.task = dict(
+    kind="files", test=str(tmp_path / "x.jsonl"), fields=dict(prompt="q"),
+    verifier="exact",
+  )  # fmt: skip
+  assert plan.resolve(c, PHASES)
+
+
+def test_paths_of_the_longest_name_win():
+  values = {"a": {"b": 1}, "a.b": 2}
+  assert columns.at(values, "a.b") == 2 and columns.at(values, "a") == {"b": 1}
+  assert formats.split_of("no/such:place") == ("no/such:place", "")
