@@ -10,10 +10,12 @@ from tools import chat
 class Words:
   """A tokenizer of characters; 0 ends a turn."""
 
-  eos_id = 0
+  end_ids = (0,)
 
   def encode(self, text):
     return [ord(c) for c in text]
+
+  encode_rest = encode
 
   def decode(self, ids):
     return "".join(map(chr, ids))

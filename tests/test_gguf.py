@@ -1,6 +1,7 @@
 """GGUF files, written by the gguf library itself, become directories."""
 
 import json
+import math
 
 import gguf as gguf_lib
 import hf_files
@@ -13,7 +14,7 @@ from r1jax import hf
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.hf import gguf
-from r1jax.model import ModelConfig
+from r1jax.model import ModelConfig, RopeScaling
 from r1jax.text.tokenizer import HFTokenizer
 
 D, FF, HEADS, KV, DIM, LAYERS = 64, 96, 4, 2, 16, 2
@@ -27,14 +28,20 @@ def permuted(w, heads):
   )
 
 
-def write(path, params, tokenizer, architecture="llama", pre="smollm", more=()):
-  """A GGUF file of our parameters, its norms in float32, the rest in Q8_0."""
+def write(
+  path, params, tokenizer, architecture="llama", pre="smollm", more=(),
+  entries=(), heads=HEADS,
+):  # fmt: skip
+  """A GGUF file of our parameters, its norms in float32, the rest in Q8_0.
+
+  `entries` are further entries of the metadata: (key, value).
+  """
   vocab = sorted(tokenizer.get_vocab().items(), key=lambda x: x[1])
   tokens = [t for t, _ in vocab]
   writer = gguf_lib.GGUFWriter(path, architecture)
   writer.add_embedding_length(D)
   writer.add_block_count(LAYERS)
-  writer.add_head_count(HEADS)
+  writer.add_head_count(heads)
   writer.add_head_count_kv(KV)
   writer.add_feed_forward_length(FF)
   writer.add_context_length(128)
@@ -52,6 +59,12 @@ def write(path, params, tokenizer, architecture="llama", pre="smollm", more=()):
   writer.add_bos_token_id(tokens.index("<|im_start|>"))
   writer.add_eos_token_id(tokens.index("<|im_end|>"))
   writer.add_chat_template(hf_files.CHAT)
+  for key, value in entries:
+    add_entry = {
+      float: writer.add_float32, int: writer.add_uint32, bool: writer.add_bool,
+      str: writer.add_string, list: writer.add_array,
+    }[type(value)]  # fmt: skip
+    add_entry(key, value)
   layers = params["layers"]
 
   def add(name, w):
@@ -154,3 +167,92 @@ def test_a_damaged_file(tmp_path):
   (tmp_path / "m.gguf").write_bytes(b"GGUFnothing")
   with pytest.raises(UserError, match="m.gguf"):
     gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+
+
+LINEAR = RopeScaling("linear", 2.0)
+SCALING = "llama.rope.scaling."
+
+
+@pytest.mark.parametrize(
+  "entries, want",
+  [
+    ([(SCALING + "type", "linear"), (SCALING + "factor", 2.0)], LINEAR),
+    # llama.cpp reads a factor without a type as linear, and an older key too.
+    ([(SCALING + "factor", 2.0)], LINEAR),
+    ([("llama.rope.scale_linear", 2.0)], LINEAR),
+    ([(SCALING + "type", "none"), (SCALING + "factor", 2.0)], None),
+    ([(SCALING + "type", "linear"), (SCALING + "factor", 1.0)], None),
+    ([("llama.rope.dimension_count", DIM)], None),
+    (
+      [
+        (SCALING + "type", "yarn"), (SCALING + "factor", 4.0),
+        (SCALING + "original_context_length", 32),
+      ],
+      RopeScaling("yarn", 4.0, 32),
+    ),
+    (
+      [
+        (SCALING + "type", "yarn"), (SCALING + "factor", 4.0),
+        (SCALING + "original_context_length", 32),
+        (SCALING + "yarn_beta_fast", 16.0), (SCALING + "attn_factor", 0.5),
+      ],
+      RopeScaling(
+        "yarn", 4.0, 32, beta_fast=16.0,
+        attention_factor=0.5 * (0.1 * math.log(4) + 1),
+      ),
+    ),
+  ],
+)  # fmt: skip
+def test_the_scaling_of_rope(made, tmp_path, entries, want):
+  _, _, params, tokenizer = made
+  write(tmp_path / "m.gguf", params, tokenizer, entries=entries)
+  gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+  fields = hf.read_config(tmp_path / "out")
+  assert fields["rope_scaling"] == want
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    ([(SCALING + "type", "longrope"), (SCALING + "factor", 2.0)], "longrope"),
+    ([(SCALING + "type", "linear"), (SCALING + "factor", -2.0)], "factor"),
+    ([(SCALING + "factor", "two")], "factor"),
+    ([(SCALING + "factor", 2.0), (SCALING + "alpha", 2.0)], "alpha"),
+    ([("llama.rope.dimension_count", DIM // 2)], "dimension_count"),
+    ([("llama.attention.key_length", "wide")], "head_dim"),
+    ([("tokenizer.ggml.eot_token_id", 10**6)], "eot_token_id"),
+  ],
+)
+def test_metadata_that_is_not_supported(made, tmp_path, change, words):
+  _, _, params, tokenizer = made
+  write(tmp_path / "m.gguf", params, tokenizer, entries=change)
+  with pytest.raises(UserError, match=words):
+    gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+  assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_frequencies_as_a_tensor(made, tmp_path):
+  """Llama 3.1's scaling, as some files have it: better refused than wrong."""
+  _, _, params, tokenizer = made
+  write(tmp_path / "m.gguf", params, tokenizer, more=["rope_freqs.weight"])
+  with pytest.raises(UserError, match="rope_freqs.weight"):
+    gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+
+
+def test_no_heads(made, tmp_path):
+  _, _, params, tokenizer = made
+  write(tmp_path / "m.gguf", params, tokenizer, heads=0)
+  with pytest.raises(UserError, match="num_attention_heads=0 must be"):
+    gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+
+
+def test_ends_and_beginning(made, tmp_path):
+  _, _, params, tokenizer = made
+  turn = tokenizer.token_to_id("<think>")
+  key = "tokenizer.ggml."
+  entries = [(key + "eot_token_id", turn), (key + "add_bos_token", True)]
+  write(tmp_path / "m.gguf", params, tokenizer, entries=entries)
+  gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+  ours = HFTokenizer(tmp_path / "out")
+  assert ours.end_ids == (tokenizer.token_to_id("<|im_end|>"), turn)
+  assert ours.encode("a")[0] == ours.bos_id

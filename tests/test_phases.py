@@ -58,7 +58,7 @@ TRAINING = dict(steps=1, lr=1e-3, row_length=16, rows=2, save_every=1)
 class FakeTokenizer:
   """The first token of a completion is the number of its text."""
 
-  eos_id = EOS
+  end_ids = (EOS,)
 
   def __init__(self, texts):
     self._texts = texts

@@ -123,6 +123,25 @@ def test_logprobs_in_bfloat16(params, chunk):
   assert abs(np.exp(gap).mean() - 1) < 0.01
 
 
+def test_several_tokens_end_a_completion(params):
+  """Against completions that nothing ends, cut by hand."""
+  _, whole = draw(params, eos_id=-1)
+  ends = (EOS, 7, 30)
+  _, r = draw(params, eos_id=list(ends))
+  for tokens, cut, n, ended in zip(whole.tokens, r.tokens, r.lengths, r.ended):
+    (at,) = np.nonzero(np.isin(tokens, ends))
+    want = at[0] + 1 if len(at) else T
+    assert (n, ended) == (want, len(at) > 0)
+    np.testing.assert_array_equal(cut[:n], tokens[:n])
+  assert {t[n - 1] for t, n in zip(r.tokens, r.lengths)} > set(ends)
+
+
+def test_a_token_that_the_model_does_not_have(params):
+  for token in (V, -1):
+    with pytest.raises(UserError, match=f"prompt 1 has the token {token}"):
+      sampled(params, [[1], [2, token]], 1, {"slots": 1, "max_new_tokens": 1})
+
+
 def test_a_completion_ends_with_its_end(params):
   _, r = draw(params)
   for tokens, n, ended in zip(r.tokens, r.lengths, r.ended):
@@ -305,6 +324,7 @@ def test_greedy_is_argmax_of_full_passes(params):
   "field, value",
   [("slots", 0), ("slots", "4"), ("slots", 4.0), ("slots", True),
    ("max_new_tokens", 0), ("max_new_tokens", None), ("eos_id", -2),
+   ("eos_id", (1, -1)), ("eos_id", (1, "x")), ("eos_id", (True,)),
    ("eos_id", "</s>"), ("top_k", -1), ("top_k", 2.5), ("top_p", 0),
    ("top_p", 1.5), ("top_p", float("nan")), ("top_p", "0.9"), ("greedy", 1),
    ("greedy", "yes"), ("chunk", 0), ("chunk", "64"), ("stride", 0),

@@ -76,7 +76,7 @@ class Chat:
     self._template = tokenizer.template()
     self._key = jax.random.key(args.seed)
     self._turn = 0
-    self._close = tokenizer.encode(f"\n{think_format.END_THINK}\n\n")
+    self._close = tokenizer.encode_rest(f"\n{think_format.END_THINK}\n\n")
     self._new()
 
   def run(self):
@@ -136,7 +136,7 @@ class Chat:
         if forced:
           token = forced.pop(0)
           tokens.send(token)
-        if token == self._tokenizer.eos_id:
+        if token in self._tokenizer.end_ids:
           break
         ids.append(token)
         text = self._tokenizer.decode(ids)

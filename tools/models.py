@@ -17,7 +17,7 @@ from r1jax.hf import hub
 from r1jax.model import Decoder, ModelConfig
 from r1jax.run import checkpoint, layout
 from r1jax.text import tokenizer as tokenizer_lib
-from r1jax.text.tokenizer import HFTokenizer
+from r1jax.text.tokenizer import HFTokenizer, check_fits
 
 
 def is_ours(directory):
@@ -43,11 +43,16 @@ def load(name, dtype=None):
     if "phases" in _json(Path(name) / layout.CONFIG):
       raise UserError(f"{name} is a run; name one of its phases, {name}/PHASE")
     directory = hub.directory(name)
+    tokenizer = HFTokenizer(directory)
+    size = hf.read_config(directory)["vocab_size"]
+    check_fits(tokenizer, size, f"{directory}: ")
     model, params = hf.load(directory, dtype=dtype)
-    return model, params, HFTokenizer(directory)
+    return model, params, tokenizer
   directory = Path(name)
+  model_config, tokenizer = config(directory), _tokenizer(directory)
+  check_fits(tokenizer, model_config.vocab_size, f"{directory}: ")
   params = checkpoint.load(directory / layout.PARAMS)
-  return Decoder(config(directory)), params, _tokenizer(directory)
+  return Decoder(model_config), params, tokenizer
 
 
 def config(directory):

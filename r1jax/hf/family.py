@@ -156,3 +156,14 @@ class Family:
       model: the `ModelConfig`.
     """
     return False
+
+  def copies(self, model: ModelConfig) -> Mapping[str, str]:
+    """Tensors that a checkpoint may hold as copies of others.
+
+    Args:
+      model: the `ModelConfig`.
+
+    Returns:
+      mapping from the name of a tensor to the one that it must equal.
+    """
+    return {}

@@ -5,6 +5,7 @@ the Llama architecture is known, which SmolLM2 has.
 """
 
 import json
+import math
 from pathlib import Path
 
 import ml_dtypes
@@ -13,18 +14,25 @@ import numpy as np
 from r1jax import files
 from r1jax.errors import UserError
 from r1jax.extras import need
-from r1jax.hf import tensors
+from r1jax.hf import checks, families, gguf_tokenizer, tensors
 
-# Key of a Llama GGUF -> key of config.json.
+# Key of a GGUF, without its architecture -> key of config.json.
 CONFIG = {
-  "llama.embedding_length": "hidden_size",
-  "llama.block_count": "num_hidden_layers",
-  "llama.attention.head_count": "num_attention_heads",
-  "llama.attention.head_count_kv": "num_key_value_heads",
-  "llama.feed_forward_length": "intermediate_size",
-  "llama.context_length": "max_position_embeddings",
-  "llama.rope.freq_base": "rope_theta",
-  "llama.attention.layer_norm_rms_epsilon": "rms_norm_eps",
+  "embedding_length": "hidden_size",
+  "block_count": "num_hidden_layers",
+  "attention.head_count": "num_attention_heads",
+  "attention.head_count_kv": "num_key_value_heads",
+  "feed_forward_length": "intermediate_size",
+  "context_length": "max_position_embeddings",
+  "rope.freq_base": "rope_theta",
+  "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+
+# Key of rope.scaling -> key of rope_scaling, for YaRN.
+YARN = {
+  "original_context_length": "original_max_position_embeddings",
+  "yarn_beta_fast": "beta_fast",
+  "yarn_beta_slow": "beta_slow",
 }
 
 # Tensor of a GGUF -> tensor of a Hugging Face checkpoint.
@@ -45,13 +53,6 @@ LAYER = {
   "ffn_down.weight": "mlp.down_proj.weight",
 }
 
-# Pre-tokenizer of llama.cpp -> the steps in which it splits a text.
-PRE_TOKENIZERS = {
-  "smollm": ("digits", "bytes"),
-  "default": ("bytes",),
-  "gpt-2": ("bytes",),
-}
-
 
 def convert(
   path: str | Path, directory: str | Path, dtype: str = "float32"
@@ -70,7 +71,7 @@ def convert(
   reader = _open(path)
   fields = {k: f.contents() for k, f in reader.fields.items()}
   config = _config(path, reader, fields, dtype)
-  tokenizer, tokenizer_config = _tokenizer(path, fields)
+  tokenizer, tokenizer_config = gguf_tokenizer.rebuilt(path, fields)
   weights = {
     _name(path, t.name): _weight(t, config, dtype) for t in reader.tensors
   }
@@ -89,7 +90,7 @@ def convert(
 
 
 def _config(path, reader, fields, dtype):
-  """The dict of config.json."""
+  """The dict of config.json, checked as the reader of such files does."""
   architecture = fields.get("general.architecture")
   if architecture != "llama":
     raise UserError(
@@ -102,23 +103,77 @@ def _config(path, reader, fields, dtype):
     "torch_dtype": dtype,
   }
   for key, name in CONFIG.items():
+    key = f"{architecture}.{key}"
     if key not in fields:
       raise UserError(f"{path}: the key {key} is missing")
     value = fields[key]
     config[name] = round(value, 9) if isinstance(value, float) else value
-  names = {t.name for t in reader.tensors}
-  config["tie_word_embeddings"] = "output.weight" not in names
-  config["vocab_size"] = len(fields["tokenizer.ggml.tokens"])
+  own = {k.removeprefix("llama."): x for k, x in fields.items()}
+  if "attention.key_length" in own:
+    config["head_dim"] = own["attention.key_length"]
+  scaling = _scaling(path, own)
+  if scaling:
+    config["rope_scaling"] = scaling
+  stored = {t.name: t for t in reader.tensors}
+  config["tie_word_embeddings"] = "output.weight" not in stored
+  config["vocab_size"] = len(fields.get("tokenizer.ggml.tokens", ()))
   config["bos_token_id"] = fields.get("tokenizer.ggml.bos_token_id")
-  config["eos_token_id"] = fields.get("tokenizer.ggml.eos_token_id")
+  config["eos_token_id"] = gguf_tokenizer.ends(path, fields)
+  ours = families.of_config(config, str(path)).fields(config, str(path))
+  checks.sizes(path, ours, stored)
+  rotated = own.get("rope.dimension_count", ours["head_dim"])
+  if rotated != ours["head_dim"]:
+    raise UserError(
+      f"{path}: rope.dimension_count={rotated!r:.60} is not supported; only"
+      f" the head's {ours['head_dim']} dimensions are"
+    )
   return config
+
+
+def _scaling(path, fields):
+  """The entry rope_scaling of config.json, or None.
+
+  Args:
+    path: of the file.
+    fields: key without its architecture -> value.
+  """
+  factor = fields.get("rope.scaling.factor", fields.get("rope.scale_linear"))
+  kind = fields.get("rope.scaling.type", "linear")
+  if kind == "none" or not factor or (kind == "linear" and factor == 1):
+    return None
+  if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+    raise UserError(
+      f"{path}: rope.scaling.factor={factor!r:.60} must be a number above 0"
+    )
+  for key in ("yarn_log_multiplier", "alpha"):
+    if fields.get(f"rope.scaling.{key}"):
+      raise UserError(f"{path}: rope.scaling.{key} is not supported")
+  if kind == "linear":
+    return {"rope_type": "linear", "factor": factor}
+  if kind != "yarn":
+    raise UserError(
+      f"{path}: rope.scaling.type={kind!r:.60} is unknown; known: none,"
+      " linear, yarn"
+    )
+  scaling = {"rope_type": "yarn", "factor": factor}
+  for key, name in YARN.items():
+    if f"rope.scaling.{key}" in fields:
+      scaling[name] = fields[f"rope.scaling.{key}"]
+  scale = fields.get("rope.scaling.attn_factor", 1.0)
+  if scale != 1:
+    scaling["attention_factor"] = scale * (0.1 * math.log(factor) + 1)
+  return scaling
 
 
 def _open(path):
   try:
     return need("gguf").GGUFReader(path)
-  except (OSError, ValueError, IndexError, KeyError) as e:
-    raise UserError(f"{path} cannot be read as GGUF ({e})") from None
+  except (
+    OSError, ValueError, IndexError, KeyError, TypeError, OverflowError,
+    MemoryError,
+  ) as e:  # fmt: skip
+    words = " ".join(str(e).split())[:200]
+    raise UserError(f"{path} cannot be read as GGUF ({words})") from None
 
 
 def _name(path, name):
@@ -150,63 +205,3 @@ def _unpermute(w, heads):
   """
   rows = w.shape[0] // heads
   return w.reshape(heads, rows // 2, 2, -1).swapaxes(1, 2).reshape(w.shape)
-
-
-def _tokenizer(path, fields):
-  """A `tokenizers.Tokenizer` and the dict of tokenizer_config.json."""
-  if fields.get("tokenizer.ggml.model") != "gpt2":
-    raise UserError(
-      f"{path}: the tokenizer {fields.get('tokenizer.ggml.model')} is"
-      " unknown; known: gpt2 (byte-level BPE)"
-    )
-  pre = fields.get("tokenizer.ggml.pre", "default")
-  if pre not in PRE_TOKENIZERS:
-    raise UserError(
-      f"{path}: the pre-tokenizer {pre} is unknown; known:"
-      f" {', '.join(PRE_TOKENIZERS)}"
-    )
-  tokens = fields["tokenizer.ggml.tokens"]
-  config = {"tokenizer_class": "PreTrainedTokenizerFast"}
-  for name, key in (
-    ("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"),
-  ):  # fmt: skip
-    i = fields.get(f"tokenizer.ggml.{key}_token_id")
-    if i is not None:
-      config[f"{name}_token"] = tokens[i]
-  if "tokenizer.chat_template" in fields:
-    config["chat_template"] = fields["tokenizer.chat_template"]
-  return _byte_level(fields, tokens, PRE_TOKENIZERS[pre]), config
-
-
-def _byte_level(fields, tokens, splits):
-  """A byte-level BPE `tokenizers.Tokenizer`.
-
-  Args:
-    fields: of the GGUF file.
-    tokens: list of text, the vocabulary.
-    splits: of `PRE_TOKENIZERS`.
-  """
-  import tokenizers
-  from tokenizers import decoders, models, pre_tokenizers
-
-  merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"]]
-  tokenizer = tokenizers.Tokenizer(
-    models.BPE({t: i for i, t in enumerate(tokens)}, merges)
-  )
-  steps = {
-    "digits": pre_tokenizers.Digits(individual_digits=True),
-    "bytes": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-  }
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([steps[s] for s in splits])
-  tokenizer.decoder = decoders.ByteLevel()
-  # In the format's table of token types 3 is "control", 4 "user-defined".
-  kinds = fields["tokenizer.ggml.token_type"]
-  for kind, special in ((3, True), (4, False)):
-    added = [t for t, k in zip(tokens, kinds) if k == kind]
-    tokenizer.add_tokens(
-      [
-        tokenizers.AddedToken(t, special=special, normalized=False)
-        for t in added
-      ]
-    )
-  return tokenizer

@@ -12,14 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from r1jax import meshes, sharding
+from r1jax import meshes, objects, sharding
 from r1jax import model as model_lib
 from r1jax.errors import UserError
-from r1jax.hf import families, tensors
+from r1jax.hf import checks, families, tensors
 from r1jax.model import Decoder, ModelConfig
 
 
@@ -55,7 +54,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     UserError: the file is absent or damaged, or as for `from_hf`.
   """
   path = Path(directory) / "config.json"
-  return from_hf(tensors.read_json(path), where=str(path))
+  return from_hf(objects.read(path), where=str(path))
 
 
 def load(
@@ -82,7 +81,8 @@ def load(
   Raises:
     UserError: a file is absent or truncated; a tensor is missing, has another
       shape, or belongs to no parameter. All of this is checked before the
-      first tensor is read.
+      first tensor is read. Or the config ties the head to the embedding, and
+      the checkpoint has another head.
   """
   model, leaves, tree, parts, stored = _plan(directory, dtype, fields)
   if mesh is None:
@@ -97,7 +97,7 @@ def load(
 
 
 def check(directory: str | Path, **fields: Any) -> None:
-  """Raises the `UserError` that `load` would raise; reads no tensor.
+  """Raises the `UserError` that `load` would raise; loads nothing.
 
   Args:
     directory, **fields: as for `load`.
@@ -117,10 +117,11 @@ def _plan(directory, dtype, fields):
   """
   directory = Path(directory)
   path = directory / "config.json"
-  raw = tensors.read_json(path)
+  raw = objects.read(path)
   family = families.of_config(raw, str(path))
   config = {**family.fields(raw, str(path)), **fields}
   stored = tensors.find(directory)
+  checks.sizes(path, config, stored)
   if dtype is None:
     dtype = tensors.DTYPES[next(iter(stored.values())).dtype].name
   try:
@@ -136,7 +137,8 @@ def _plan(directory, dtype, fields):
   parts = {
     name: family.parts(name, leaf.shape) for name, leaf in leaves.items()
   }
-  _check(directory, family, model, (leaves, parts), stored)
+  checks.fit(directory, family, model, (leaves, parts), stored)
+  checks.copies(directory, family.copies(model), stored)
   return model, leaves, tree, parts, stored
 
 
@@ -186,47 +188,3 @@ def _place(part, leaf, where, stored):
 
   out = jax.make_array_from_callback(leaf.shape, where, read)
   return jax.block_until_ready(out)
-
-
-def _check(directory, family, model, needed, stored):
-  """Raises a `UserError` where a checkpoint does not fit the model.
-
-  Args:
-    directory: of the checkpoint.
-    family: the `Family`.
-    model: the `ModelConfig`.
-    needed: name -> shape of each parameter; name -> list of its `Part`.
-    stored: name -> `Stored`.
-  """
-  leaves, parts = needed
-  wanted = {}
-  for name, leaf in leaves.items():
-    first = len(parts[name][0].at) if parts[name] else 0
-    if len(parts[name]) != np.prod(leaf.shape[:first], dtype=int):
-      raise UserError(
-        f"{directory}: {family.architecture} has no tensor for the parameter"
-        f" {name} {list(leaf.shape)}; leave the field of the model out that"
-        " asks for it"
-      )
-    for part in parts[name]:
-      shapes = part.form.shapes(leaf.shape[first:])
-      wanted |= dict(zip(part.tensors, shapes))
-  extra = {
-    name
-    for name in stored.keys() - wanted.keys()
-    if not family.ignores(name, model)
-  }
-  for problem, names in (
-    ("is missing", wanted.keys() - stored.keys()),
-    ("is left over: no parameter of the model", extra),
-  ):
-    if names:
-      first, *others = sorted(names)
-      more = f" (and {len(others)} more)" if others else ""
-      raise UserError(f"{directory}: the weight {first}{more} {problem}")
-  for name, shape in wanted.items():
-    if stored[name].shape != tuple(shape):
-      raise UserError(
-        f"{directory}: the weight {name} has the shape"
-        f" {list(stored[name].shape)}; config.json asks for {list(shape)}"
-      )

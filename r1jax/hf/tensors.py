@@ -1,6 +1,5 @@
 """Tensors in safetensors files: which there are, and how to read and write."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from r1jax import objects
 from r1jax.errors import UserError
 
 INDEX = "model.safetensors.index.json"
@@ -62,14 +62,15 @@ def find(directory: Path) -> dict[str, Stored]:
     dict of name -> `Stored`.
 
   Raises:
-    UserError: a file is absent or truncated, or has an unknown dtype.
+    UserError: a file is absent or truncated, or has an unknown dtype; or there
+      is no tensor.
   """
   index = directory / INDEX
   if index.exists():
-    weights = read_json(index).get("weight_map")
-    if not isinstance(weights, dict):
-      raise UserError(f'{index}: the key "weight_map" is missing')
-    names = sorted(set(weights.values()))
+    weights = objects.read(index).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+      raise UserError(f'{index}: the key "weight_map" is missing or empty')
+    names = _file_names(weights, index)
   elif (directory / SINGLE).exists():
     names = [SINGLE]
   else:
@@ -83,7 +84,17 @@ def find(directory: Path) -> dict[str, Stored]:
     if not path.exists():
       raise UserError(f"{index} names the file {name}, which is absent")
     found |= _header(path)
+  if not found:
+    raise UserError(f"{directory}: its safetensors files hold no tensor")
   return found
+
+
+def _file_names(weights, index):
+  """The names of the files in an index, which lie beside it."""
+  for name in weights.values():
+    if not isinstance(name, str) or Path(name).name != name:
+      raise UserError(f"{index}: {name!r:.60} is no name of a file beside it")
+  return sorted(set(weights.values()))
 
 
 def _header(path):
@@ -118,26 +129,3 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
   safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
   # The library makes the file readable to its owner only.
   path.chmod(0o644)
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-  """Reads a JSON object from a file.
-
-  Args:
-    path: Path of the file.
-
-  Returns:
-    dict.
-
-  Raises:
-    UserError: the file is absent, or is not a JSON object.
-  """
-  try:
-    value = json.loads(Path(path).read_text(encoding="utf-8"))
-  except OSError as e:
-    raise UserError(f"{path}: cannot be read: {e.strerror}") from None
-  except ValueError as e:
-    raise UserError(f"{path}: is damaged, not JSON: {e}") from None
-  if not isinstance(value, dict):
-    raise UserError(f"{path}: a JSON object was expected")
-  return value

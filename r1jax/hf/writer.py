@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from r1jax import files, hosts, sharding
+from r1jax import files, hosts, objects, sharding
 from r1jax.hf import families, tensors
 from r1jax.model import Decoder, ModelConfig, lora
 
@@ -60,7 +60,7 @@ def save(
   config = model.config if isinstance(model, Decoder) else model
   raw = to_hf(config)
   if source is not None:
-    theirs = tensors.read_json(Path(source) / "config.json")
+    theirs = objects.read(Path(source) / "config.json")
     # `raw` has the RoPE entries and the dtype, perhaps by another name.
     for key in ("rope_scaling", "rope_parameters", "dtype"):
       theirs.pop(key, None)

@@ -114,12 +114,8 @@ class Common(Phase):
       model_lib.shardings(self.model, mesh)  # names what a mesh does not fit
     if self.weights is not None:
       source.check_weights(self.weights, self.model)
-    tokens = tokenizer_lib.load(self.tokenizer).vocab_size
-    if self.model.vocab_size < tokens:
-      raise UserError(
-        f"model.vocab_size={self.model.vocab_size} must be at least the"
-        f" tokenizer's {tokens}"
-      )
+    tokenizer = tokenizer_lib.load(self.tokenizer)
+    tokenizer_lib.check_fits(tokenizer, self.model.vocab_size, "model.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,9 +177,9 @@ class Sampling(Common):
 
   def decoder(self, tokenizer: tokenizer_lib.Tokenizer) -> SamplerConfig:
     """The `SamplerConfig`; the tokenizer ends completions if no key does."""
-    if self.sampler.eos_id >= 0:
+    if self.sampler.end_ids:
       return self.sampler
-    return dataclasses.replace(self.sampler, eos_id=tokenizer.eos_id)
+    return dataclasses.replace(self.sampler, eos_id=tokenizer.end_ids)
 
   def check_prompts(
     self, preview: Preview, split: str, count: int | None = None

@@ -68,11 +68,11 @@ class Preview:
       problems = self.problems(config, split, count)
       tokenizer = tokenizer_lib.load(config.tokenizer)
       lengths = [len(tokenizer.encode(p.prompt)) for p in problems]
-      if 0 in lengths:
-        raise UserError(
-          f"task.{split}: the prompt of problem"
-          f" {problems[lengths.index(0)].id} is empty"
-        )
+      for problem, length in zip(problems, lengths):
+        if not problem.prompt or not length:
+          raise UserError(
+            f"task.{split}: the prompt of problem {problem.id} is empty"
+          )
       at = int(np.argmax(lengths))
       self._longest[key] = lengths[at], problems[at].id
     return self._longest[key]

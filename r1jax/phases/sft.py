@@ -179,11 +179,15 @@ def encode(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Tokens of prompt, completion and end-of-sequence, and which are trained.
 
+  A completion that spells an end token of the tokenizer gets no other.
+
   Returns:
     [n] int32, [n] bool.
   """
   prompt = tokenizer.encode(example.prompt)
-  completion = tokenizer.encode(example.completion) + [tokenizer.eos_id]
+  completion = list(tokenizer.encode_rest(example.completion))
+  if not completion or completion[-1] not in tokenizer.end_ids:
+    completion.append(tokenizer.eos_id)
   trained = np.zeros(len(prompt) + len(completion), bool)
   trained[len(prompt) :] = True
   trained[0] = False  # nothing comes before it to predict it

@@ -20,9 +20,9 @@ class SamplerConfig:
     slots: S, the number of completions decoded side by side. On a mesh the
       number is rounded up until every shard of rows has equally many.
     max_new_tokens: T, the most tokens of a completion.
-    eos_id: the token that ends a completion; the completion includes it. -1
-      lets every completion run until `max_new_tokens`; in a phase it stands
-      for the tokenizer's token.
+    eos_id: the token that ends a completion, or several of them; the completion
+      includes it. -1 lets every completion run until `max_new_tokens`; in a
+      phase it stands for the tokenizer's tokens.
     top_k: draw among the k likeliest tokens only; 0 draws among all.
     top_p: draw among the likeliest tokens that together hold this share of
       the probability; 1 draws among all.
@@ -43,7 +43,7 @@ class SamplerConfig:
 
   slots: int
   max_new_tokens: int
-  eos_id: int = -1
+  eos_id: int | tuple[int, ...] = -1
   top_k: int = 0
   top_p: float = 1.0
   greedy: bool = False
@@ -55,6 +55,8 @@ class SamplerConfig:
   def __post_init__(self):
     if isinstance(self.tail_slots, list):
       object.__setattr__(self, "tail_slots", tuple(self.tail_slots))
+    if isinstance(self.eos_id, list):
+      object.__setattr__(self, "eos_id", tuple(self.eos_id))
     for name, wanted, ok in (
       ("slots", "a whole number, at least 1", _whole(self.slots, 1)),
       (
@@ -62,7 +64,15 @@ class SamplerConfig:
         "a whole number, at least 1",
         _whole(self.max_new_tokens, 1),
       ),
-      ("eos_id", "a token's number, or -1 for none", _whole(self.eos_id, -1)),
+      (
+        "eos_id",
+        "a token's number, several of them, or -1 for none",
+        _whole(self.eos_id, -1)
+        or (
+          isinstance(self.eos_id, tuple)
+          and all(_whole(i, 0) for i in self.eos_id)
+        ),
+      ),
       ("top_k", "a whole number; 0 keeps all tokens", _whole(self.top_k, 0)),
       ("top_p", "a number above 0 and at most 1", _share(self.top_p)),
       ("greedy", "True or False", isinstance(self.greedy, bool)),
@@ -80,6 +90,12 @@ class SamplerConfig:
         raise UserError(
           f"sampler: {name}={getattr(self, name)} must be {wanted}"
         )
+
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """The tokens that end a completion; none if it is never ended."""
+    ids = self.eos_id if isinstance(self.eos_id, tuple) else (self.eos_id,)
+    return tuple(i for i in ids if i >= 0)
 
   @property
   def int8(self) -> bool:

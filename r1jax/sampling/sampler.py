@@ -108,8 +108,9 @@ class Sampler(Static):
       truncate the draw: the loss needs pi_theta, which is not truncated.
 
     Raises:
-      UserError: a prompt is empty.
+      UserError: a prompt is empty, or has a token that the model has not.
     """
+    _check_prompts(prompts, self.model.vocab_size)
     static, count = self.divided(len(prompts))
     texts, number = _queue_order(prompts, count // len(prompts), static.group)
     if indices is None:
@@ -149,6 +150,22 @@ class Sampler(Static):
     return programs.lower(*self.divided(prompts), width)
 
 
+def _check_prompts(prompts, vocabulary):
+  """Raises a `UserError` for a prompt that cannot be completed."""
+  for n, prompt in enumerate(map(np.asarray, prompts)):
+    if not len(prompt):
+      raise UserError(
+        f"sampler: prompt {n} is empty; give it a token, such as the"
+        " beginning-of-text token"
+      )
+    for token in (prompt.min(), prompt.max()):
+      if not 0 <= token < vocabulary:
+        raise UserError(
+          f"sampler: prompt {n} has the token {token}; the model has only"
+          f" {vocabulary}; is this its tokenizer?"
+        )
+
+
 def _queue_order(prompts, parts, group):
   """The prompts in the order in which they are prefilled.
 
@@ -163,18 +180,8 @@ def _queue_order(prompts, parts, group):
   Returns:
     texts, N * parts arrays of token ids; and [C] int, the caller's number of
     each completion of these texts.
-
-  Raises:
-    UserError: a prompt is empty.
   """
-  texts = [np.asarray(prompt) for prompt in prompts]
-  for n, text in enumerate(texts):
-    if not len(text):
-      raise UserError(
-        f"sampler: prompt {n} is empty; give it a token, such as the"
-        " beginning-of-text token"
-      )
-  texts = [text for text in texts for _ in range(parts)]
+  texts = [np.asarray(prompt) for prompt in prompts for _ in range(parts)]
   order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
   number = (np.asarray(order)[:, None] * group + np.arange(group)).ravel()
   return [texts[n] for n in order], number

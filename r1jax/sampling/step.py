@@ -307,7 +307,9 @@ class _Loop(NamedTuple):
     total = len(self.inputs.limits)
     active = state.id < total
     done = state.done + 1
-    ended = token == self.static.config.eos_id
+    ended = jnp.zeros_like(active)
+    for end in self.static.config.end_ids:
+      ended |= token == end
     over = active & (ended | (done >= limits))
     finished = jnp.where(over, state.id, total)
     waiting = state.queue.sum() < total

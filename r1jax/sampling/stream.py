@@ -45,13 +45,19 @@ def stream(
     token ids. `send(token)` replaces the token just yielded by another.
 
   Raises:
-    UserError: the prompt is empty, or fills the model's whole context.
+    UserError: the prompt is empty, has a token that the model has not, or fills
+      the model's whole context.
   """
   room = model.max_length - len(prompt)
   if not len(prompt) or room < 1:
     raise UserError(
       f"a prompt of {len(prompt)} tokens; the model takes 1 to"
       f" {model.max_length - 1}"
+    )
+  if not 0 <= min(prompt) <= max(prompt) < model.vocab_size:
+    raise UserError(
+      f"the prompt has the token {max(prompt)}; the model has only"
+      f" {model.vocab_size}; is this its tokenizer?"
     )
   length = min(max_new_tokens, room)
   config = SamplerConfig(

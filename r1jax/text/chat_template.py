@@ -1,23 +1,15 @@
-"""Chat templates: messages to the text that a model was trained on.
+"""Chat templates: messages to the text that a model was trained on."""
 
-They are rendered as in `transformers`, with Jinja2 in its immutable sandbox: a
-template comes with the weights, and its code is not trusted.
-"""
-
-import datetime
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from r1jax.errors import UserError
-from r1jax.text import think_format
+from r1jax.text import template_process, think_format
 
 # R1's own template ends with this, so that no reply leaves the thinking out.
 PREFILL = f"{think_format.THINK}\n"
+# Variables that `render` gives a template; no argument can be called so.
+RESERVED = ("messages", "add_generation_prompt")
 
 
 class ChatTemplate:
@@ -26,17 +18,25 @@ class ChatTemplate:
   Args:
     source: text of the template.
     special: dict from names such as "bos_token" to texts, for the template.
+    arguments: its other variables, such as `enable_thinking`, of plain JSON.
+      `tools` and `documents` are None where they are not given.
 
   Raises:
     UserError: the text is not a template.
   """
 
-  def __init__(self, source: str, special: Mapping[str, str] | None = None):
-    self._special = dict(special or {})
-    try:
-      self._template = _environment().from_string(source)
-    except jinja2.TemplateError as e:
-      raise UserError(f"chat template: {e}") from None
+  def __init__(
+    self,
+    source: str,
+    special: Mapping[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+  ) -> None:
+    if not isinstance(source, str):
+      raise UserError(f"chat template: text was expected, not {source!r:.60}")
+    self._source = source
+    absent = {"tools": None, "documents": None}
+    self._variables = {**absent, **(special or {}), **(arguments or {})}
+    template_process.render(source, None)
 
   def render(
     self,
@@ -58,17 +58,18 @@ class ChatTemplate:
       str. A prefilled tag belongs to the prompt and is never trained.
 
     Raises:
-      UserError: the template raises, for instance for an unknown role.
+      UserError: the template raises, for instance for an unknown role; it
+        exceeds a limit; or it closes the thinking that `think` opens.
     """
-    try:
-      text = self._template.render(
-        messages=messages,
-        add_generation_prompt=generate,
-        **self._special,
-        **variables,
+    given = dict(messages=list(messages), add_generation_prompt=generate)
+    text = template_process.render(
+      self._source, {**self._variables, **variables, **given}
+    )
+    if think and text.rstrip().endswith(think_format.END_THINK):
+      raise UserError(
+        "chat template: it closes the thinking before the reply; ask for no"
+        " thinking, or give it other arguments (enable_thinking=True)"
       )
-    except Exception as e:  # a template can raise anything
-      raise UserError(f"chat template: {type(e).__name__}: {e}") from None
     if think and not think_format.is_prefilled(text):
       text += PREFILL
     return text
@@ -77,45 +78,26 @@ class ChatTemplate:
 def target(prompt: str, reply: str) -> str:
   """The part of a reply that is trained after a prompt.
 
-  It is the whole reply with its thinking, but without a tag that the prompt
-  prefills.
+  It is the whole reply with its thinking, but without what the prompt prefills:
+  a tag, or all of a thinking that is closed already.
 
   Args:
     prompt: a rendered prompt.
     reply: text of the whole turn.
 
   Returns:
-    str; prompt + target ends with the reply.
+    str; prompt + target ends with the reply, up to white space at the tags.
   """
-  if prompt.endswith(PREFILL) and reply.startswith(PREFILL):
-    return reply[len(PREFILL) :]
+  begin, end = think_format.THINK, think_format.END_THINK
+  thinks = reply.lstrip().startswith(begin)
+  if think_format.is_prefilled(prompt) and thinks:
+    return _follow(prompt, begin, reply.lstrip().removeprefix(begin))
+  if prompt.rstrip().endswith(end) and thinks and end in reply:
+    return _follow(prompt, end, reply.partition(end)[2])
   return reply
 
 
-def _environment():
-  environment = ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-  )
-  environment.filters["tojson"] = _tojson
-  environment.globals["raise_exception"] = _raise
-  environment.globals["strftime_now"] = lambda form: (
-    datetime.datetime.now().strftime(form)
-  )
-  return environment
-
-
-def _tojson(
-  x, ensure_ascii=False, indent=None, separators=None, sort_keys=False
-):
-  # Not Jinja's own filter, which escapes for HTML.
-  return json.dumps(
-    x,
-    ensure_ascii=ensure_ascii,
-    indent=indent,
-    separators=separators,
-    sort_keys=sort_keys,
-  )
-
-
-def _raise(message):
-  raise jinja2.TemplateError(message)
+def _follow(prompt, tag, rest):
+  """The rest of a reply after a tag, less the white space of the prompt."""
+  gap = prompt[prompt.rindex(tag) + len(tag) :]
+  return rest.removeprefix(gap) if rest.startswith(gap) else rest.lstrip()

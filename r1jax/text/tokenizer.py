@@ -3,30 +3,37 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from r1jax.config import shown
 from r1jax.errors import UserError
-from r1jax.text.chat_template import ChatTemplate
+from r1jax.text.chat_template import RESERVED
 from r1jax.text.countdown_words import WORDS
+from r1jax.text.hf_tokenizer import HFTokenizer, whole
 
 
 class Tokenizer(Protocol):
   """The interface that the rest of the project uses.
 
   Attributes:
-    vocab_size: V, the number of token ids.
-    eos_id: the token that ends every completion.
+    vocab_size: V, one more than the largest token id.
+    eos_id: the token that ends the completions of examples.
+    end_ids: all tokens that end a completion, `eos_id` the first of them.
     pad_id: the token that fills rows.
   """
 
   vocab_size: int
   eos_id: int
+  end_ids: tuple[int, ...]
   pad_id: int
 
   def encode(self, text: str) -> list[int]:
-    """Tokens of a text; adds no special tokens."""
+    """Tokens of a text from its beginning, such as a prompt."""
+
+  def encode_rest(self, text: str) -> list[int]:
+    """Tokens of a text that follows another one, such as a completion."""
 
   def decode(self, ids: list[int]) -> str:
     """The text of tokens, without padding and end of sequence."""
@@ -41,7 +48,7 @@ class WordTokenizer:
     words: distinct words, none of them empty.
   """
 
-  pad_id, eos_id = 0, 1
+  pad_id, eos_id, end_ids = 0, 1, (1,)
 
   def __init__(self, words: Sequence[str]) -> None:
     self._words = ("<pad>", "<eos>", *words)
@@ -64,6 +71,8 @@ class WordTokenizer:
         f"tokenizer: the word {e} is not in the vocabulary of"
         f" {self.vocab_size} words"
       ) from None
+
+  encode_rest = encode
 
   def decode(self, ids: Iterable[int]) -> str:
     """The words of token ids, joined by single spaces."""
@@ -92,100 +101,20 @@ class SentencePieceTokenizer:
     self.eos_id = self._model.eos_id()
     if self.eos_id < 0:
       raise UserError(f"tokenizer: {path} has no end-of-sequence piece")
+    self.end_ids = (self.eos_id,)
     # Without padding pad_id is -1. Padding is masked, so id 0 serves too.
     self.pad_id = max(self._model.pad_id(), 0)
 
   def encode(self, text: str) -> list[int]:
     """Token ids of a text."""
-    return self._model.encode(text)
+    return self._model.encode(whole(text))
+
+  encode_rest = encode
 
   def decode(self, ids: Iterable[int]) -> str:
     """The text of token ids, without special tokens."""
     special = (self.eos_id, self.pad_id)
     return self._model.decode([i for i in ids if i not in special])
-
-
-class HFTokenizer:
-  """A Hugging Face tokenizer: tokenizer.json and tokenizer_config.json.
-
-  Args:
-    directory: the directory of these files.
-
-  Attributes:
-    vocab_size: number of token ids. A model's vocabulary may be padded to more.
-
-  Raises:
-    UserError: a file is missing or damaged, or it names no end-of-sequence
-      token.
-  """
-
-  def __init__(self, directory: str | Path) -> None:
-    import tokenizers
-
-    directory = Path(directory)
-    path = directory / "tokenizer.json"
-    if not path.exists():
-      raise UserError(f"tokenizer: there is no {path}")
-    try:
-      self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as e:  # the library raises nothing narrower
-      raise UserError(f"tokenizer: {path} cannot be read ({e})") from None
-    self._where = directory
-    self._config = _read(directory / "tokenizer_config.json")
-    self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-    self.eos_id = self._special_id("eos_token")
-    if self.eos_id is None:
-      raise UserError(
-        f'tokenizer: {directory} names no "eos_token" that it knows'
-      )
-    self.bos_id = self._special_id("bos_token")
-    pad = self._special_id("pad_token")
-    self.pad_id = self.eos_id if pad is None else pad
-
-  def encode(self, text: str) -> list[int]:
-    """Token ids of a text, in which special tokens are recognized."""
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """The text of token ids, without padding and end of sequence.
-
-    Other special tokens stay, since `<think>` is one in some vocabularies.
-    """
-    left_out = (self.eos_id, self.pad_id, self.bos_id)
-    return self._tokenizer.decode(
-      [i for i in ids if i not in left_out], skip_special_tokens=False
-    )
-
-  def template(self) -> ChatTemplate:
-    """The tokenizer's `ChatTemplate`.
-
-    Raises:
-      UserError: the tokenizer has no chat template.
-    """
-    path = self._where / "chat_template.jinja"
-    source = (
-      path.read_text(encoding="utf-8")
-      if path.exists()
-      else self._config.get("chat_template")
-    )
-    if isinstance(source, list):  # several, by name
-      named = {entry["name"]: entry["template"] for entry in source}
-      source = named.get("default")
-    if not source:
-      raise UserError(
-        f"tokenizer: {self._where} has no chat template, neither in"
-        " tokenizer_config.json nor as chat_template.jinja"
-      )
-    special = {
-      key: _text(value)
-      for key, value in self._config.items()
-      if key.endswith("_token") and _text(value)
-    }
-    return ChatTemplate(source, special)
-
-  def _special_id(self, name):
-    text = _text(self._config.get(name))
-    return self._tokenizer.token_to_id(text) if text else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,10 +148,26 @@ class HFDirectory:
   kind: Literal["hf"] = "hf"
   # Directory with tokenizer.json and tokenizer_config.json.
   path: str
+  # Variables of the chat template, such as dict(enable_thinking=False).
+  template_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    for name in self.template_args:
+      if name in RESERVED:
+        raise UserError(f"template_args.{name} is set by r1jax; remove it")
+    try:
+      json.dumps(self.template_args)
+    except (TypeError, ValueError) as e:
+      raise UserError(
+        f"template_args={shown(self.template_args)} must be plain JSON: {e}"
+      ) from None
+
+  def __hash__(self):
+    return hash((self.path, json.dumps(self.template_args, sort_keys=True)))
 
   def make(self) -> HFTokenizer:
     """The `HFTokenizer`."""
-    return HFTokenizer(self.path)
+    return HFTokenizer(self.path, self.template_args)
 
 
 # The key `kind` of a config selects the class.
@@ -245,17 +190,19 @@ def load(config: Any) -> Tokenizer:
   return config.make()
 
 
-def _text(entry):
-  """The text of a special token, which may be in an object."""
-  if isinstance(entry, dict):
-    entry = entry.get("content")
-  return entry if isinstance(entry, str) else None
+def check_fits(tokenizer: Tokenizer, model_size: int, where: str) -> None:
+  """Checks that a model has an embedding for each token of a tokenizer.
 
+  Args:
+    tokenizer: a `Tokenizer`.
+    model_size: V of the model, which may be padded to more.
+    where: what the message begins with.
 
-def _read(path):
-  if not path.exists():
-    return {}
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as e:
-    raise UserError(f"tokenizer: {path} is damaged, not JSON: {e}") from None
+  Raises:
+    UserError: the tokenizer has more tokens.
+  """
+  if model_size < tokenizer.vocab_size:
+    raise UserError(
+      f"{where}vocab_size={model_size} must be at least the tokenizer's"
+      f" {tokenizer.vocab_size}"
+    )

@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from r1jax.config import shown
 from r1jax.errors import UserError
 from r1jax.hf.family import Family
 from r1jax.model import ModelConfig
@@ -36,15 +37,18 @@ def of_config(raw: Mapping[str, Any], where: str) -> Family:
   Raises:
     UserError: the architecture is unknown.
   """
-  names = raw.get("architectures") or [f'model_type "{raw.get("model_type")}"']
+  names = raw.get("architectures") or []
+  if not isinstance(names, list):
+    raise UserError(f"{where}: architectures={shown(names)} must be a list")
   for family in FAMILIES:
     if family.architecture in names or (
-      "architectures" not in raw and raw.get("model_type") == family.model_type
+      not names and raw.get("model_type") == family.model_type
     ):
       return family
+  asked = ", ".join(map(str, names)) or f'model_type "{raw.get("model_type")}"'
   raise UserError(
-    f"{where}: the architecture {', '.join(names)} is unknown; known:"
-    f" {_known()}"
+    f"{where}: the architecture {' '.join(asked.split())[:100]} is unknown;"
+    f" known: {_known()}"
   )
 
 

@@ -8,12 +8,13 @@ from r1jax.hf.family import PLAIN, TRANSPOSED, Family, Part
 from r1jax.model import ModelConfig
 
 _LAYER = "model.layers.{}"
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 # Parameter of ours -> tensor, with the number of the layer as "{}", and form.
 TENSORS = {
-  "embed/embedding": ("model.embed_tokens.weight", PLAIN),
+  "embed/embedding": (EMBEDDING, PLAIN),
   "norm/scale": ("model.norm.weight", PLAIN),
-  "head/kernel": ("lm_head.weight", TRANSPOSED),
+  "head/kernel": (HEAD, TRANSPOSED),
   "layers/attention_norm/scale": (f"{_LAYER}.input_layernorm.weight", PLAIN),
   "layers/mlp_norm/scale": (f"{_LAYER}.post_attention_layernorm.weight", PLAIN),
   **{
@@ -64,12 +65,13 @@ class Llama(Family):
   def ignores(self, tensor: str, model: ModelConfig) -> bool:
     """Whether a checkpoint may hold this tensor though no parameter needs it.
 
-    A tied checkpoint may hold its head twice, and an old one its table of
-    frequencies.
+    An old checkpoint may hold its table of frequencies.
     """
-    return tensor.endswith("rotary_emb.inv_freq") or (
-      model.tied and tensor == "lm_head.weight"
-    )
+    return tensor.endswith("rotary_emb.inv_freq")
+
+  def copies(self, model: ModelConfig) -> Mapping[str, str]:
+    """A tied checkpoint may hold its head twice; see `Family`."""
+    return {HEAD: EMBEDDING} if model.tied else {}
 
 
 FAMILIES = (Llama(),)
