@@ -25,6 +25,7 @@ LAYERS = (
     "r1jax.losses",
     "r1jax.means",
     "r1jax.meshes",
+    "r1jax.objects",
     "r1jax.scores",
     "r1jax.sharding",
     "r1jax.text",

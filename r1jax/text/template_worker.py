@@ -22,6 +22,7 @@ import sys
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
@@ -79,7 +80,8 @@ class Generation(Extension):
 
   tags = {"generation"}
 
-  def parse(self, parser):
+  def parse(self, parser: Parser) -> nodes.Node:
+    """The block's content, in a scope of its own."""
     line = next(parser.stream).lineno
     body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
     return nodes.Scope(body).set_lineno(line)
