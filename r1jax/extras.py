@@ -10,6 +10,7 @@ EXTRAS = {
   "datasets": "datasets",
   "gguf": "gguf",
   "matplotlib": "plot",
+  "py3langid": "ifeval",
   "pyarrow": "parquet",
   "reasoning_gym": "gym",
   "tensorflow_datasets": "tfds",

@@ -2,8 +2,11 @@
 
 import contextlib
 import ctypes
+import functools
 import os
+import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -20,6 +23,28 @@ def verify(problem, completion):
     while True:
       with contextlib.suppress(BaseException):
         time.sleep(3600)
+  elif completion == "spin":
+    while True:
+      pass
+  elif completion == "nap":
+    time.sleep(2.0)
+    return Verdict(True, 1.0, "correct")
+  elif completion == "stop":
+    os.kill(os.getpid(), signal.SIGSTOP)
+  elif completion == "stop soon":
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGSTOP)
+    threading.Timer(0.2, stop).start()
+  elif completion == "exit once":
+    if not os.path.exists(problem.data["file"]):
+      open(problem.data["file"], "w").close()
+      os._exit(1)
+    return Verdict(True, 1.0, "correct")
+  elif completion.startswith("long"):
+    return Verdict(True, 1.0, "correct")
+  elif completion == "scribble":
+    for pipe in range(3, 20):
+      with contextlib.suppress(OSError):
+        os.write(pipe, b"no JSON\n")
   elif completion == "hoard":
     hoard = []
     while True:

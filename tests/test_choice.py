@@ -1,6 +1,8 @@
 """Letters out of completions, by hand."""
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from r1jax import verifiers
 from r1jax.errors import BadProblem
 from r1jax.types import Problem
 
+SIBLINGS = Path(__file__).parent / "data" / "choice_siblings.jsonl"
 OPTIONS = ["12 m", "15 m", "18 m", "a plane"]
 
 
@@ -93,6 +96,20 @@ def test_letters(text, letter):
   assert verdict.correct == (letter == "C") == (verdict.score == 1.0)
 
 
+@pytest.mark.parametrize(
+  "case", map(json.loads, SIBLINGS.read_text().splitlines())
+)
+def test_siblings(case):
+  """Kinds of answers that people have reported, in other words."""
+  data = {"options": case["options"]} if "options" in case else {}
+  gold = case.get("gold", "C")
+  p = Problem("p", "choice", case.get("prompt", "?"), gold, "en", data)
+  expected = case["expected"]
+  assert verifiers.final_answer(p, case["input"]) == expected
+  right = expected and set(expected) == set(gold.replace("and", "")) - set(", ")
+  assert verifiers.verify(p, case["input"]).correct == bool(right)
+
+
 def test_the_thinking_does_not_answer():
   verdict = verifiers.verify(problem(), "<think>the answer is C</think> hm")
   assert verdict.reason == "no_answer"
@@ -122,7 +139,20 @@ def test_options_with_letters_in_them():
 
 @pytest.mark.usefixtures("own_garbage")
 @pytest.mark.parametrize(
-  "piece", ["answer" + " " * 5000, "answer is the ", "(", "A ", "\\boxed{"]
+  "piece",
+  [
+    "answer" + " " * 5000,
+    "answer is the ",
+    "(",
+    "A ",
+    "\\boxed{",
+    "\\boxed{{}",
+    "A, ",
+    "B is",
+    "\u7b54\u6848",
+    "[",
+    "*",
+  ],
 )
 def test_no_text_takes_long(piece):
   begin = time.thread_time()
@@ -130,10 +160,13 @@ def test_no_text_takes_long(piece):
   assert time.thread_time() - begin < 1
 
 
-@pytest.mark.parametrize("answer", ["", "CD", "K", "18 m"])
+@pytest.mark.parametrize("answer", ["", "CC", "K", "18 m", "A or B", "CK"])
 def test_gold_must_be_a_letter(answer):
   with pytest.raises(BadProblem, match="p7.*none of the letters"):
     verifiers.check_problem(problem(answer))
   with pytest.raises(BadProblem, match="letters ABCD$"):
     verifiers.check_problem(problem("E", options=OPTIONS))
-  verifiers.check_problem(problem("e"))
+  with pytest.raises(BadProblem, match="letters ABCD$"):
+    verifiers.check_problem(problem("AE", options=OPTIONS))
+  for several in ("e", "CD", "A, C", "A and C", "(B)"):
+    verifiers.check_problem(problem(several))

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
+from r1jax import verifiers
 from r1jax.errors import BadProblem, UserError
-from r1jax.rewards import judges
+from r1jax.rewards import judges, worker_handle
 from r1jax.types import Problem, Verdict
 
 HERE = Path(__file__).parent
@@ -17,7 +19,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def pool():
-  with judges.Judges(workers=2, seconds=3.0, memory=512 << 20) as pool:
+  with judges.Judges(2, seconds=3.0, memory=512 << 20, wall=3.0) as pool:
     yield pool
 
 
@@ -28,8 +30,10 @@ def problem(**data):
 @pytest.mark.parametrize(
   ("completion", "reason"),
   [
-    ("sleep", "timed_out"),
-    ("stubborn", "timed_out"),
+    ("sleep", "stalled"),
+    ("stubborn", "stalled"),
+    ("stop", "stalled"),
+    ("scribble", "verifier_died"),
     ("hoard", "out_of_memory"),
     ("exit", "verifier_died"),
     ("crash", "verifier_died"),
@@ -73,17 +77,49 @@ def test_a_verifier_may_say_that_nobody_can_judge(pool):
 
 
 def test_the_deadline_frees_the_worker_at_once(pool):
-  """Two stuck ones and one behind them: about one deadline, not two."""
+  """Two stuck ones, tried twice, and one behind them: as long as one."""
   begin = time.monotonic()
   said = [pool.submit(problem(), text) for text in ("sleep", "sleep", "right")]
   assert said[2].result(timeout=60).correct
-  assert time.monotonic() - begin < 10
+  assert time.monotonic() - begin < 11
+
+
+def test_the_limit_is_cpu_time():
+  """Two naps of two seconds are no work, a loop of one second is."""
+  with judges.Judges(workers=1, seconds=1.0) as pool:
+    said = [pool.submit(problem(), text) for text in ("nap", "nap", "spin")]
+    verdicts = [future.result(timeout=60) for future in said]
+  assert verdicts[0].correct and verdicts[1].correct
+  assert verdicts[2] == judges.TIMED_OUT and verdicts[2].judged
+
+
+def test_what_nobody_could_judge_is_no_verdict(pool):
+  verdict = pool.submit(problem(), "stop").result(timeout=60)
+  assert verdict == judges.STALLED and not verdict.judged
+
+
+def test_a_worker_that_ends_is_given_a_second_chance(pool, tmp_path):
+  p = problem(file=str(tmp_path / "tried"))
+  assert pool.submit(p, "exit once").result(timeout=60).correct
+
+
+def test_a_worker_that_does_not_read_hangs_nothing(monkeypatch):
+  """It stops before it reads three megabytes; the next one reads them."""
+  with judges.Judges(workers=1) as pool:
+    pool.submit(problem(), "stop soon").result(timeout=60)
+    time.sleep(0.5)
+    monkeypatch.setattr(worker_handle, "START_SECONDS", 6.0)
+    begin = time.monotonic()
+    long = "long" + "x" * 3_000_000
+    assert pool.submit(problem(), long).result(timeout=60).correct
+    assert 5 < time.monotonic() - begin < 30
+    assert pool.submit(problem(), "right").result(timeout=60).correct
 
 
 def test_children_of_a_stuck_verifier_end_with_it(pool, tmp_path):
   file = tmp_path / "pid"
   verdict = pool.submit(problem(file=str(file)), "child").result(timeout=60)
-  assert verdict == judges.TIMED_OUT
+  assert verdict == judges.STALLED
   pid = int(file.read_text())
   for _ in range(100):
     if not alive(pid):
@@ -104,7 +140,7 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
   file = tmp_path / "pid"
   program = f"""
 import os, signal, time
-from r1jax.rewards import judges
+from r1jax.rewards import judges, worker_handle
 from r1jax.types import Problem
 pool = judges.Judges(workers=1, seconds=99.0)
 data = dict(file={str(file)!r})
@@ -146,7 +182,7 @@ def test_workers_are_replaced_in_time(monkeypatch):
 
 
 def test_a_cancelled_sample_is_passed_over():
-  with judges.Judges(workers=1, seconds=3.0) as pool:
+  with judges.Judges(workers=1, wall=1.5) as pool:
     said = [pool.submit(problem(), text) for text in ("sleep", "x", "right")]
     assert said[1].cancel()
     assert said[2].result().correct
@@ -177,6 +213,27 @@ def test_every_kind(pool, kind, answer, data, right, wrong):
   said = [pool.submit(p, f"</think> {text}") for text in (right, wrong)]
   verdicts = [future.result(timeout=60) for future in said]
   assert [v.correct for v in verdicts] == [True, False]
+
+
+def raises(problem, completion):
+  raise LookupError("a fault")
+
+
+def test_a_quick_verifier_that_fails_is_a_reason(monkeypatch):
+  monkeypatch.setitem(verifiers.MODULES, "quick", "quick_and_wrong")
+  module = types.ModuleType("quick_and_wrong")
+  module.verify = raises
+  monkeypatch.setitem(sys.modules, "quick_and_wrong", module)
+  monkeypatch.setattr(verifiers, "QUICK", ("quick",))
+  with judges.Judges(workers=1) as pool:
+    p = Problem("p", "quick", "?", "", "en", {})
+    assert pool.submit(p, "x").result() == verifiers.FAILED
+
+
+def test_a_problem_that_is_no_json_is_an_error_and_not_the_end(pool):
+  with pytest.raises(TypeError, match="JSON"):
+    pool.submit(problem(thing={1, 2}), "right").result(timeout=60)
+  assert pool.submit(problem(), "right").result(timeout=60).correct
 
 
 def test_a_problem_that_cannot_be_judged(pool):

@@ -2,9 +2,11 @@
 
 import ast
 import itertools
+import json
 import random
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -276,7 +278,8 @@ def test_prefilled_tag():
   [
     ("<think> a </think> <answer> 1 </answer>", "a", "1"),
     ("a </think> <answer> 1 </answer>", "a", "1"),
-    ("<think> a <answer> 1 </answer>", "a", "1"),
+    # Thinking that never closes answers nothing.
+    ("<think> a <answer> 1 </answer>", "a", None),
     ("<think> a", "a", None),
     ("<think> a </think> <answer> 1", "a", None),
     # An answer within the thinking is none.
@@ -309,7 +312,8 @@ def test_parts(completion, thinking, answer):
     ("try \\(试 错\\) \\[错\\] wait \\( 错", 2 / 3, 1 / 3),
     # Two prices are no formula, nor are two marks pages apart code.
     ("costs $5 and\n试试\nthen $6", 3 / 5, 2 / 5),
-    ("a `quote\n错 b` c", 0.8, 0.2),
+    # A letter alone is a variable in a language of another script.
+    ("a `quote\n错 b` c", 0.8, 0.5),
     # Commands outside of formulas.
     ("\\boxed{3} \\begin{align*} 试 \\frac", 0.0, 1.0),
     ("人々 〇", 0.0, 1.0),
@@ -329,7 +333,7 @@ def test_language(text, in_english, in_chinese):
     ("ko", "한국어 go 漢", 3 / 5),
     ("ru", "да нет go", 2 / 3),
     ("fr", "été là 试", 2 / 3),
-    ("en", "été go", 1 / 2),
+    ("en", "été go да", 2 / 3),
     ("ar", "نعم go", 1 / 2),
     ("hi", "हाँ", 1.0),
   ],
@@ -338,11 +342,69 @@ def test_languages_by_script(code, text, share):
   assert language.consistency(text, code) == pytest.approx(share)
 
 
-@pytest.mark.parametrize("piece", ["\\(", "$$", "`", "```", "$", "\\[a"])
-def test_open_brackets_take_no_time(piece):
+PIECES = (
+  "\\(", "\\\\(", "$$", "`", "```", "$", "\\[a", "\\begin{align}", "<a", "@",
+  "www.", "\u0315\u0300", "a\u0301", "x_", "\\mathrm{", "~~~\n", "\\",
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("own_garbage")
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_text_takes_the_language_long(piece):
   begin = time.thread_time()
-  language.consistency(piece * 20_001, "en")
-  assert time.thread_time() - begin < 2
+  language.consistency(piece * (200_001 // len(piece)), "en")
+  assert time.thread_time() - begin < 1.5
+
+
+def siblings(area):
+  path = Path(__file__).parent / "data" / f"{area}_siblings.jsonl"
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("case", siblings("language"))
+def test_siblings_of_the_language(case):
+  share = language.consistency(case["text"], case["language"])
+  assert share == pytest.approx(case["expected"])
+
+
+@pytest.mark.parametrize("case", siblings("format"))
+def test_siblings_of_the_format(case):
+  prompt, text = case["prompt"], case["completion"]
+  prefilled = think_format.is_prefilled(prompt)
+  assert think_format.well_formed(text, prefilled) == case["well_formed"]
+  whole = think_format.whole(prompt, text)
+  assert think_format.answer(whole) == case["answer"]
+  if "after" in case:
+    assert think_format.after_thinking(whole) == case["after"]
+  p = Problem("p", "exact", prompt, case["answer"] or "5", "en", {})
+  assert verify(p, text).correct == (case["answer"] is not None)
+  assert final_answer(p, text) == case["answer"]
+
+
+def failing(problem, completion):
+  raise KeyError("a fault")
+
+
+def hungry(problem, completion):
+  raise MemoryError
+
+
+def test_no_exception_leaves_a_verifier(caplog):
+  own = Problem("p7", f"{__name__}:failing", "", "", "en", {})
+  assert verify(own, "x") == Verdict(False, 0.0, "verifier_failed")
+  assert "p7: its verifier failed" in caplog.text
+  own = Problem("p7", f"{__name__}:hungry", "", "", "en", {})
+  assert verify(own, "x").reason == "out_of_memory"
+
+
+def seen(problem, completion):
+  return Verdict(False, 0.0, completion)
+
+
+def test_a_verifier_sees_the_tag_that_the_prompt_prefilled():
+  for prompt, text in (("Q", "a"), ("Q<think>\n", "<think>a")):
+    own = Problem("p", f"{__name__}:seen", prompt, "", "en", {})
+    assert verify(own, "a").reason == text
 
 
 @pytest.mark.parametrize(

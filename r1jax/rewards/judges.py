@@ -1,35 +1,37 @@
 """Verifiers run in worker processes, so that none can hang or kill a run.
 
-A worker (`r1jax.rewards.worker`) judges one completion at a time. If it dies or
-takes too long, that completion earns nothing and a new worker replaces it.
+A worker (`r1jax.rewards.worker`) judges one completion at a time. Its limit is
+the CPU time that the worker spends, so that a verdict does not depend on what
+else the machine does. A completion that takes more earns nothing, and a new
+worker replaces the old one.
+
+Where the worker ends or stands still without that, the machine may be at fault,
+so a fresh worker judges the completion once more. If that one ends too, the
+verdict is `CRASHED`. If it also stands still, nobody can tell: the verdict is
+`STALLED`, and RL ignores the group of a completion that was not judged.
+
 Verifiers that are quick and harmless (`verifiers.QUICK`) run in this process.
 """
 
 import atexit
-import contextlib
 import functools
-import json
 import os
 import queue
-import select
-import signal
-import subprocess
-import sys
 import threading
-import time
 from concurrent.futures import Future
 
 from r1jax import verifiers
 from r1jax.errors import BadProblem, UserError
+from r1jax.rewards import worker_handle
+from r1jax.rewards.worker_handle import Dead, OutOfTime, Stalled, WorkerHandle
 from r1jax.types import Problem, Verdict
 
 TIMED_OUT = Verdict(False, 0.0, "timed_out")
 CRASHED = Verdict(False, 0.0, "verifier_died")
+STALLED = Verdict(False, 0.0, "stalled", judged=False)
 # Completions after which a worker is replaced: parsers cache what they have
 # seen, and garbage collection is slow in a process with many objects.
 RECYCLE = 5000
-# Enough to start a worker and to import a verifier on a busy machine.
-START_SECONDS = 120.0
 
 
 class Judges:
@@ -37,8 +39,11 @@ class Judges:
 
   Args:
     workers: number of processes; by default the number of cores.
-    seconds: wall time that one completion may take.
+    seconds: CPU time that one completion may take, of a worker and of the
+      processes that it has waited for.
     memory: bytes of address space that one completion may add to a worker's.
+    wall: seconds after which a worker stands still; by default ten times the
+      CPU time.
   """
 
   def __init__(
@@ -46,11 +51,13 @@ class Judges:
     workers: int | None = None,
     seconds: float = 60.0,
     memory: int = 1 << 30,
+    wall: float | None = None,
   ):
     self.seconds, self.memory = seconds, memory
+    self.wall = wall or 10 * seconds
     self._jobs: queue.SimpleQueue = queue.SimpleQueue()
     self._closed = False
-    self._running: set[_Worker] = set()
+    self._running: set[WorkerHandle] = set()
     self.workers = workers or len(os.sched_getaffinity(0))
     self._servers = [
       threading.Thread(target=self._serve, daemon=True)
@@ -68,9 +75,10 @@ class Judges:
 
     Returns:
       a `concurrent.futures.Future` of the `Verdict`. The reason is "timed_out",
-      "out_of_memory", "verifier_died" or "verifier_failed" if the verifier was
-      stopped or failed. `result()` raises a `BadProblem` if nobody can judge
-      the problem, and another `UserError` if the run cannot go on.
+      "out_of_memory", "verifier_died", "verifier_failed" or "stalled" if the
+      verifier was stopped or failed. `result()` raises a `BadProblem` if
+      nobody can judge the problem, and another `UserError` if the run cannot
+      go on.
     """
     future: Future[Verdict] = Future()
     if verifiers.name_of(problem) in verifiers.QUICK:
@@ -107,19 +115,13 @@ class Judges:
       if not future.set_running_or_notify_cancel():
         continue
       try:
-        worker = worker or self._start()
-        answer = worker.ask(problem, completion, self.seconds)
-      except (_Dead, TimeoutError) as e:
-        worker = self._stop(worker)
-        timed_out = isinstance(e, TimeoutError)
-        future.set_result(TIMED_OUT if timed_out else CRASHED)
-        continue
+        question = worker_handle.question(problem, completion)
+        worker, answer = self._judge(worker, question)
       except BaseException as e:
-        # No process can be made; the error must reach the caller.
+        # The problem is no JSON, or no process can be made. The error must
+        # reach the caller.
         future.set_exception(e)
         continue
-      if worker.asked >= RECYCLE:
-        worker = self._stop(worker)
       if "verdict" in answer:
         future.set_result(Verdict(**answer["verdict"]))
       elif "bad_problem" in answer:
@@ -129,8 +131,28 @@ class Judges:
     if worker:
       self._stop(worker)
 
+  def _judge(self, worker, question):
+    """The worker to ask next, or None, and the answer, a dict."""
+    for again in (True, False):
+      worker = worker or self._start()
+      try:
+        answer = worker.ask(question, self.seconds, self.wall)
+        if worker.asked >= RECYCLE:
+          worker = self._stop(worker)
+        return worker, answer
+      except OutOfTime:
+        verdict, again = TIMED_OUT, False
+      except Dead:
+        verdict = CRASHED
+      except Stalled:
+        verdict = STALLED
+      worker = self._stop(worker)
+      if not again or self._closed:
+        break
+    return None, {"verdict": vars(verdict)}
+
   def _start(self):
-    worker = _Worker(self.memory)
+    worker = WorkerHandle(self.memory)
     self._running.add(worker)
     if self._closed:  # while the process started
       worker.end()
@@ -148,64 +170,3 @@ def shared() -> Judges:
   judges = Judges()
   atexit.register(judges.close)
   return judges
-
-
-class _Dead(Exception):
-  """The worker has ended."""
-
-
-class _Worker:
-  """One worker process and the pipes to it."""
-
-  def __init__(self, memory):
-    self._process = subprocess.Popen(
-      [sys.executable, "-m", "r1jax.rewards.worker", str(memory)],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      # A session of its own: its children can be killed with it, and Ctrl-C
-      # reaches this process only.
-      start_new_session=True,
-      env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    self._rest = b""
-    self.asked = 0
-
-  def ask(self, problem, completion, seconds):
-    """The worker's answer; raises `_Dead` or TimeoutError."""
-    fields = vars(problem) | {"data": dict(problem.data)}
-    self.asked += 1
-    line = json.dumps([fields, completion]).encode() + b"\n"
-    try:
-      self._process.stdin.write(line)
-      self._process.stdin.flush()
-    except OSError:
-      raise _Dead from None
-    answer = self._line(time.monotonic() + START_SECONDS)
-    if answer == b"begun":
-      answer = self._line(time.monotonic() + seconds)
-    return json.loads(answer)
-
-  def _line(self, until):
-    pipe = self._process.stdout.fileno()
-    while b"\n" not in self._rest:
-      left = until - time.monotonic()
-      if left <= 0 or not select.select([pipe], [], [], left)[0]:
-        raise TimeoutError
-      data = os.read(pipe, 1 << 16)
-      if not data:
-        raise _Dead
-      self._rest += data
-    line, _, self._rest = self._rest.partition(b"\n")
-    return line
-
-  def end(self):
-    """Kills the process and its children; any thread may call this."""
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self._process.pid, signal.SIGKILL)
-
-  def close(self):
-    """Waits for the end of the process; only the thread that asks may."""
-    self._process.wait()
-    with contextlib.suppress(OSError):  # it has not read everything
-      self._process.stdin.close()
-    self._process.stdout.close()

@@ -209,7 +209,10 @@ def _model_scores(function, problems, completions):
   """A reward model's scores; it sees only the text after the thinking."""
   if not problems:
     return np.zeros(0)
-  summaries = [think_format.after_thinking(text) for text in completions]
+  summaries = [
+    think_format.after_thinking(think_format.whole(problem.prompt, text))
+    for problem, text in zip(problems, completions)
+  ]
   scores = _import(function)(problems, summaries)
   try:
     scores = np.asarray(scores, float)

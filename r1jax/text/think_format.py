@@ -3,6 +3,9 @@
     <think> ... </think> <answer> ... </answer>
 
 Only the package `text` spells these tags. Everyone else asks this module.
+
+Thinking is open from an opening tag until a closing tag. A completion whose
+thinking is open at its end answers nothing, whatever stands in it.
 """
 
 import re
@@ -10,9 +13,6 @@ import re
 THINK, END_THINK = "<think>", "</think>"
 ANSWER, END_ANSWER = "<answer>", "</answer>"
 TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
-_FORM = re.compile(
-  rf"\s*{THINK}(.*?){END_THINK}\s*{ANSWER}(.*?){END_ANSWER}\s*", re.DOTALL
-)
 
 
 def compose(thinking: str, answer: str) -> str:
@@ -37,6 +37,28 @@ def is_prefilled(prompt: str) -> bool:
   return prompt.rstrip().endswith(THINK)
 
 
+def whole(prompt: str, completion: str) -> str:
+  """A completion with the opening think tag that its prompt prefilled.
+
+  `r1jax.verifiers` gives verifiers this text, so that none has to look at the
+  prompt to see whether the thinking is open.
+
+  Args:
+    prompt: the text before the completion.
+    completion: the text that the policy wrote.
+  """
+  return THINK + completion if is_prefilled(prompt) else completion
+
+
+def is_open(completion: str) -> bool:
+  """Whether the thinking has begun, or begun again, and does not close.
+
+  Args:
+    completion: the text that the policy wrote, as `whole` makes it.
+  """
+  return THINK in completion.rpartition(END_THINK)[2]
+
+
 def well_formed(completion: str, prefilled: bool = False) -> bool:
   """Whether a completion has each tag exactly once and in order.
 
@@ -51,8 +73,15 @@ def well_formed(completion: str, prefilled: bool = False) -> bool:
   text = (THINK if prefilled else "") + completion
   if any(text.count(tag) != 1 for tag in TAGS):
     return False
-  match = _FORM.fullmatch(text)
-  return bool(match and match[1].strip() and match[2].strip())
+  before, _, text = text.partition(THINK)
+  thought, _, text = text.partition(END_THINK)
+  between, _, text = text.partition(ANSWER)
+  answered, _, after = text.partition(END_ANSWER)
+  # In another order a tag is left in one of the parts.
+  if any(tag in thought + answered for tag in TAGS):
+    return False
+  outside = before + between + after
+  return bool(thought.strip() and answered.strip() and not outside.strip())
 
 
 def share_of_tags(completion: str, prefilled: bool = False) -> float:
@@ -92,22 +121,26 @@ def thinking(completion: str) -> str:
 
 
 def after_thinking(completion: str) -> str:
-  """The text after the last closing think tag; all of it without that tag.
+  """The text after the last closing think tag; all of it without think tags.
 
   Args:
-    completion: the text that the policy wrote.
+    completion: the text that the policy wrote, as `whole` makes it.
+
+  Returns:
+    str; empty where `is_open`.
   """
-  return completion.rsplit(END_THINK, 1)[-1]
+  return "" if is_open(completion) else completion.rpartition(END_THINK)[2]
 
 
 def answer(completion: str) -> str | None:
   """The text in the last pair of answer tags after the thinking.
 
   Args:
-    completion: the text that the policy wrote.
+    completion: the text that the policy wrote, as `whole` makes it.
 
   Returns:
-    str without white space around it; None if there is no such pair.
+    str without white space around it; None if there is no such pair, or where
+    `is_open`.
   """
   head, end, _ = after_thinking(completion).rpartition(END_ANSWER)
   _, begin, body = head.rpartition(ANSWER)

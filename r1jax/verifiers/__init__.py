@@ -9,10 +9,14 @@ To add a kind: write a module with a function `verify` and name the module in
 
   final_answer(problem, completion) -> the text that majority votes count
   check_problem(problem), which raises a `BadProblem` if nobody can judge it
+
+`verify` and `final_answer` give a verifier the completion with the opening
+think tag that the prompt prefilled, if it did (`think_format.whole`).
 """
 
 import functools
 import importlib
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +29,7 @@ MODULES = {
   "code": "r1jax.verifiers.code.tests",
   "countdown": "r1jax.verifiers.countdown",
   "exact": "r1jax.verifiers.exact",
+  "instructions": "r1jax.verifiers.instructions",
   "logic": "r1jax.verifiers.logic",
   "math": "r1jax.verifiers.math.answer",
   "open": "r1jax.verifiers.open_ended",
@@ -32,6 +37,11 @@ MODULES = {
 # Kinds that take microseconds and little memory for any text. They need no
 # process of their own.
 QUICK = ("choice", "countdown", "exact", "open")
+OUT_OF_MEMORY = Verdict(False, 0.0, "out_of_memory")
+FAILED = Verdict(False, 0.0, "verifier_failed")
+
+
+_log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
@@ -81,7 +91,7 @@ def find(kind: str) -> Kind:
   name, _, function = kind.partition(":")
   try:
     own = getattr(importlib.import_module(name), function)
-  except (ImportError, AttributeError, ValueError) as e:
+  except Exception as e:  # importing a module can raise anything
     raise UserError(f'the verifier "{kind}" cannot be imported: {e}') from None
   return Kind(own, _tagged, _nothing)
 
@@ -94,18 +104,35 @@ def verify(problem: Problem, completion: str) -> Verdict:
     completion: the text that the policy wrote.
 
   Returns:
-    `Verdict`.
+    `Verdict`. Its reason is "verifier_failed" if the verifier raised something
+    else than a `UserError`, and "out_of_memory" if that was a MemoryError.
 
   Raises:
     UserError: there is no such verifier, or it returns no `Verdict`.
     BadProblem: nobody can judge an answer to this problem.
   """
-  return _sound(_of(problem).verify(problem, completion), name_of(problem))
+  own = _of(problem).verify
+  try:
+    verdict = own(problem, think_format.whole(problem.prompt, completion))
+  except UserError:
+    raise
+  except MemoryError:
+    return OUT_OF_MEMORY
+  except Exception:
+    # The verifier has a fault. It costs this completion and is counted.
+    _log.warning("problem %s: its verifier failed", problem.id, exc_info=True)
+    return FAILED
+  return _sound(verdict, name_of(problem))
 
 
 def final_answer(problem: Problem, completion: str) -> str | None:
-  """The text that a majority vote counts, or None."""
-  return _of(problem).final_answer(problem, completion)
+  """The text that a majority vote counts; None without, or if it fails."""
+  own = _of(problem).final_answer
+  try:
+    return own(problem, think_format.whole(problem.prompt, completion))
+  except Exception:
+    _log.warning("problem %s: no final answer", problem.id, exc_info=True)
+    return None
 
 
 def check_problem(problem: Problem) -> None:
@@ -152,6 +179,6 @@ def _nothing(problem):
 
 
 __all__ = [
-  "MODULES", "QUICK", "Kind", "check_problem", "final_answer", "find",
-  "is_name", "name_of", "verify",
+  "FAILED", "MODULES", "OUT_OF_MEMORY", "QUICK", "Kind", "check_problem",
+  "final_answer", "find", "is_name", "name_of", "verify",
 ]  # fmt: skip

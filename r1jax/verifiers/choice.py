@@ -1,116 +1,210 @@
-"""Is the chosen letter the right one?"""
+"""Are the chosen letters the right ones?"""
 
 import re
+import unicodedata
 
 from r1jax.errors import BadProblem
-from r1jax.text import think_format
+from r1jax.text import characters, think_format
 from r1jax.types import Problem, Verdict
+from r1jax.verifiers import boxes as boxes_lib
+from r1jax.verifiers import choice_words as words
 
-LETTERS = "ABCDEFGHIJ"
-_STYLE = r"\\(?:text|math)?(?:text|bf|it|rm)\b"
-_DRESS = re.compile(
-  _STYLE + r"|\\boxed\b|\\(?![A-Za-z])"
-  r"|[][{}$*_`\"'().:\s\uff08\uff09\uff0e\uff1a\u3002\u3001]+"
+LETTERS = words.LETTERS
+_DRESS = re.compile(words.DRESS + r"|[.:\u3002\u3001]+")
+_OTHER = re.compile(rf"(?<![\w'\\\u00b0-])[A-J]{words.ENDS}")
+# The end of a letter that something sets off from the words after it.
+_SET_OFF = re.compile(r"[)\]}*\"'`$]{0,6}\s?[).:]|[)\]}*\"'`$]{1,6}")
+_SMALL_FIRST = re.compile(r"[a-j](?=[).:](?:\s|$))")
+_WORD = re.compile(r"\s{1,8}[A-Za-z]")
+_HTML = re.compile(
+  r"</?(?:b|i|u|em|strong|code|span|p|br)\s?/?>", re.IGNORECASE
 )
-_BOX = re.compile(r"\\boxed\s?\{((?:[^{}]|\{[^{}]*\})*)\}")
-# Words before the chosen letter. The second kind counts only without any of the
-# first kind, since a text also discusses options that it does not choose.
-_SAID = (
-  re.compile("answer|\u7b54\u6848", re.IGNORECASE),
-  re.compile("choice|option|choose|\u9009", re.IGNORECASE),
-)
-# What is between such a word and the letter, then the letter: C, (c), **C**. A
-# small letter is in brackets or ends the clause. The article "A" is no letter.
-_OPEN = r"[\s:\uff1a\\*_\"'`$({\[\uff08\u201c]{0,8}"
-_LETTER = re.compile(
-  rf"{_OPEN}(?:(?:is|must\sbe|should\sbe|would\sbe|the|correct|option|choice"
-  rf"|letter|answer|{_STYLE}|[\u662f\u4e3a\u9009\u62e9\u9879\u5e94\u8be5])"
-  rf"{_OPEN}){{0,6}}"
-  r"((?-i:[A-J])(?![A-Za-z'])(?!(?<=[AI])\s(?!as\b|because\b|since\b|or\b"
-  r"|and\b|is\b)(?-i:[a-z]))"
-  r"|(?<=[(\uff08])[a-j](?=[)\uff09])|[a-j](?=[*_\"'`$)}\s]{0,4}(?:[.,;\n]|$)))",
-  re.IGNORECASE,
-)
-_TEXT = re.compile(r"answer(?:\sis:?|:)\**\s{0,3}([^\n]*)", re.IGNORECASE)
-_END = re.compile(r"[.!?](?=\s)|[\n\u3002\uff01\uff1f]")
+
+
+def _table():
+  """Characters that stand for others, or for nothing."""
+  table = {0xFF00 + i: chr(0x20 + i) for i in range(1, 0x5F)}
+  for code in (*range(0x24B6, 0x24EA), *range(0x1D400, 0x1D6A4)):
+    table[code] = unicodedata.normalize("NFKC", chr(code))
+  table |= dict.fromkeys(map(ord, "\u3010\u300c\u300e\u3014\u300a\u3008"), "[")
+  table |= dict.fromkeys(map(ord, "\u3011\u300d\u300f\u3015\u300b\u3009"), "]")
+  table |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u00ab\u00bb"), '"')
+  table |= {0x3001: ",", 0x3002: ".", 0xA0: " ", 0x202F: " ", 0x3000: " "}
+  table |= {0x2018: "'", 0x2019: "'"}
+  # Of no width: they only say how a text runs.
+  nothing = (*range(0x200B, 0x2010), *range(0x202A, 0x202F))
+  return table | dict.fromkeys((*nothing, *range(0x2060, 0x206A), 0xFEFF))
+
+
+_TABLE = _table()
 
 
 def verify(problem: Problem, completion: str) -> Verdict:
-  """Whether the chosen letter is `problem.answer`.
+  """Whether the chosen letters are those of `problem.answer`.
 
   Args:
-    problem: a `Problem` whose answer is a letter from A to J. Its data may have
-      "options", the list of the options' texts; a text then means its letter.
+    problem: a `Problem` whose answer is a letter from A to J, or several, such
+      as "ACD" or "A, C". Its data may have "options", the list of the options'
+      texts; a text then means its letter.
     completion: the text that the policy wrote. After the thinking, the text in
       the answer tags counts, if there are any. In it the last box counts, else
       the last "answer is".
 
   Returns:
     `Verdict`; reason "correct", "wrong" or "no_answer". Two chosen letters are
-    no answer.
+    no answer where one is right.
 
   Raises:
     BadProblem: see `check_problem`.
   """
   check_problem(problem)
-  letter = final_answer(problem, completion)
-  if letter is None:
+  letters = final_answer(problem, completion)
+  if letters is None:
     return Verdict(False, 0.0, "no_answer")
-  if letter != problem.answer.strip().upper():
+  if letters != _gold(problem):
     return Verdict(False, 0.0, "wrong")
   return Verdict(True, 1.0, "correct")
 
 
 def final_answer(problem: Problem, completion: str) -> str | None:
-  """The chosen letter, or None."""
+  """The chosen letter, or None; several in their order where several are right.
+
+  Args:
+    problem: as for `verify`.
+    completion: as for `verify`.
+  """
   options = problem.data.get("options", ())
   tagged = think_format.answer(completion)
   text = think_format.after_thinking(completion) if tagged is None else tagged
-  boxes = _BOX.findall(text)
-  if boxes:
-    return _letter(boxes[-1], options)
-  letter = None if tagged is None else _letter(text, options)
-  return letter or _letter(_said(text), options)
+  reader = _Reader(options, several=len(_gold(problem) or "") > 1)
+  chosen = reader.read(_cleaned(text), tagged is not None)
+  if not chosen or not chosen <= set(reader.known):
+    return None
+  return "".join(sorted(chosen)) if reader.several or len(chosen) == 1 else None
 
 
-def _said(text):
-  """The text after the last "the answer is", from its letter on."""
-  for lead in _SAID:
-    found = [_LETTER.match(text, m.end()) for m in lead.finditer(text)]
-    found = [match for match in found if match]
-    if found:
-      at = found[-1].start(1)
-      end = _END.search(text, at)
-      return text[at].upper() + text[at + 1 : end and end.start()]
-  texts = _TEXT.findall(text)
-  return texts[-1] if texts else ""
+class _Reader:
+  """Finds the chosen letters in a text that is `_cleaned`.
+
+  Args:
+    options: the options' texts; empty if they are not known.
+    several: whether several letters may be chosen.
+  """
+
+  def __init__(self, options, several):
+    self.several = several
+    self.known = LETTERS[: len(options)] if options else LETTERS
+    self._options = [_plain(_cleaned(option)) for option in options]
+
+  def read(self, text, tagged):
+    """The set of the chosen letters; empty if none is.
+
+    Args:
+      text: after the thinking, or in the tags.
+      tagged: whether it was in the tags, where a bare letter is an answer.
+    """
+    if chosen := self._boxed(text):
+      return chosen
+    alone = self._alone(text) if tagged else set()
+    if len(alone) == 1 or (alone and self.several):
+      return alone
+    return self._said(text) or alone
+
+  def _boxed(self, text):
+    """What the last box says, and the boxes that are listed with it."""
+    boxes = boxes_lib.boxes(text)
+    chosen = set()
+    for box, after in zip(boxes[::-1], [None, *boxes[::-1]]):
+      if after and not words.LIST.fullmatch(text, box.end, after.start):
+        break
+      inner = box.of(text)
+      chosen |= self._alone(inner) or self._said(inner)
+    return chosen
+
+  def _alone(self, text):
+    """The letters of a text that begins with them or is an option's text."""
+    alone = _plain(text)
+    if len(alone) == 1 and alone.isascii() and alone.upper() in LETTERS:
+      return {alone.upper()}
+    for letter, option in zip(LETTERS, self._options):
+      if alone and alone in (option, letter + option):
+        return {letter}
+    if self.several and (chosen := _list(text)):
+      return chosen
+    at = words.BETWEEN.match(text).end()
+    if first := _SMALL_FIRST.match(text, at):
+      chosen, end = {first[0].upper()}, first.end()
+    else:
+      chosen, end = self._letters(text, at)
+    if len(chosen) != 1:
+      return chosen
+    # "(C) the mass of A", but not "C because B is a plane" or "(A) 3 (B) 4".
+    set_off = _SET_OFF.match(text, end)
+    others = {
+      other[0]
+      for other in _OTHER.finditer(text, end)
+      if (text[other.end() : other.end() + 1] == ")" if set_off
+          else other[0] not in "AI" or not _WORD.match(text, other.end()))
+    }  # fmt: skip
+    return chosen if others <= chosen else set()
+
+  def _said(self, text):
+    """The letters after the last "the answer is", or of "B is correct"."""
+    for lead in (words.ANSWER, words.OPTION):
+      last = set()
+      for match in lead.finditer(text):
+        at = words.BETWEEN.match(text, match.end()).end()
+        chosen, end = self._letters(text, at)
+        if chosen and not words.DENIED.match(text, end):
+          last = chosen
+      if last:
+        return last
+    texts = [_plain(t) for t in words.TEXT.findall(text)[-1:]]
+    for letter, option in zip(LETTERS, self._options):
+      if option and option in texts:
+        return {letter}
+    found = set(words.REVERSED.findall(text))
+    return found if len(found) == 1 else set()
+
+  def _letters(self, text, at):
+    """The letters that are listed from a place on, and the end of the list."""
+    chosen = set()
+    end = at
+    while True:
+      run = self.several and words.RUN.match(text, at)
+      match = run or words.LETTER.match(text, at)
+      if not match:
+        return chosen, end
+      chosen |= set(match[0].upper())
+      end = match.end()
+      between = words.LIST.match(text, end)
+      if not between:
+        return chosen, end
+      if self.several and words.OR.search(between[0]):
+        # Of alternatives none is chosen.
+        return set(), end
+      at = between.end()
 
 
-def _letter(text, options):
-  alone = _plain(text)
-  if len(alone) == 1 and alone.isascii() and alone.upper() in LETTERS:
-    return alone.upper()
-  for letter, option in zip(LETTERS, options):
-    if alone and alone in (_plain(option), letter + _plain(option)):
-      return letter
-  # "C", "(C) 12 m" and "C, because" but neither "A or C" nor "Carbon".
-  words = re.split(r"(\s*[,;/&]\s*|\s+)", text.strip())
-  words = [_plain(w) or w.strip() for w in words]
-  words = [w for w in words if w]
-  chosen = {
-    word
-    for i, word in enumerate(words)
-    if len(word) == 1 and word in LETTERS and not _is_article(words, i)
-  }
-  return words[0] if len(chosen) == 1 and words[0] in chosen else None
+def _list(text):
+  """The letters of a text that is a list of them and nothing else."""
+  parts = words.SEPARATOR.split(_DRESS.sub(" ", text).strip())
+  letters = "".join(part for part in parts if part)
+  if letters and all(x in LETTERS for x in letters):
+    return set(letters) if len(set(letters)) == len(letters) else set()
+  return set()
 
 
-def _is_article(words, i):
-  """Whether an A or I is a word of a sentence and not a letter."""
-  return (
-    words[i] in "AI" and 0 < i < len(words) - 1
-    and words[i - 1].lower() not in ("or", "and", ",", ";", "/", "&")
-  )  # fmt: skip
+def _gold(problem):
+  """The right letters in their order; None if the answer is no such list."""
+  text = _cleaned(problem.answer)
+  alone = _plain(text).upper()
+  chosen = set(alone) if len(alone) == 1 else _list(text)
+  return "".join(sorted(chosen)) if chosen <= set(LETTERS) else None
+
+
+def _cleaned(text):
+  return _HTML.sub("", characters.normalized(text, "NFC").translate(_TABLE))
 
 
 def _plain(text):
@@ -128,8 +222,8 @@ def check_problem(problem: Problem) -> None:
       " the order of their letters"
     )
   known = LETTERS[: len(problem.data.get("options", LETTERS))]
-  letter = problem.answer.strip().upper()
-  if len(letter) != 1 or letter not in known:
+  letters = _gold(problem)
+  if not letters or not set(letters) <= set(known):
     raise BadProblem(
       f'problem {problem.id}: the answer "{problem.answer}" is none of the'
       f" letters {known}"
