@@ -140,11 +140,28 @@ def read(path, set_keys, kinds=PHASES):
   return values
 
 
+def find(file):
+  """A config file, in the current directory or else among those of r1jax.
+
+  Args:
+    file: as the user names it.
+
+  Returns:
+    the path of a file.
+
+  Raises:
+    UserError: there is no such file.
+  """
+  for path in (Path(file), Path(__file__).parents[1] / file):
+    if path.is_file():
+      return str(path)
+  raise UserError(f"--config={file}: there is no such file")
+
+
 def _load(path):
   """What `get_config` of a file returns."""
   file, colon, argument = path.partition(":")
-  if not Path(file).is_file():
-    raise UserError(f"--config={file}: there is no such file")
+  file = find(file)
   try:
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:

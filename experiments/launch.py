@@ -6,14 +6,13 @@
 
 The first command also resumes: it skips finished phases and continues an
 unfinished one from its newest checkpoint. `r1jax/run/layout.py` lists the
-files in DIR. The second prints every key that a config may set.
+files in DIR, and `experiments/workdir.py` checks which keys have changed. The
+second command prints every key that a config may set.
 
 One phase gets the results of another from these files only, so a resumed run
 cannot differ from a run that was never stopped.
 """
 
-import contextlib
-import fcntl
 import json
 import time
 from pathlib import Path
@@ -22,13 +21,15 @@ import jax
 from absl import flags
 
 from experiments import commandline, plan
-from r1jax import cli, hosts
+from experiments import workdir as workdir_lib
+from r1jax import cli, hosts, stopping
 from r1jax.data import examples
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
 from r1jax.hf import source
 from r1jax.phases import PHASES
-from r1jax.run import checkpoint, layout, report
+from r1jax.run import checkpoint, checksums, layout, report
+from r1jax.run.logs import say
 from r1jax.run.phase_io import PhaseIO
 from r1jax.types import TrainState
 
@@ -40,8 +41,10 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 def main():
   """Runs the config of the command line."""
+  stopping.listen()
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
+    stopping.listen()  # it has a handler of its own
   cli.compilation_cache()
   config = commandline.read(commandline.CONFIG.value, commandline.OVERRIDES)
   run(config, commandline.WORKDIR.value)
@@ -60,40 +63,83 @@ def run(config, workdir, kinds=PHASES):
 
   Raises:
     UserError: the config, the directory or what is in it is unfit; nothing
-      on disk is changed then.
+      on disk is changed then. Or the disk is full.
+    Stopped: a signal stopped the run; what it had is saved.
   """
   values, workdir = plan.plain(config), Path(workdir)
+  stopping.defer(not hosts.is_alone())
   experiment, phases = plan.resolve(values, kinds)
   plan.check(phases, workdir)
-  with _claim(workdir, values, phases):
+  with workdir_lib.claim(workdir, values, phases):
     records = {}
     for phase in phases:
       path = workdir / phase.name / layout.DONE
       if path.exists():
-        records[phase.name] = json.loads(path.read_text())
+        records[phase.name] = _read_record(path)
         _say(f"{phase.name}: done")
       else:
+        keys = workdir_lib.record(phase, phases)
         function = kinds[phase.phase][1]
-        records[phase.name] = _run_phase(phase, function, workdir, records)
+        records[phase.name] = _run_phase(
+          phase, keys, function, workdir, records
+        )
       hosts.barrier(f"launch.{phase.name}")
+      _stop_between(phase, phases)
     return _finish(experiment, phases, workdir, records)
 
 
-def _run_phase(phase, function, workdir, records):
-  """Runs one phase and writes its outputs; returns what done.json holds."""
+def _stop_between(phase, phases):
+  """Ends the run after a phase if a signal came too late for its last save."""
+  number = hosts.greatest(stopping.asked())
+  if number and phase is not phases[-1]:
+    stopped = stopping.Stopped(number)
+    _say(f"{phase.name}: done; {stopped}; the same command goes on after it")
+    raise stopped
+
+
+def _read_record(path):
+  """What a done.json holds."""
+  try:
+    return dict(json.loads(path.read_text()))
+  except ValueError:
+    raise UserError(
+      f"{path} is damaged; remove it, and the phase is finished again"
+    ) from None
+
+
+def _run_phase(phase, keys, function, workdir, records):
+  """Runs one phase and writes its outputs.
+
+  Args:
+    phase: the phase.
+    keys: what keys.json is to hold.
+    function: of its kind.
+    workdir: Path of the run.
+    records: name of each phase before -> what its done.json holds.
+
+  Returns:
+    what done.json holds.
+  """
   state = _state(phase, workdir, records)
   data = _data(phase, workdir, records)
   begin = time.monotonic()
-  parents = {
-    key: workdir / records[name]["state"] for key, name in phase.parents.items()
-  }
+  parents = {}
+  for key, name in phase.parents.items():
+    origin = records[name]["state"]
+    _check_made(workdir / origin, records[origin])
+    parents[key] = workdir / origin
   io = PhaseIO(workdir, phase.name, parents)
   _say(f"{phase.name}: {phase.phase}")
+  if hosts.is_first():
+    text = json.dumps(keys, indent=1) + "\n"
+    write_atomically(io.dir / layout.KEYS, text)
   try:
     new_state, new_data = function(phase, state, data, io)
-  except KeyboardInterrupt:
+  except (KeyboardInterrupt, stopping.Stopped) as e:
+    io.close()
     _say(
-      f"\n{phase.name}: stopped; the same command goes on from step {io.saved}"
+      f"{phase.name}: {str(e) or 'stopped'}; the same command goes on from step"
+      f" {io.saved}"
     )
     raise
   finally:
@@ -108,6 +154,7 @@ def _run_phase(phase, function, workdir, records):
   has_data = new_data is not None and row is None
   if has_data:
     io.write(layout.EXAMPLES, new_data)
+  made = [n for n in (layout.MODEL, layout.EXAMPLES) if (io.dir / n).exists()]
   record = {
     "phase": phase.phase,
     "state": origin,
@@ -117,6 +164,7 @@ def _run_phase(phase, function, workdir, records):
     "resumed_at": io.first,
     "jax": jax.__version__,
     "device": jax.devices()[0].device_kind,
+    "sha256": {name: checksums.of_file(io.dir / name) for name in made},
   }
   if hosts.is_first():
     text = json.dumps(record, indent=1) + "\n"
@@ -134,6 +182,7 @@ def _state(phase, workdir, records):
   origin = records[phase.init]["state"] if phase.init else ""
   if not origin:
     return None
+  _check_made(workdir / origin, records[origin])
   params = checkpoint.load_params(workdir / origin)
   return TrainState(step=None, params=params, opt_state=None)
 
@@ -143,66 +192,19 @@ def _data(phase, workdir, records):
   name = getattr(phase, "data", "")
   if name not in records:
     return name
+  _check_made(workdir / name, records[name])
   return examples.read_written(workdir / name / layout.EXAMPLES)
 
 
-@contextlib.contextmanager
-def _claim(workdir, values, phases):
-  """Makes a directory ours, if it is new or belongs to this very config."""
-  here = json.loads(json.dumps(values, default=str))
-  _check_owner(workdir, here, phases)
-  hosts.barrier("launch.claim")
-  with hosts.entered_on_first(_locked(workdir, here)):
-    yield
-
-
-@contextlib.contextmanager
-def _locked(workdir, here):
-  """Makes a directory with its config.json and keeps other runs out of it.
-
-  Raises:
-    UserError: another run is in it, or it cannot be written.
-  """
-  with contextlib.ExitStack() as stack:
-    try:
-      workdir.mkdir(parents=True, exist_ok=True)
-      lock = stack.enter_context(open(workdir / layout.LOCK, "w"))
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if not (workdir / layout.CONFIG).exists():
-        text = json.dumps(here, indent=1) + "\n"
-        write_atomically(workdir / layout.CONFIG, text)
-    except BlockingIOError:
+def _check_made(directory, record):
+  """Raises `UserError` if a file of a finished phase was changed."""
+  for name, written in record.get("sha256", {}).items():
+    path = directory / name
+    if not path.exists() or checksums.of_file(path) != written:
       raise UserError(
-        f"workdir {workdir} is in use by another process; wait for it, or use"
-        " another --workdir"
-      ) from None
-    except OSError as e:
-      raise UserError(
-        f"workdir {workdir} cannot be written ({e.strerror}); use another"
-        " --workdir"
-      ) from None
-    yield
-
-
-def _check_owner(workdir, here, phases):
-  """Raises `UserError` if a directory belongs to another config."""
-  path = workdir / layout.CONFIG
-  if path.exists():
-    try:
-      there = dict(json.loads(path.read_text()))
-    except ValueError:
-      raise UserError(f"{path} is damaged; use another --workdir") from None
-    changes = plan.differences(there, here)
-    if changes:
-      raise UserError(
-        f"workdir {workdir} belongs to another config: {'; '.join(changes)};"
-        " use another --workdir or the same config, or delete the directory"
+        f"{path} is not what was written; remove {directory / layout.DONE} to"
+        " make it again"
       )
-  elif any((workdir / phase.name).exists() for phase in phases):
-    raise UserError(
-      f"workdir {workdir} holds phases but no {layout.CONFIG}; use another"
-      " --workdir"
-    )
 
 
 def _finish(experiment, phases, workdir, records):
@@ -218,16 +220,16 @@ def _finish(experiment, phases, workdir, records):
     try:
       report.plot(workdir, plotted, workdir / layout.REPORT)
     except UserError as e:
-      print(f"no plot: {e}")
-  print(report.seconds({k: r["seconds"] for k, r in records.items()}))
+      say(f"no plot: {e}")
+  say(report.seconds({k: r["seconds"] for k, r in records.items()}))
   if rows:
-    print(report.table(rows))
+    say(report.table(rows))
   return rows
 
 
 def _say(text):
   if hosts.is_first():
-    print(text, flush=True)
+    say(text)
 
 
 if __name__ == "__main__":

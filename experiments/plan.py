@@ -250,29 +250,3 @@ def _check_plot(names, values, kinds):
 def _not_earlier(name, earlier):
   known = ", ".join(earlier) or "none, this one is the first"
   return f'"{name}" is not a phase before it; those are: {known}'
-
-
-def differences(there, here, most=3):
-  """What differs between two configs, in words.
-
-  Args:
-    there, here: nested dicts of JSON values.
-    most: how many differences are named.
-  """
-  there, here = dict(_flat(there)), dict(_flat(here))
-  changed = [
-    f"{key} is {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
-    for key in sorted(there.keys() | here.keys())
-    if key not in there or key not in here or there[key] != here[key]
-  ]
-  if len(changed) > most:
-    changed[most:] = [f"and {len(changed) - most} more"]
-  return changed
-
-
-def _flat(tree, prefix=""):
-  for key, value in tree.items():
-    if isinstance(value, dict) and value:
-      yield from _flat(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value

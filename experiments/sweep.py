@@ -35,7 +35,7 @@ def main():
   """Runs or lists the points; exits with 1 if one of them failed."""
   config = commandline.CONFIG.value
   sweep, failed = [], []
-  for name, keys in points(config.partition(":")[0]):
+  for name, keys in points(commandline.find(config.partition(":")[0])):
     keys = commandline.OVERRIDES | {k: str(v) for k, v in keys.items()}
     plan.resolve(commandline.read(config, keys), PHASES)
     sweep.append((name, keys))

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import jax
 
+from r1jax import stopping
 from r1jax.errors import UserError
 
 
@@ -21,19 +22,25 @@ def fail(message: object) -> NoReturn:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-  """Turns bad input and signals into one line and an exit status."""
-  # What a scheduler sends before it kills; the same as Ctrl-C.
-  signal.signal(signal.SIGTERM, _interrupt)
+  """Turns bad input and signals into one line and an exit status.
+
+  The status is 2 for bad input, 128 and its number for a signal.
+  """
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, _stop)
   try:
     yield
   except UserError as e:
     fail(e)
+  except stopping.Stopped as e:
+    sys.exit(e.code)
   except KeyboardInterrupt:
-    sys.exit(130)
+    sys.exit(128 + signal.SIGINT)
 
 
-def _interrupt(*_):
-  raise KeyboardInterrupt
+def _stop(number, _):
+  raise stopping.Stopped(number)
 
 
 def compilation_cache() -> None:

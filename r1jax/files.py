@@ -1,7 +1,8 @@
 """Files and directories that are whole or absent, and rows of JSON.
 
 What is being written has ".tmp" in its name until it is complete. A process
-that dies while it writes leaves such a name behind, which nobody reads.
+that dies while it writes leaves such a name behind, which nobody reads. A disk
+that is full or read-only is a `UserError`, and leaves what was there before.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from r1jax.disk import room
 from r1jax.errors import UserError
 
 
@@ -70,15 +72,24 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
   Args:
     path: of the file.
     data: bytes or text.
+
+  Raises:
+    UserError: the disk is full or cannot be written; the old file stays.
   """
   path = Path(path)
   data = data.encode() if isinstance(data, str) else data
   unfinished = path.with_name(f".{path.name}.tmp")
-  with open(unfinished, "wb") as f:
-    f.write(data)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(unfinished, path)
+  with room(path, len(data)):
+    try:
+      with open(unfinished, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    except OSError:
+      with contextlib.suppress(OSError):
+        unfinished.unlink()
+      raise
+    os.replace(unfinished, path)
 
 
 def check_empty(directory: str | Path) -> None:
@@ -96,7 +107,9 @@ def check_empty(directory: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
+def whole_directory(
+  path: str | Path, replace: bool = False, size: int = 0
+) -> Iterator[Path]:
   """Makes a directory that gets its name only when it is complete.
 
     with files.whole_directory(path) as unfinished:
@@ -108,23 +121,26 @@ def whole_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
   Args:
     path: of the directory to make. Its parents are made too.
     replace: whether the new directory replaces an old one that is not empty.
+    size: bytes that it needs; 0 if nobody knows.
 
   Yields:
     the path at which to make the directory. It has the same last name.
 
   Raises:
-    UserError: the directory is not empty, and `replace` is not set.
+    UserError: the directory is not empty, and `replace` is not set; or the
+      disk is full or cannot be written.
   """
   path = Path(path).absolute()
   if not replace:
     check_empty(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with _aside(path) as unfinished:
-    yield unfinished
-    if path.exists() and replace:
-      remove_directory(path)
-    # An empty directory gives way to the rename.
-    unfinished.rename(path)
+  with room(path, size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _aside(path) as unfinished:
+      yield unfinished
+      if path.exists() and replace:
+        remove_directory(path)
+      # An empty directory gives way to the rename.
+      unfinished.rename(path)
 
 
 def remove_directory(path: str | Path) -> None:

@@ -24,6 +24,16 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def is_alone() -> bool:
+  """Whether there is one process only."""
+  return jax.process_count() == 1
+
+
+def greatest(value: int) -> int:
+  """The greatest of the processes' values, in every process."""
+  return max(_exchange(value))
+
+
 def barrier(name: str) -> None:
   """Returns when every process has called it.
 
@@ -161,7 +171,7 @@ def whole(array: jax.Array) -> np.ndarray:
 
 def _exchange(value):
   """List of every process's value, in the order of the processes."""
-  if jax.process_count() == 1:
+  if is_alone():
     return [value]
   data = np.frombuffer(pickle.dumps(value), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(len(data)))

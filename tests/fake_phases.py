@@ -81,7 +81,7 @@ def train(config, state, data, io):
     state = TrainState(state.step + 1, {"x": x}, (moment,))
     io.report(step, {"norm": float(jnp.abs(x).sum()), "accuracy": 0.5})
     io.samples(step, [{"text": str(step)}])
-    if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+    if io.due(step + 1, config.save_every, config.steps):
       io.save(step + 1, state)
   return state, None
 

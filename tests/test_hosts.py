@@ -29,7 +29,7 @@ def test_an_error_of_the_first_process_is_raised():
 def found(tmp_path_factory):
   """What two processes, each with two devices, found."""
   found = two_processes.start(
-    tmp_path_factory.mktemp("two"), "talk", "fail", "write", "judge"
+    tmp_path_factory.mktemp("two"), "talk", "fail", "write", "judge", "stop"
   )
   assert [f["process"] for f in found] == [0, 1]
   assert [f["devices"] for f in found] == [4, 4]
@@ -64,6 +64,11 @@ def test_each_verdict_is_made_on_one_host_and_known_to_both(found):
   for f in found:
     assert f["judge"]["rewards"] == [[0.25, 0.5, 0.25], [0.5, 0.25, 0.0]]
     assert f["judge"]["reasons"] == ["by 0", "by 1"] * 2 + ["by 0", "cut"]
+
+
+def test_a_signal_to_one_host_stops_both_after_the_same_step(found):
+  for f in found:
+    assert f["stop"] == {"saved": 4, "code": 143}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ LAYERS = (
   (
     "r1jax.checks",
     "r1jax.config",
+    "r1jax.disk",
     "r1jax.errors",
     "r1jax.extras",
     "r1jax.types",
@@ -28,6 +29,7 @@ LAYERS = (
     "r1jax.objects",
     "r1jax.scores",
     "r1jax.sharding",
+    "r1jax.stopping",
     "r1jax.text",
     "r1jax.variants",
   ),

@@ -130,6 +130,34 @@ def write(directory):
   }
 
 
+def stop(directory):
+  """The second process is asked to stop; both stop after the same step."""
+  import signal
+  import time
+
+  import jax
+  import numpy as np
+
+  from r1jax import stopping
+  from r1jax.run.phase_io import PhaseIO
+
+  stopping.listen()
+  io = PhaseIO(directory, "stop")
+  io.restore({"x": np.ones(2)})
+  for step in range(9):
+    if step == 3 and jax.process_index() == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+      while not stopping.asked():
+        time.sleep(0.001)
+    io.report(step, {})
+    if io.due(step + 1, 100, 100):
+      try:
+        io.save(step + 1, {"x": np.ones(2)})
+      except stopping.Stopped as e:
+        return {"saved": io.saved, "code": e.code}
+  return {}
+
+
 def verdict_of_this_host(problem, completion):
   """A verifier that says something else on each host."""
   host = int(os.environ["HOST"])

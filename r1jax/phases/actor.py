@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from r1jax import hosts
+from r1jax import hosts, stopping
 from r1jax import model as model_lib
 from r1jax.errors import BadProblem, UserError
 from r1jax.phases.common import Sampling, Setup
@@ -268,7 +268,13 @@ class _Judging:
     Args:
       ids: numbers of the completions.
       rows: their rows of the `Rollout`, as numpy arrays.
+
+    Raises:
+      Stopped: a signal asks for it. The rollout is lost.
     """
+    if hosts.is_alone():
+      # Several hosts stop together, at the end of the step.
+      stopping.check()
     begin = time.perf_counter()
     for i, tokens, n, ended in zip(ids, rows.tokens, rows.lengths, rows.ended):
       text = self._tokenizer.decode(tokens[:n].tolist())

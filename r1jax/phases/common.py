@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 
@@ -46,6 +46,11 @@ class Phase:
   MAKES_EXAMPLES: ClassVar[bool] = False
   IS_PLOTTED: ClassVar[bool] = False
   NEEDS_START: ClassVar[bool] = False
+  # Keys that decide where the work is done and how often it is saved, not what
+  # comes out. They may change at any time.
+  FREE: ClassVar[tuple[str, ...]] = (
+    "mesh", "sampler_mesh", "optimizer.offload", "save_every", "log_every"
+  )  # fmt: skip
 
   # Kind of phase, which decides its other keys.
   phase: str
@@ -74,6 +79,20 @@ class Phase:
     Raises:
       UserError: naming the key.
     """
+
+  def is_free(self, key: str) -> bool:
+    """Whether a dotted key is one of `FREE` or inside one."""
+    return any(key == free or key.startswith(f"{free}.") for free in self.FREE)
+
+  def may_change(self, key: str, before: Mapping[str, Any], done: int) -> bool:
+    """Whether a phase that has begun may go on with another value of a key.
+
+    Args:
+      key: the dotted key.
+      before: the keys that the phase began with.
+      done: number of steps that it has behind it.
+    """
+    return self.is_free(key)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +171,16 @@ class Training(Common):
       steps=self.steps,
       schedule=self.schedule,
       warmup=self.warmup,
+    )
+
+  def may_change(self, key: str, before: Mapping[str, Any], done: int) -> bool:
+    """As `Phase.may_change`; the schedule may, where the past has the same."""
+    if key not in ("steps", "lr", "schedule", "warmup"):
+      return super().may_change(key, before, done)
+    schedule = {k: before[k] for k in ("steps", "lr", "schedule", "warmup")}
+    return done <= self.steps and all(
+      self.learning_rate(step) == optim.learning_rate(step, **schedule)
+      for step in range(done)
     )
 
 

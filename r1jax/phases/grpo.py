@@ -140,7 +140,8 @@ def grpo(
       tree["reference"] = reference_of(config, s, params)
     clock = grpo_report.Clock()
     actor.load(params)
-    drawn, scored = sample_with_signal(config, actor, problems, step)
+    with io.stoppable(step, tree):
+      drawn, scored = sample_with_signal(config, actor, problems, step)
     actor.unload()
     clock("sample")
     tree["state"], updates = learn(config, s, tree, scored, step, clock)
@@ -150,7 +151,7 @@ def grpo(
       step, grpo_report.report(drawn, advantages, updates, clock.seconds)
     )
     io.samples(step, drawn.rows(4))
-    if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+    if io.due(step + 1, config.save_every, config.steps):
       io.save(step + 1, tree)
   return tree["state"], None
 

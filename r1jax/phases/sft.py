@@ -110,7 +110,7 @@ def sft(
       # batch is packed while the device works.
       read = {k: float(v) for k, v in metrics.items()}
       io.report(step, {**read, "lr": lr, **rate(done)})
-    if done % config.save_every == 0 or done == config.steps:
+    if io.due(done, config.save_every, config.steps):
       io.save(done, state)
   return state, None
 

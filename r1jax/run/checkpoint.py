@@ -1,10 +1,12 @@
 """Checkpoints: trees of arrays on disk, whole or not at all, by Orbax.
 
-Every process of a run on several hosts calls these functions together.
+Every process of a run on several hosts calls these functions together. A
+checkpoint has checksums of its files (`r1jax/run/checksums.py`), which are
+compared whenever it is read.
 """
 
 import contextlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +16,48 @@ import orbax.checkpoint as ocp
 
 from r1jax import files, hosts
 from r1jax.errors import UserError
-from r1jax.run import layout
+from r1jax.run import checksums, layout
 
-# A file in each checkpoint with the sizes of the other files. A truncated file
-# is found by its size.
-_SIZES = "sizes.json"
+# What the name of a damaged checkpoint ends in.
+_DAMAGED = ".damaged"
 
 
-def save(path: str | Path, tree: Any) -> None:
+class Damaged(UserError):
+  """A checkpoint whose files are not those that were written.
+
+  Attributes:
+    culprit: what is wrong with which file.
+  """
+
+  def __init__(self, path: Path, culprit: str, remedy: str) -> None:
+    self.culprit = culprit
+    super().__init__(f"the checkpoint {path} is damaged: {culprit}; {remedy}")
+
+
+def save(
+  path: str | Path, tree: Any, notes: Mapping[str, str] | None = None
+) -> None:
   """Writes a tree of arrays; it is complete on disk when this returns.
 
   Args:
     path: of the directory to make. A directory that exists is replaced.
     tree: pytree of arrays (dicts, tuples, named tuples), sharded or not.
+    notes: name of a file -> its text, files that belong to the checkpoint.
+
+  Raises:
+    UserError: the disk is full or cannot be written; nothing is changed.
   """
   path = Path(path).absolute()
   hosts.on_first(files.sweep, path.parent, path.name)
-  place = files.whole_directory(path, replace=True)
+  size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
+  place = files.whole_directory(path, replace=True, size=size)
   with hosts.entered_on_first(place) as unfinished:
     with _checkpointer() as c:
       c.save(unfinished, args=ocp.args.PyTreeSave(tree))
     if hosts.is_first():
-      (unfinished / _SIZES).write_text(json.dumps(_sizes(unfinished)))
+      for name, text in (notes or {}).items():
+        (unfinished / name).write_text(text)
+    checksums.write(unfinished)
 
 
 def restore(path: str | Path, target: Any) -> Any:
@@ -49,7 +71,8 @@ def restore(path: str | Path, target: Any) -> Any:
     a tree like `target`, with the values of the checkpoint.
 
   Raises:
-    UserError: the checkpoint is damaged, or its tree differs from `target`.
+    Damaged: its files are not those that were written.
+    UserError: its tree differs from `target`, or it cannot be read.
   """
   path = Path(path).absolute()
   like = jax.tree.map(_abstract, target)
@@ -57,6 +80,7 @@ def restore(path: str | Path, target: Any) -> Any:
     like, restore_args=ocp.checkpoint_utils.construct_restore_args(like)
   )
   remedy = "remove that directory to go on from what was saved before it"
+  _check(path, remedy)
   with _readable(path, remedy), _checkpointer() as c:
     return c.restore(path, args=args)
 
@@ -81,6 +105,7 @@ def load(path: str | Path, remedy: str = "it has to be made again") -> Any:
   path = Path(path).absolute()
   if not path.is_dir():
     raise UserError(f"there is no checkpoint at {path}; {remedy}")
+  _check(path, remedy)
   with _readable(path, remedy), _checkpointer() as c:
     args = jax.tree.map(_as_saved, c.metadata(path).item_metadata.tree)
     return c.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
@@ -103,7 +128,13 @@ def load_params(directory: str | Path) -> Any:
   return load(directory / layout.PARAMS, f"remove {done} to make it again")
 
 
-def save_step(root: str | Path, step: int, tree: Any, keep: int = 2) -> None:
+def save_step(
+  root: str | Path,
+  step: int,
+  tree: Any,
+  keep: int = 2,
+  notes: Mapping[str, str] | None = None,
+) -> None:
   """Writes `root/STEP` and removes all but the newest `keep` checkpoints.
 
   Args:
@@ -111,10 +142,14 @@ def save_step(root: str | Path, step: int, tree: Any, keep: int = 2) -> None:
     step: the name of the new checkpoint, a number.
     tree: pytree of arrays.
     keep: number of checkpoints that stay.
+    notes: as of `save`.
+
+  Raises:
+    UserError: as of `save`; the earlier checkpoints stay.
   """
   hosts.on_first(files.sweep, root)
-  save(Path(root) / str(step), tree)
-  hosts.on_first(_remove_old, Path(root), keep)
+  save(Path(root) / str(step), tree, notes)
+  hosts.on_first(_remove_old, Path(root), step, keep)
 
 
 def steps(root: str | Path) -> list[int]:
@@ -132,9 +167,30 @@ def steps(root: str | Path) -> list[int]:
   return sorted(int(n) for n in names if n.isascii() and n.isdigit())
 
 
-def _remove_old(root, keep):
+def set_aside(path: str | Path) -> None:
+  """Renames a damaged checkpoint, so that nobody takes it for one.
+
+  It stays until there is a checkpoint of the same step again.
+
+  Args:
+    path: of the checkpoint, `root/STEP`.
+  """
+  hosts.on_first(_set_aside, Path(path))
+
+
+def _set_aside(path):
+  aside = path.with_name(path.name + _DAMAGED)
+  if aside.exists():
+    files.remove_directory(aside)
+  path.rename(aside)
+
+
+def _remove_old(root, step, keep):
   for old in steps(root)[:-keep]:
     files.remove_directory(root / str(old))
+  aside = root / f"{step}{_DAMAGED}"
+  if aside.exists():
+    files.remove_directory(aside)
 
 
 def _checkpointer():
@@ -157,28 +213,19 @@ def _as_saved(leaf):
     return ocp.RestoreArgs(restore_type=np.ndarray)
 
 
-def _sizes(path):
-  """Name -> size in bytes of every file below a directory."""
-  found = (p for p in path.rglob("*") if p.is_file())
-  return {str(p.relative_to(path)): p.stat().st_size for p in found}
-
-
-def _check_sizes(path):
-  """Raises ValueError where a file has not the size that was written.
-
-  Orbax finds most damage too, but only after pages of warnings.
-  """
-  present = _sizes(path)
-  for name, size in json.loads((path / _SIZES).read_text()).items():
-    if present.get(name) != size:
-      raise ValueError(f"{name} has {present.get(name, 0)} of {size} bytes")
+def _check(path, remedy):
+  """Raises `Damaged`, naming the first file that is not as it was written."""
+  if (path / "sizes.json").exists():
+    return  # version 0.1.0 wrote it, which had no checksums
+  culprit = checksums.find_damage(path)
+  if culprit:
+    raise Damaged(path, culprit, remedy)
 
 
 @contextlib.contextmanager
 def _readable(path, remedy):
-  """Reports a damaged checkpoint in one line, whatever Orbax raises."""
+  """Reports in one line whatever Orbax raises."""
   try:
-    _check_sizes(path)
     yield
   except Exception as e:
     reason = next(iter(str(e).splitlines()), "") or type(e).__name__

@@ -6,6 +6,7 @@ DIR/PHASE/done.json         written last, when the phase is finished
 DIR/PHASE/params/           the parameters that the phase made
 DIR/PHASE/model.json        the fields of their `ModelConfig`
 DIR/PHASE/data.jsonl        the examples that the phase made
+DIR/PHASE/keys.json         what the phase was begun with
 DIR/PHASE/checkpoints/STEP/ the newest states of an unfinished phase
 DIR/PHASE/metrics.jsonl     one line of numbers a step
 DIR/PHASE/samples.jsonl     completions to read
@@ -28,3 +29,7 @@ EXAMPLES = "data.jsonl"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+KEYS = "keys.json"
+
+# In a checkpoint: what the logs were when it was saved.
+LOGS = "logs.json"

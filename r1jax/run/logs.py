@@ -1,5 +1,9 @@
 """What a run reports while it runs: JSON lines and a progress bar."""
 
+import contextlib
+import hashlib
+import json
+import math
 import os
 import sys
 import time
@@ -7,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1jax.files import encode, read, write_atomically
+from r1jax import stopping
+from r1jax.disk import room
+from r1jax.files import encode, write_atomically
 
 
 class StepLog:
@@ -19,36 +25,69 @@ class StepLog:
 
   def __init__(self, path: str | Path) -> None:
     self._path = Path(path)
+    self._lines, self._sum = 0, hashlib.sha256()
 
-  def rewind(self, step: int) -> None:
-    """Removes the lines of `step` and later, and an incomplete last line.
+  @property
+  def state(self) -> dict[str, Any]:
+    """What `rewind` compares the file with: its lines and their checksum."""
+    return {"lines": self._lines, "sha256": self._sum.hexdigest()}
 
-    The resumed run will write them again. The file is replaced by one rename,
-    and only if there is something to remove.
+  def rewind(self, step: int, written: Mapping[str, Any] | None = None) -> str:
+    """Removes the lines of `step` and later, and those that are broken.
+
+    The resumed run will write the later ones again. The file is replaced by
+    one rename, and only if there is something to remove.
 
     Args:
       step: the step that the resumed run begins with.
+      written: `state` when that step was saved; None if nothing was.
+
+    Returns:
+      what became of the lines before the step, in words; "" if all are there.
+
+    Raises:
+      UserError: the disk is full or cannot be written.
     """
-    if not self._path.exists():
-      return
-    rows = [r for r in read(self._path) if r.get("step", -1) < step]
-    text = "".join(map(encode, rows)).encode()
-    if text != self._path.read_bytes():
+    before = self._path.read_bytes() if self._path.exists() else b""
+    kept = [line for line in before.splitlines(True) if _step(line) < step]
+    text = b"".join(kept)
+    if text != before:
       write_atomically(self._path, text)
+    self._lines, self._sum = len(kept), hashlib.sha256(text)
+    if written is None or written == self.state:
+      return ""
+    lost = written["lines"] - self._lines
+    if lost <= 0:
+      return f"{self._path}: lines before step {step} were changed"
+    return (
+      f"{self._path}: {lost} of the {written['lines']} lines before step"
+      f" {step} are lost; the run goes on without them"
+    )
 
   def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Appends rows without a buffer, so that a kill afterwards loses nothing.
 
     Args:
       rows: list of dicts, each with its "step".
+
+    Raises:
+      UserError: the disk is full or cannot be written; no row is appended.
     """
-    text = "".join(map(encode, rows)).encode()
-    file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-      while text:
-        text = text[os.write(file, text) :]
-    finally:
-      os.close(file)
+    rows = list(rows)
+    whole = text = "".join(map(encode, rows)).encode()
+    with room(self._path, len(text)):
+      file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+      before = os.fstat(file).st_size
+      try:
+        while text:
+          text = text[os.write(file, text) :]
+      except OSError:
+        os.ftruncate(file, before)
+        raise
+      finally:
+        os.close(file)
+    self._lines += len(rows)
+    self._sum.update(whole)
 
 
 class Progress:
@@ -91,8 +130,9 @@ class Progress:
     """
     shown = [f"{k} {_short(metrics[k])}" for k in self._show if k in metrics]
     if self._bar is not None:
-      self._bar.set_postfix_str("  ".join(shown), refresh=False)
-      self._bar.update(done - self._bar.n)
+      with contextlib.suppress(OSError):  # the terminal has gone
+        self._bar.set_postfix_str("  ".join(shown), refresh=False)
+        self._bar.update(done - self._bar.n)
       return
     tenth = done * 10 // max(self._total, 1)
     if tenth > self._printed:
@@ -100,12 +140,32 @@ class Progress:
       seconds = time.monotonic() - self._begin
       width = len(str(self._total))
       line = [f"{self._name} {done:{width}}/{self._total}", *shown]
-      print("  ".join([*line, f"{seconds:.0f} s"]), flush=True)
+      say("  ".join([*line, f"{seconds:.0f} s"]))
 
   def close(self) -> None:
     """Ends the bar; its last state stays on the screen."""
     if self._bar is not None:
       self._bar.close()
+
+
+def _step(line):
+  """The step of a line; infinity for one that is torn or no JSON object."""
+  try:
+    # Only a whole line ends in a newline.
+    return float(json.loads(line)["step"]) if line[-1:] == b"\n" else math.inf
+  except (ValueError, TypeError, KeyError):
+    return math.inf
+
+
+def say(text: str) -> None:
+  """Prints a line; if nobody can read it, the run goes on without a word.
+
+  Ctrl-C ends `tee` before the run itself, and a terminal may be closed.
+  """
+  try:
+    print(text, flush=True)
+  except OSError:
+    stopping.silence(sys.stdout)
 
 
 def _short(x):

@@ -8,18 +8,22 @@
 A phase may be killed at any moment. When the phase runs again, `restore`
 returns the newest checkpoint, and the lines of later steps are removed from
 the files. In the end the files are the same as without the kill.
+
+A signal (`r1jax/stopping.py`) makes `due` true, and `save` ends the phase.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1jax import files, hosts
+from r1jax import disk, files, hosts, stopping
+from r1jax.errors import UserError
 from r1jax.run import checkpoint, layout
-from r1jax.run.logs import Progress, StepLog
+from r1jax.run.logs import Progress, StepLog, say
 
 
 class PhaseIO:
@@ -52,12 +56,17 @@ class PhaseIO:
       k: StepLog(self.dir / k) for k in (layout.METRICS, layout.SAMPLES)
     }
     self._rewound = False
+    self._reported = -1
     self._progress: Progress | None = None
     if self._writes:
-      self.dir.mkdir(parents=True, exist_ok=True)
+      with disk.room(self.dir):
+        self.dir.mkdir(parents=True, exist_ok=True)
 
   def restore(self, target: Any) -> tuple[int, Any] | None:
-    """Reads the newest checkpoint of this phase.
+    """Reads the newest checkpoint of this phase; from now on it can be stopped.
+
+    A damaged checkpoint is named and set aside, and the one before is read.
+    The steps in between are computed again, to the same bits.
 
     Args:
       target: pytree of arrays, or of `jax.ShapeDtypeStruct` with shardings:
@@ -67,15 +76,50 @@ class PhaseIO:
       (step, tree like `target`), or None if there is no checkpoint.
 
     Raises:
-      UserError: the checkpoint is damaged. Nothing on disk is changed.
+      UserError: no checkpoint can be read. Nothing on disk is changed.
     """
     steps = checkpoint.steps(self._checkpoints)
-    if not steps:
+    found, damaged = None, {}
+    while steps and found is None:
+      path = self._checkpoints / str(steps[-1])
+      try:
+        found = checkpoint.restore(path, target)
+        self.first = self.saved = steps[-1]
+      except checkpoint.Damaged as e:
+        damaged[path] = e.culprit
+        steps.pop()
+    for path, culprit in damaged.items():
+      said = f"the checkpoint {path} is damaged: {culprit}"
+      if found is None:
+        raise UserError(
+          f"{said}; there is no good one before it; remove"
+          f" {self._checkpoints} to begin the phase anew"
+        )
+      self._say(f"{said}; the run goes on from step {self.first} before it")
+      checkpoint.set_aside(path)
+    stopping.defer(True)
+    if found is None:
       return None
-    tree = checkpoint.restore(self._checkpoints / str(steps[-1]), target)
-    self.first = self.saved = steps[-1]
     self._rewind()
-    return self.first, tree
+    return self.first, found
+
+  def due(self, done: int, every: int, total: int) -> bool:
+    """Whether a phase saves now; then it calls `save`.
+
+    Args:
+      done: number of steps done.
+      every: steps between two checkpoints.
+      total: steps of the phase.
+
+    Returns:
+      True after each `every` steps, after the last one, and when a signal
+      asked any process of the run to stop. The answer is the same on every
+      host. Several hosts agree only after a step that was reported.
+    """
+    if done % every == 0 or done == total:
+      return True
+    agree = hosts.is_alone() or self._reported == done - 1
+    return agree and hosts.greatest(stopping.asked()) > 0
 
   def save(self, step: int, tree: Any) -> None:
     """Writes a checkpoint; it is complete on disk when this returns.
@@ -86,10 +130,34 @@ class PhaseIO:
       step: number of steps done, which is the step that a resumed run begins
         with.
       tree: pytree of arrays. The later steps must depend on nothing else.
+
+    Raises:
+      Stopped: a signal asked for it; the checkpoint is complete.
+      UserError: the disk is full or cannot be written. The checkpoints before
+        this one stay.
     """
     self._rewind()
-    checkpoint.save_step(self._checkpoints, step, tree)
+    logs = {name: log.state for name, log in self._logs.items()}
+    notes = {layout.LOGS: json.dumps(logs)}
+    checkpoint.save_step(self._checkpoints, step, tree, notes=notes)
     self.saved = step
+    if number := hosts.greatest(stopping.asked()):
+      raise stopping.Stopped(number)
+
+  @contextlib.contextmanager
+  def stoppable(self, step: int, tree: Any) -> Iterator[None]:
+    """Saves the state before a step if a signal stops the step in the block.
+
+    Args:
+      step: the step that the block is a part of, from 0.
+      tree: pytree of arrays, as `save` takes it. The block leaves it as it is.
+    """
+    try:
+      yield
+    except stopping.Stopped:
+      if step > self.saved:
+        self.save(step, tree)
+      raise
 
   def report(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Appends the metrics of a step to metrics.jsonl and moves the bar.
@@ -106,6 +174,7 @@ class PhaseIO:
     row = {"step": step, "time": round(time.time(), 3)}
     row |= {k: metrics[k] for k in sorted(metrics)}
     self._append(layout.METRICS, step, [row])
+    self._reported = step
     if self._progress is not None:
       self._progress.update(step + 1, metrics)
 
@@ -177,7 +246,9 @@ class PhaseIO:
       self._progress = Progress(self._name, total, first, show)
 
   def close(self) -> None:
-    """Ends the progress bar."""
+    """Ends the progress bar; there is nothing to save any more."""
+    # Alone, a process may end at any moment; of several all end together.
+    stopping.defer(not hosts.is_alone())
     if self._progress is not None:
       self._progress.close()
 
@@ -197,6 +268,18 @@ class PhaseIO:
     Not earlier: a start that fails must not change the disk.
     """
     if self._writes and not self._rewound:
-      for log in self._logs.values():
-        log.rewind(self.first)
+      written = self._written()
+      for name, log in self._logs.items():
+        found = log.rewind(self.first, written.get(name))
+        if found:
+          self._say(found)
     self._rewound = True
+
+  def _written(self):
+    """Name of a log -> its `state` when the restored step was saved."""
+    path = self._checkpoints / str(self.first) / layout.LOGS
+    return json.loads(path.read_text()) if path.exists() else {}
+
+  def _say(self, text):
+    if self._writes:
+      say(f"{self._name}: {text}")

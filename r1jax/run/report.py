@@ -1,5 +1,6 @@
 """The end of a run: a table, its file, a plot."""
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -102,7 +103,9 @@ def plot(workdir: str | Path, phases: Iterable[str], path: str | Path) -> None:
     for handle, label in zip(*axis.get_legend_handles_labels()):
       handles.setdefault(label, handle)
   axes[-1].legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
-  figure.savefig(path, dpi=150)
+  drawn = io.BytesIO()
+  figure.savefig(drawn, dpi=150, format="png")
+  files.write_atomically(path, drawn.getvalue())
 
 
 def _draw(axis, points, name, colour):
