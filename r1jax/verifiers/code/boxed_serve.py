@@ -134,7 +134,7 @@ def serve() -> None:
     send(channel, (ascii(answer) + "\n").encode())
 
 
-class Remote:
+class _Remote:
   """An object of the program, which only the program's box has."""
 
   def __init__(self, place, tag, content):
@@ -156,7 +156,7 @@ class Remote:
     place.ask("set", self._address, name, pack(value, place.keep))
 
 
-class Place:
+class _Place:
   """The pipe to the program's box."""
 
   def __init__(self):
@@ -167,13 +167,13 @@ class Place:
 
   def keep(self, value):
     """What stands for an object of the program, as `pack` needs it."""
-    if isinstance(value, Remote):
+    if isinstance(value, _Remote):
       return value._address
     raise TypeError(f"{type(value).__name__} cannot be sent to the program")
 
   def find(self, tag, content):
     """An object of the program, as `unpack` needs it."""
-    return Remote(self, tag, content)
+    return _Remote(self, tag, content)
 
   def ask(self, *request):
     """The answer of the program's box; without one, this box ends at once."""
@@ -206,7 +206,7 @@ def ask() -> None:
   The file of this box is the setup and the assertions. The second argument of
   the command is the name of a function that the setup does not replace, or "".
   """
-  place = Place()
+  place = _Place()
   own = sys.argv[2]
   module, parts = load("tests")
   scope = module.__dict__
@@ -214,12 +214,12 @@ def ask() -> None:
     if name in MODULES:
       scope[name] = importlib.import_module(name)
     elif not hasattr(builtins, name):
-      scope.setdefault(name, Remote(place, "name", name))
+      scope.setdefault(name, _Remote(place, "name", name))
   *setup, tests = parts
   for code in setup:
     exec(code, scope)
   if own:
-    scope[own] = Remote(place, "name", own)
+    scope[own] = _Remote(place, "name", own)
   exec(tests, scope)
   if not place.asked:
     raise AssertionError("the assertions call no function of the program")
