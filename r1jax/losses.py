@@ -24,16 +24,18 @@ Sources:
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from r1jax import arguments
+from r1jax.errors import UserError
 
 Scalar = float | Array
 
 
 def grpo_loss(
-  logprobs: Array, old_logprobs: Array, ref_logprobs: Array,
+  logprobs: Array, old_logprobs: Array, ref_logprobs: Array | None,
   advantages: Array, weights: Array, epsilon: Scalar, beta: Scalar,
   parts: tuple[Callable, Callable] | None = None,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
@@ -48,22 +50,35 @@ def grpo_loss(
   Args:
     logprobs: [B, T], log pi_theta of each token.
     old_logprobs: [B, T], log pi_old.
-    ref_logprobs: [B, T], log pi_ref.
+    ref_logprobs: [B, T], log pi_ref; None without a KL term.
     advantages: [B, T], A_i, the same for all tokens of a completion.
     weights: [B, T], w_it; 0 in prompts and padding.
     epsilon: half-width of the clip.
-    beta: coefficient of the KL term.
+    beta: coefficient of the KL term; 0 for none.
     parts: functions in place of (`clipped_surrogate`, `kl_k3`), for the
       variants of `variants.policy_loss`.
 
   Returns:
     [] loss; dict of weighted [] sums: "kl" in nats, "clip_fraction".
+
+  Raises:
+    UserError: an array is missing or has another shape.
   """
-  arrays = (logprobs, old_logprobs, ref_logprobs, advantages)
-  chex.assert_equal_shape((*arrays, weights))
+  if ref_logprobs is None:
+    if isinstance(beta, jax.core.Tracer) or beta != 0:
+      raise UserError(
+        f"ref_logprobs is missing: beta={beta} needs log pi_ref, [B, T]; only"
+        " beta=0, a plain number, needs none"
+      )
+    ref_logprobs = jax.lax.stop_gradient(logprobs)
+  arguments.tokens(
+    logprobs=logprobs, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
+    advantages=advantages, weights=weights,
+  )  # fmt: skip
   # Padding may hold infinity, and 0 * inf is NaN, in the gradient too.
   logprobs, old, ref, advantages = (
-    jnp.where(weights > 0, x, 0.0) for x in arrays
+    jnp.where(weights > 0, x, 0.0)
+    for x in (logprobs, old_logprobs, ref_logprobs, advantages)
   )
   surrogate, estimate = parts or (clipped_surrogate, kl_k3)
   objective, clipped = surrogate(logprobs, old, advantages, epsilon)
@@ -95,7 +110,11 @@ def clipped_surrogate(
   Returns:
     [B, T] objective; [B, T] bool, True where the clip removes the gradient.
   """
-  chex.assert_equal_shape((logprobs, old_logprobs, advantages))
+  arguments.tokens(
+    logprobs=logprobs,
+    old_logprobs=old_logprobs,
+    advantages=advantages,
+  )
   ratio = jnp.exp(logprobs - old_logprobs)
   free = ratio * advantages
   high = epsilon if epsilon_high is None else epsilon_high
@@ -119,7 +138,7 @@ def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
   Returns:
     [B, T], nats.
   """
-  chex.assert_equal_shape((logprobs, ref_logprobs))
+  arguments.tokens(logprobs=logprobs, ref_logprobs=ref_logprobs)
   log_r = ref_logprobs - logprobs
   return jnp.expm1(log_r) - log_r
 
@@ -137,7 +156,7 @@ def kl_k1(logprobs: Array, ref_logprobs: Array) -> Array:
   Returns:
     [B, T], nats.
   """
-  chex.assert_equal_shape((logprobs, ref_logprobs))
+  arguments.tokens(logprobs=logprobs, ref_logprobs=ref_logprobs)
   return logprobs - ref_logprobs
 
 
@@ -173,20 +192,16 @@ def group_advantages(rewards: Array, epsilon: float = 1e-6) -> Array:
   Returns:
     [N, G] float32.
   """
-  chex.assert_rank(rewards, 2)
-  centred = rewards - rewards.mean(axis=1, keepdims=True)
-  advantages = centred / (rewards.std(axis=1, keepdims=True) + epsilon)
-  # The mean of equal rewards may round to another number. The difference would
-  # then be divided by a standard deviation as small as itself.
-  equal = (rewards == rewards[:, :1]).all(axis=1, keepdims=True)
-  return jnp.where(equal, 0.0, advantages)
+  centred = centred_advantages(rewards)
+  return centred / (rewards.std(axis=1, keepdims=True) + epsilon)
 
 
 def centred_advantages(rewards: Array) -> Array:
   """Dr. GRPO's advantages: A_i = r_i - mean(r_1..r_G).
 
   Dr. GRPO, 3.2: dividing by the standard deviation, as GRPO does, favours
-  prompts that are almost always or almost never solved.
+  prompts that are almost always or almost never solved. A group whose rewards
+  are all equal gets exactly 0, though their mean may round to another number.
 
   Args:
     rewards: [N, G] float32, one row per prompt.
@@ -194,8 +209,9 @@ def centred_advantages(rewards: Array) -> Array:
   Returns:
     [N, G] float32.
   """
-  chex.assert_rank(rewards, 2)
-  return rewards - rewards.mean(axis=1, keepdims=True)
+  arguments.matrix("[N, G], a row for each prompt", rewards=rewards)
+  equal = (rewards == rewards[:, :1]).all(axis=1, keepdims=True)
+  return jnp.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
 
 
 def leave_one_out_advantages(rewards: Array) -> Array:
@@ -212,8 +228,14 @@ def leave_one_out_advantages(rewards: Array) -> Array:
   Returns:
     [N, G] float32.
   """
+  centred = centred_advantages(rewards)
   group = rewards.shape[1]
-  return centred_advantages(rewards) * (group / (group - 1))
+  if group < 2:
+    raise UserError(
+      f"rewards has the shape {rewards.shape}; without the others of a group"
+      " there is no baseline: G in [N, G] must be at least 2"
+    )
+  return centred * (group / (group - 1))
 
 
 def sequence_log_ratio(
@@ -236,7 +258,12 @@ def sequence_log_ratio(
   Returns:
     [B, T], log s_i; 0 outside `real`.
   """
-  chex.assert_equal_shape((logprobs, old_logprobs, real, segments))
+  arguments.tokens(
+    logprobs=logprobs,
+    old_logprobs=old_logprobs,
+    real=real,
+    segments=segments,
+  )
   difference = jnp.where(real, logprobs - old_logprobs, 0.0)
 
   def mean(x, r, s):
@@ -269,7 +296,11 @@ def cispo(
   Returns:
     [B, T] objective; [B, T] bool, True where the weight was clipped.
   """
-  chex.assert_equal_shape((logprobs, old_logprobs, advantages))
+  arguments.tokens(
+    logprobs=logprobs,
+    old_logprobs=old_logprobs,
+    advantages=advantages,
+  )
   ratio = jax.lax.stop_gradient(jnp.exp(logprobs - old_logprobs))
   high = epsilon if epsilon_high is None else epsilon_high
   weight = jnp.clip(ratio, 1 - epsilon, 1 + high)
@@ -292,38 +323,9 @@ def dual_clip(objective: Array, advantages: Array, bound: float) -> Array:
   Returns:
     [B, T] objective.
   """
-  chex.assert_equal_shape((objective, advantages))
+  arguments.tokens(objective=objective, advantages=advantages)
   floor = jnp.maximum(objective, bound * advantages)
   return jnp.where(advantages < 0, floor, objective)
-
-
-def importance_correction(
-  learner: Array, sampler: Array, kind: str, low: float, high: float
-) -> Array:
-  """Weights that correct for the sampler's rounding errors (TIS, IcePop).
-
-      truncate:  min(pi_old / pi_sampler, high)
-      mask:      pi_old / pi_sampler where it lies in [low, high], else 0
-
-  "truncate" is TIS, Yao et al. 2025 ("Your Efficient RL Framework Secretly
-  Brings You Off-Policy RL Training"). "mask" is IcePop, Ling team, arXiv
-  2510.18855, Eq. 3. Both multiply a token's objective and have no gradient.
-
-  Args:
-    learner: [B, T], log pi_old as the learner computes it.
-    sampler: [B, T], log pi_old as the sampler computed it.
-    kind: "truncate" or "mask".
-    low: lower bound of the ratio; "truncate" ignores it.
-    high: upper bound of the ratio.
-
-  Returns:
-    [B, T] factors.
-  """
-  chex.assert_equal_shape((learner, sampler))
-  ratio = jax.lax.stop_gradient(jnp.exp(learner - sampler))
-  if kind == "truncate":
-    return jnp.minimum(ratio, high)
-  return jnp.where((ratio >= low) & (ratio <= high), ratio, 0.0)
 
 
 def cross_entropy(logprobs: Array, weights: Array) -> Array:
@@ -338,5 +340,5 @@ def cross_entropy(logprobs: Array, weights: Array) -> Array:
   Returns:
     [] loss in nats per token.
   """
-  chex.assert_equal_shape((logprobs, weights))
+  arguments.tokens(logprobs=logprobs, weights=weights)
   return -jnp.where(weights > 0, weights * logprobs, 0.0).sum()

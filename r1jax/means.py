@@ -6,9 +6,12 @@ at most one). A loss is a sum of weighted tokens, see `r1jax.losses`.
 Masks are [C, T]: C sequences, T tokens, True at the tokens that are trained.
 """
 
-import chex
 import jax.numpy as jnp
 from jax import Array
+
+from r1jax import arguments
+
+AXES = "[C, T], True at the trained tokens"
 
 
 def sequence_mean(mask: Array) -> Array:
@@ -25,7 +28,7 @@ def sequence_mean(mask: Array) -> Array:
   Returns:
     [C, T] float32; sums to one if every sequence has a trained token.
   """
-  chex.assert_rank(mask, 2)
+  arguments.matrix(AXES, mask=mask)
   lengths = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
   return mask / (lengths * mask.shape[0]).astype(jnp.float32)
 
@@ -41,7 +44,7 @@ def token_mean(mask: Array) -> Array:
   Returns:
     [C, T] float32; sums to one if there is a trained token.
   """
-  chex.assert_rank(mask, 2)
+  arguments.matrix(AXES, mask=mask)
   return mask / jnp.maximum(mask.sum(), 1).astype(jnp.float32)
 
 
@@ -58,5 +61,5 @@ def constant_mean(mask: Array, length: int) -> Array:
   Returns:
     [C, T] float32.
   """
-  chex.assert_rank(mask, 2)
+  arguments.matrix(AXES, mask=mask)
   return mask / jnp.float32(mask.shape[0] * length)

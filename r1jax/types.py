@@ -13,6 +13,7 @@ A letter in the shape of an array means the same everywhere:
   A  places for prompts in the sampler's pool
   L  layers
   V  vocabulary
+  W  words of 32 bits, one bit for each token of the vocabulary
   d  width of the residual stream (`d_model`)
   H  query heads
   K  key and value heads
@@ -114,15 +115,19 @@ class Rollout(NamedTuple):
     tokens: [C, T] int32. The end-of-sequence token is part of a completion;
       padding follows it.
     logprobs: [C, T] float32, log pi(token | prompt, tokens before) of the
-      temperature-scaled distribution over the whole vocabulary; 0 in padding.
+      temperature-scaled distribution that the token was drawn from; 0 in
+      padding. With top-k or top-p it is the one over the kept tokens.
     lengths: [C] int32, tokens of a completion, with the end-of-sequence token.
     ended: [C] bool, False if the completion was cut at T tokens.
+    kept: [C, T, W] uint32, the set that each token was drawn from, see
+      `r1jax.kept`; None if that is the whole vocabulary, or nobody asked.
   """
 
   tokens: jax.Array
   logprobs: jax.Array
   lengths: jax.Array
   ended: jax.Array
+  kept: jax.Array | None = None
 
 
 class Batch(NamedTuple):
@@ -149,6 +154,8 @@ class Batch(NamedTuple):
       the loss does not need it.
     reference_logprobs: float32, log pi_ref; None if the update computes it or
       does not need it.
+    kept: [M, B, T, W] uint32, the set that the target was drawn from, see
+      `r1jax.kept`; None for the whole vocabulary.
     count: [] int32, number of micro-batches that contain data.
   """
 
@@ -162,4 +169,5 @@ class Batch(NamedTuple):
   old_logprobs: Any
   learner_logprobs: Any
   reference_logprobs: Any
+  kept: Any
   count: Any

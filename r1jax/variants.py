@@ -5,6 +5,7 @@ in the field of `Loss`, and test it. CONTRIBUTING.md has an example.
 """
 
 import dataclasses
+import inspect
 import math
 import numbers
 import typing
@@ -14,15 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from r1jax import losses, means
+from r1jax import arguments, corrections, losses, means
 from r1jax.errors import UserError
 
-# The objective of a token. GSPO clips as PPO does, with another ratio.
+# The objective of a token. GSPO clips as PPO does, with another ratio. A
+# function has those of the arguments `epsilon` and `epsilon_high` that it
+# reads; `Loss` refuses a field that its functions do not read.
 OBJECTIVES = {
   "clip": losses.clipped_surrogate,
   "gspo": losses.clipped_surrogate,
   "cispo": losses.cispo,
 }
+# Objectives without a lower bound, which `dual_clip` can give one.
+UNBOUNDED = ("clip", "gspo")
 KL = {"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}
 MEANS = {
   "sequence": lambda mask, length: means.sequence_mean(mask),
@@ -67,8 +72,9 @@ class Loss:
   # Correction of the difference between sampler and learner: "none",
   # "truncate" (TIS) or "mask" (IcePop).
   correction: Literal["none", "truncate", "mask"] = "none"
-  # (low, high), the kept range of the corrected ratio; "truncate" uses high.
-  correction_range: tuple[float, float] = (0.5, 2.0)
+  # (low, high), the kept range of the corrected ratio; None: (0.0, 2.0) for
+  # "truncate", whose low is 0, and (0.5, 2.0) for "mask".
+  correction_range: tuple[float, float] | None = None
 
   def __post_init__(self):
     for name, hint in typing.get_type_hints(Loss).items():
@@ -85,20 +91,18 @@ class Loss:
       _require(self, "epsilon_high", "at least 0", lambda x: x >= 0)
     if self.dual_clip is not None:
       _require(self, "dual_clip", "above 1", lambda x: x > 1)
-      if self.objective == "cispo":
-        raise UserError(
-          'loss.dual_clip has no meaning with objective="cispo", whose weights'
-          " are clipped on both sides; remove it"
-        )
     if type(self.overlong) is not int or self.overlong < 0:
       raise UserError(
         f"loss.overlong={self.overlong!r} must be a whole number of tokens, at"
         " least 0"
       )
     self._check_correction_range()
+    self._check_unread()
 
   def _check_correction_range(self):
     given = self.correction_range
+    if given is None:
+      return
     pair = tuple(given) if isinstance(given, list | tuple) else ()
     good = len(pair) == 2 and all(map(_is_number, pair))
     if not good or not 0 <= pair[0] < 1 < pair[1]:
@@ -106,13 +110,41 @@ class Loss:
         f"loss.correction_range={given!r} must be (low, high) with"
         " 0 <= low < 1 < high"
       )
-    if self.correction == "none" and pair != (0.5, 2.0):
+    if self.correction == "none":
       raise UserError(
         "loss.correction_range has no meaning without a correction; set"
         ' loss.correction to "truncate" or "mask"'
       )
+    if self.correction == "truncate" and pair[0]:
+      raise UserError(
+        f"loss.correction_range={given!r}: its lower bound has no meaning with"
+        f' correction="truncate"; write (0.0, {pair[1]})'
+      )
     # Static fields of a pytree must be hashable; a config may give a list.
     object.__setattr__(self, "correction_range", pair)
+
+  def _check_unread(self):
+    """Refuses fields that the chosen functions do not read."""
+    unread = {"epsilon", "epsilon_high"} - set(reads(self.objective))
+    if self.objective not in UNBOUNDED:
+      unread.add("dual_clip")
+    for name in sorted(unread):
+      if getattr(self, name) != getattr(Loss, name):
+        raise UserError(
+          f"loss.{name} has no meaning with objective={self.objective!r},"
+          " which does not read it; remove it"
+        )
+    if self.kl != Loss.kl and not self.beta:
+      raise UserError(
+        f"loss.kl={self.kl!r} has no meaning with loss.beta=0, without a KL"
+        " term; set loss.beta or remove loss.kl"
+      )
+
+
+def reads(objective: str) -> tuple[str, ...]:
+  """Which of `epsilon` and `epsilon_high` an objective reads."""
+  known = inspect.signature(OBJECTIVES[objective]).parameters
+  return tuple(name for name in ("epsilon", "epsilon_high") if name in known)
 
 
 def _is_number(x):
@@ -148,7 +180,7 @@ jax.tree_util.register_pytree_node(Loss, _flatten, _unflatten)
 
 
 def policy_loss(
-  loss: Loss, logprobs: Array, old_logprobs: Array, ref_logprobs: Array,
+  loss: Loss, logprobs: Array, old_logprobs: Array, ref_logprobs: Array | None,
   advantages: Array, weights: Array, segments: Array | None = None,
   sampler_logprobs: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
@@ -158,7 +190,7 @@ def policy_loss(
     loss: `Loss`.
     logprobs: [B, T], log pi_theta of each token.
     old_logprobs: [B, T], log pi_old.
-    ref_logprobs: [B, T], log pi_ref.
+    ref_logprobs: [B, T], log pi_ref; None if `loss.beta` is 0.
     advantages: [B, T], the same for all tokens of a completion.
     weights: [B, T]; 0 in prompts and padding.
     segments: [B, T] int32, the number of a token's sequence in its row; only
@@ -168,7 +200,22 @@ def policy_loss(
 
   Returns:
     [] loss; dict of weighted [] sums: "kl" in nats, "clip_fraction".
+
+  Raises:
+    UserError: an array is missing or has another shape.
   """
+  _check_loss(loss)
+  if loss.objective == "gspo":
+    why = 'objective="gspo"'
+    arguments.given(
+      "[B, T] int32, the number of a token's sequence in its row", why,
+      segments=segments,
+    )  # fmt: skip
+  if loss.correction != "none":
+    arguments.given(
+      "[B, T], log pi_old as the sampler computed it",
+      f'correction="{loss.correction}"', sampler_logprobs=sampler_logprobs,
+    )  # fmt: skip
 
   def surrogate(logprobs, old, advantages, epsilon):
     real = weights > 0
@@ -176,17 +223,19 @@ def policy_loss(
     if loss.objective == "gspo":
       ratio = losses.sequence_log_ratio(logprobs, old, real, segments)
       log_ratio = ratio, jnp.zeros_like(ratio)
+    widths = {"epsilon": epsilon, "epsilon_high": loss.epsilon_high}
     objective, clipped = OBJECTIVES[loss.objective](
-      *log_ratio, advantages, epsilon, loss.epsilon_high
+      *log_ratio, advantages, **{k: widths[k] for k in reads(loss.objective)}
     )
     if loss.dual_clip is not None:
       objective = losses.dual_clip(objective, advantages, loss.dual_clip)
     if loss.correction != "none":
-      objective *= losses.importance_correction(
+      low = 0.0 if loss.correction == "truncate" else 0.5
+      objective *= corrections.importance_correction(
         old,
         jnp.where(real, sampler_logprobs, 0.0),
         loss.correction,
-        *loss.correction_range,
+        *(loss.correction_range or (low, 2.0)),
       )
     return objective, clipped
 
@@ -206,7 +255,11 @@ def weights_of(loss: Loss, mask: Array, length: int) -> Array:
 
   Returns:
     [C, T] float32.
+
+  Raises:
+    UserError: the mask has another shape.
   """
+  _check_loss(loss)
   return MEANS[loss.mean](mask, length)
 
 
@@ -218,6 +271,18 @@ def advantages_of(loss: Loss, rewards: Any) -> Array:
     rewards: [N, G] float32, one row per prompt.
 
   Returns:
-    [N, G] float32.
+    [N, G] float32; exactly 0 in a group whose rewards are all equal.
+
+  Raises:
+    UserError: the rewards have another shape.
   """
+  _check_loss(loss)
   return ADVANTAGES[loss.advantage](rewards)
+
+
+def _check_loss(loss):
+  if not isinstance(loss, Loss):
+    raise UserError(
+      f"loss must be a variants.Loss, not a {type(loss).__name__}; of a dict,"
+      " Loss(**fields) makes one"
+    )

@@ -269,13 +269,119 @@ def test_a_step_of_the_compiled_update(mesh):
   close(state.opt_state, want.opt_state)
   close(state.params, want.params, atol=1e-5)
   assert state.step == 1
-  assert set(metrics) == {"loss", "entropy", "grad_norm"}
+  assert set(metrics) == {"loss", "entropy", "grad_norm", "checks"}
+  assert metrics["checks"]["applied"] and metrics["checks"]["params"]
   close(metrics["loss"], 0.5 * sums["loss"])
   close(metrics["grad_norm"], norm)
   # Repeated, it learns the batch by heart.
   for _ in range(30):
     state, metrics = update(state, placed, 1e-2, 0.5)
   assert metrics["loss"] < 0.5 * 0.5 * sums["loss"]
+
+
+def test_the_largest_of_all_micro_batches():
+  def loss(params, batch):
+    value, metrics = cheap_loss(params, batch)
+    return value, metrics | {"largest": {"w": batch.weights.max()}}
+
+  batch = make_batch()
+  _, sums = accumulate(loss, CHEAP, batch)
+  assert sums["largest"]["w"] == batch.weights.max()
+  assert sums["x"] != 0
+
+
+@jax.custom_jvp
+def steep(x, slope):
+  """x, with a gradient of `slope`."""
+  return x
+
+
+@steep.defjvp
+def _(primals, tangents):
+  return primals[0], primals[1] * tangents[0]
+
+
+CONFIGS = {
+  "adamw": OPTIMIZER,
+  "int8": OptimizerConfig(moments="int8"),
+  "offload": OptimizerConfig(offload=True),
+  "muon": OptimizerConfig(kind="muon"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_step_that_is_not_finite_is_not_applied(mesh, config):
+  """Parameters, moments and counters stay as they are, to the bit."""
+
+  def poisoned(p, micro, poison):
+    """`poison` of the second micro-batch's loss: its value, its gradient."""
+    loss, metrics = decoder_loss(p, micro)
+    second = (micro.tokens == batch.tokens[1]).all()
+    value, slope = (jnp.where(second, x, 1.0) for x in poison)
+    return value * steep(loss, slope), metrics
+
+  batch = make_batch()
+  update = learner.Update(poisoned, MODEL, config, mesh)
+  placed = learner.place(batch, mesh)
+
+  def run(poisons):
+    state = state_lib.new_state(MODEL, config, mesh, None, jax.random.key(0))
+    seen = []
+    for poison, lr in poisons:
+      state, metrics = update(state, placed, lr, poison)
+      seen.append(jax.device_get(metrics["checks"]))
+    return jax.device_get(state), seen
+
+  good, inf, nan = (1.0, 1.0), np.inf, np.nan
+  bad = [((nan, 1.0), 1e-2), ((inf, 1.0), 1e-2), ((1.0, nan), 1e-2)]
+  bad += [((1.0, inf), 1e-2), (good, nan), (good, inf)]
+  want, _ = run([(good, 1e-2)] * 3)
+  got, seen = run(
+    [(good, 1e-2), *bad[:3], (good, 1e-2), *bad[3:], (good, 1e-2)]
+  )
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+  assert got.step == 3
+  assert [bool(c["applied"]) for c in seen] == [
+    True, False, False, False, True, False, False, False, True
+  ]  # fmt: skip
+  assert all(c["params"] for c in seen)
+  # The loss says which micro-batch it was; a gradient does not.
+  for i, c in enumerate(seen):
+    assert c["losses"].tolist() == [True, i not in (1, 2), True, True]
+
+
+def test_a_parameter_that_is_not_finite_is_reported(mesh):
+  update = learner.Update(decoder_loss, MODEL, OPTIMIZER, mesh)
+  placed = learner.place(make_batch(), mesh)
+  state = state_lib.new_state(MODEL, OPTIMIZER, mesh, None, jax.random.key(0))
+  # The largest finite step: some parameters of 0.02 and more overflow.
+  _, metrics = update(state, placed, float(np.finfo(np.float32).max))
+  assert metrics["checks"]["applied"]
+  assert not metrics["checks"]["params"] or metrics["grad_norm"] > 0
+
+
+@pytest.mark.usefixtures("fused")
+def test_keeping_the_old_state_takes_no_memory(mesh):
+  """A token more of the vocabulary costs a row of each of four arrays."""
+
+  def memory(vocab_size):
+    model = dataclasses.replace(MODEL, vocab_size=vocab_size, d_model=64)
+
+    def loss(params, b):
+      lp, _ = policy.logprobs(model, params, rows_of(b), chunk=4, tile=256)
+      return losses.cross_entropy(lp, b.weights), {}
+
+    update = learner.Update(loss, model, OPTIMIZER, mesh)
+    x = update.lower(*update.shapes(make_batch()))["step"].compile()
+    x = x.memory_analysis()
+    return (
+      x.argument_size_in_bytes + x.output_size_in_bytes
+      + x.temp_size_in_bytes - x.alias_size_in_bytes
+    )  # fmt: skip
+
+  table = 4 * 64 * (1 << 14)
+  growth = (memory(1 << 15) - memory(1 << 14)) / table
+  assert growth == pytest.approx(4, rel=0.02)
 
 
 def balance(bias, load):
@@ -325,7 +431,7 @@ def test_a_rule_changes_what_no_gradient_does(mesh, offload):
     assert load.sum() == metrics["trained"] and len(set(load)) > 1
     bias = bias + 0.5 * np.sign(load.mean() - load)
     np.testing.assert_array_equal(state.params["bias"], bias)
-    assert set(metrics) == {"loss", "trained", "grad_norm"}
+    assert set(metrics) == {"loss", "trained", "grad_norm", "checks"}
     moved = np.abs(np.asarray(state.params["table"]) - table).max()
     assert (moved > 1e-3) == (step == 0)
     table = np.asarray(state.params["table"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r1jax import losses, means
+from r1jax.errors import UserError
 
 WITH_AND_WITHOUT_JIT = pytest.mark.parametrize(
   "variant", [lambda f: f, jax.jit], ids=["eager", "jit"]
@@ -26,12 +27,47 @@ def test_advantages_of_one_right_answer_in_four(variant):
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-@pytest.mark.parametrize("group", [1, 3, 4, 8, 16])
-def test_equal_rewards_give_exactly_zero(group):
+ADVANTAGES = pytest.mark.parametrize(
+  "advantages",
+  [
+    losses.group_advantages,
+    losses.centred_advantages,
+    losses.leave_one_out_advantages,
+  ],
+)
+
+
+@ADVANTAGES
+@pytest.mark.parametrize("group", [2, 3, 4, 6, 8, 16, 64])
+def test_equal_rewards_give_exactly_zero(advantages, group):
   # Sums of weighted parts, whose mean rounds to something else.
-  rewards = jnp.array([0.0, 1.0, 0.1, 1.1, 1.2, 1 / 3, -2.7, 1e4])
-  got = losses.group_advantages(jnp.repeat(rewards[:, None], group, axis=1))
-  np.testing.assert_array_equal(got, np.zeros((8, group)))
+  rewards = [0.0, 1.0, 0.1, 0.3, 1.1, 1.2, 1 / 3, -2.7, 1e4, 1e-30, -0.0]
+  rewards = np.asarray(rewards, np.float32)[:, None].repeat(group, axis=1)
+  for given in (rewards, jnp.asarray(rewards)):
+    got = np.asarray(advantages(given))
+    assert (got == 0).all() and got.shape == (11, group)
+
+
+@ADVANTAGES
+def test_a_reward_that_is_not_finite_is_not_hidden(advantages):
+  got = np.asarray(advantages(jnp.array([[1, np.inf, 0], [0, 1, 2]])))
+  assert np.isnan(got[0]).any() and np.isfinite(got[1]).all()
+
+
+def test_advantages_of_seven_equal_rewards_and_one():
+  """Mean 0.425, deviation sqrt(7 * 0.075^2 + 0.525^2) / sqrt(8) = 0.19843."""
+  rewards = np.float32([[0.35] * 7 + [0.95]])
+  np.testing.assert_allclose(
+    losses.group_advantages(rewards), [[-0.377964] * 7 + [2.645751]], rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    losses.centred_advantages(rewards), [[-0.075] * 7 + [0.525]], rtol=1e-5
+  )
+  # The others' means are 3.05 / 7 and 0.35.
+  np.testing.assert_allclose(
+    losses.leave_one_out_advantages(rewards),
+    [[0.35 - 3.05 / 7] * 7 + [0.6]], rtol=1e-5,
+  )  # fmt: skip
 
 
 def test_groups_are_normalised_on_their_own():
@@ -298,9 +334,9 @@ def test_weights_sum_to_one(make):
 
 def test_shapes_are_checked():
   x = jnp.zeros((2, 3))
-  with pytest.raises(AssertionError):
+  with pytest.raises(UserError):
     losses.group_advantages(jnp.zeros(3))
-  with pytest.raises(AssertionError):
+  with pytest.raises(UserError):
     losses.cross_entropy(x, jnp.zeros((3, 2)))
-  with pytest.raises(AssertionError):
+  with pytest.raises(UserError):
     losses.grpo_loss(x, x, x, jnp.zeros((2, 1)), x, 0.2, 0.0)

@@ -74,7 +74,7 @@ def fake_sampler(rollout, order):
   """A class in the place of `Sampler`, which finishes in this order."""
 
   class Fake:
-    def __init__(self, model, config, group, mesh):
+    def __init__(self, model, config, group, mesh, keep):
       self.group = group
 
     def load(self, params):
@@ -559,6 +559,22 @@ def test_a_reference_in_the_hosts_memory_changes_nothing_else(rollout):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize("advantage", ["deviation", "centred", "leave_one_out"])
+def test_equal_rewards_are_no_signal(advantage):
+  """Rewards whose mean rounds to another number."""
+  scored = rewarded("a", [[0.3, 0.3], [0.3, 0.1], [1.1, 1.1]])
+  scored = scored._replace(
+    **{
+      k: [x for x in getattr(scored, k) for _ in range(3)]
+      for k in ("texts", "verdicts", "scores")
+    }
+  )
+  assert scored.has_signal.tolist() == [False, True, False]
+  c = rl(loss=variants.Loss(advantage=advantage))
+  advantages = grpo.advantages_of(c, scored)
+  assert (advantages[[0, 2]] == 0).all() and (advantages[1] != 0).all()
+
+
 def test_a_problem_that_cannot_be_judged_trains_nothing():
   """Though its rewards differ: the form still pays, and the answer is lost."""
   scored = rewarded("a", [[1.0, 0.0], [1.0, 0.0]])
@@ -611,9 +627,22 @@ def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
     "trained", "loss", "grad_norm", "kl", "entropy", "clip_fraction",
     "old_gap", "old_kl", "old_ratio",
   )  # fmt: skip
-  updates = [dict.fromkeys(names, 1.0)]
+  checks = {"checks": {"applied": True}}
+  updates = [
+    dict.fromkeys(names, 1.0) | checks | {"largest": {"old_gap": 0.5}},
+    dict.fromkeys(names, np.nan) | {"checks": {"applied": False}},
+  ]
   seconds = {"sample": 1.0, "update": 1.0}
   row = grpo_report.report(
     scored, grpo.advantages_of(c, scored), updates, seconds
   )
   assert row["reward"] == 1.375 and row["overlong"] == -0.625
+  # Of 2, 1.5, 1, 1, and of 0.25, -0.25, 0, 0.
+  assert row["reward_std"] == pytest.approx((0.6875 / 4) ** 0.5)
+  assert row["advantage_std"] == pytest.approx(0.125**0.5 / 2)
+  assert row["no_signal"] == 0.5
+  # Of 3, 6, 8, 8: the percentiles lie between the two nearest.
+  percentiles = [row[f"tokens_{p}"] for p in ("p10", "p50", "p90", "max")]
+  assert percentiles == pytest.approx([3.9, 7, 8, 8])
+  # What was not applied has no part in the means.
+  assert row["loss"] == row["kl"] == 1 and row["sampler_learner_gap_max"] == 0.5

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import losses, variants
+from r1jax import corrections, losses, means, variants
 from r1jax.errors import UserError
 from r1jax.variants import Loss
 
@@ -127,7 +127,9 @@ def test_cispo_keeps_the_gradient_of_what_it_clips():
 def test_corrections():
   learner = jnp.log(jnp.array([4.0, 1.0, 0.3]))
   got = {
-    kind: losses.importance_correction(learner, jnp.zeros(3), kind, 0.5, 2.0)
+    kind: corrections.importance_correction(
+      learner, jnp.zeros(3), kind, 0.5, 2.0
+    )
     for kind in ("truncate", "mask")
   }
   np.testing.assert_allclose(got["truncate"], [2.0, 1.0, 0.3], rtol=1e-6)
@@ -142,7 +144,8 @@ def test_a_correction_weighs_the_objective_and_not_the_kl(kind):
   def loss(kind, a, beta):
     settings = Loss(beta=beta)
     if kind != "none":
-      settings = Loss(beta=beta, correction=kind, correction_range=(0.7, 1.3))
+      low = 0.0 if kind == "truncate" else 0.7
+      settings = Loss(beta=beta, correction=kind, correction_range=(low, 1.3))
     return variants.policy_loss(
       settings, lp, old, ref, a, w, sampler_logprobs=sampler
     )[0]
@@ -271,12 +274,100 @@ def test_padding_and_neighbours_change_nothing():
     ),
     (dict(correction="mask", correction_range="ab"), "correction_range='ab'"),
     (dict(correction="mask", correction_range=0.5), "correction_range=0.5"),
-    (dict(correction_range=(0.7, 1.3)), "correction_range has no meaning"),
+    (dict(correction_range=(0.5, 2.0)), "correction_range has no meaning"),
+    (
+      dict(correction="truncate", correction_range=(0.5, 2.0)),
+      r"correction_range=\(0.5, 2.0\): its lower bound has no meaning with"
+      r' correction="truncate"; write \(0.0, 2.0\)',
+    ),
+    (dict(kl="k1"), "kl='k1' has no meaning with loss.beta=0"),
   ],
 )
 def test_a_wrong_field_is_named(fields, message):
   with pytest.raises(UserError, match=f"^loss.{message}"):
     Loss(**fields)
+
+
+def test_a_width_that_an_objective_does_not_read_is_refused(monkeypatch):
+  monkeypatch.setitem(variants.OBJECTIVES, "cispo", lambda lp, old, a: (a, a))
+  for fields in (dict(epsilon=0.1), dict(epsilon_high=0.3)):
+    with pytest.raises(UserError, match=f"loss.{list(fields)[0]} has no mean"):
+      Loss(objective="cispo", **fields)
+  assert variants.reads("cispo") == ()
+  assert variants.reads("clip") == ("epsilon", "epsilon_high")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (
+      dict(loss=Loss(objective="gspo"), segments=None),
+      r'segments is missing: objective="gspo" needs it, \[B, T\] int32, the',
+    ),
+    (
+      dict(loss=Loss(objective="gspo"), segments=jnp.zeros((2, 12), int)),
+      r"segments has the shape \(2, 12\), but logprobs has \(3, 12\)",
+    ),
+    (
+      dict(loss=Loss(correction="mask")),
+      r'sampler_logprobs is missing: correction="mask" needs it, \[B, T\]',
+    ),
+    (
+      dict(ref_logprobs=None, loss=Loss(beta=0.1)),
+      r"ref_logprobs is missing: beta=.* needs log pi_ref, \[B, T\]",
+    ),
+    (dict(weights=None), r"weights is missing; it must be an array \[B, T\]"),
+    (dict(old_logprobs=[0.0]), "old_logprobs must be an array .* not a list"),
+    (
+      dict(advantages=jnp.zeros((1, 3))),
+      r"advantages has the shape \(1, 3\), but logprobs has \(3, 12\); both"
+      r" must be \[B, T\], a value for each token; of \[N, G\], jnp.broad",
+    ),
+    (dict(loss=dict(beta=0.1)), r"loss must be a variants.Loss, not a dict"),
+  ],
+)
+def test_a_wrong_argument_is_named(change, message, compiled):
+  names = ("logprobs", "old_logprobs", "ref_logprobs", "advantages", "weights")
+  arrays, segments = random_batch()
+  given = dict(zip(names, arrays), segments=segments, loss=Loss()) | change
+
+  def value(logprobs):
+    return variants.policy_loss(**given | dict(logprobs=logprobs))[0]
+
+  function = jax.jit(value) if compiled else value
+  with pytest.raises(UserError, match=f"^{message}"):
+    function(given["logprobs"])
+
+
+def test_without_a_kl_term_no_reference_is_needed():
+  """The same bits, and under jit too where `beta` is a number."""
+  (lp, old, ref, a, w), _ = random_batch()
+  for beta in (0, 0.0):
+    want, _ = losses.grpo_loss(lp, old, ref, a, w, 0.2, beta)
+    got, metrics = losses.grpo_loss(lp, old, None, a, w, 0.2, beta)
+    assert got == want and metrics["kl"] == 0
+  traced = jax.jit(lambda beta: losses.grpo_loss(lp, old, None, a, w, 1, beta))
+  with pytest.raises(UserError, match="ref_logprobs is missing: beta="):
+    traced(0.0)
+
+
+def test_rewards_and_masks_have_two_axes():
+  for function, name in (
+    (losses.group_advantages, "rewards"),
+    (losses.centred_advantages, "rewards"),
+    (losses.leave_one_out_advantages, "rewards"),
+    (means.sequence_mean, "mask"),
+    (means.token_mean, "mask"),
+  ):
+    with pytest.raises(UserError, match=rf"^{name} has the shape \(4,\); it"):
+      function(jnp.zeros(4))
+    with pytest.raises(UserError, match=f"^{name} must be an array .* a list"):
+      function([[0.0, 1.0]])
+  with pytest.raises(UserError, match="G in .N, G. must be at least 2"):
+    losses.leave_one_out_advantages(jnp.zeros((3, 1)))
+  with pytest.raises(UserError, match="^kind='is' is unknown"):
+    corrections.importance_correction(jnp.zeros(1), jnp.zeros(1), "is", 0, 2)
 
 
 def test_every_name_has_a_function():

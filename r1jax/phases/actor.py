@@ -18,6 +18,7 @@ from r1jax.phases.common import Sampling, Setup
 from r1jax.rewards import judges, overlong
 from r1jax.rewards import score as rewards_lib
 from r1jax.sampling.sampler import Callbacks, Loaded, Sampler
+from r1jax.text.stops import Stops
 from r1jax.types import Problem, Rollout, Verdict
 
 
@@ -61,6 +62,15 @@ class Scored(NamedTuple):
     """[N] bool, False for the group of a problem that nobody can judge."""
     judged = np.asarray([verdict.judged for verdict in self.verdicts])
     return np.asarray(judged.reshape(len(self.problems), -1).all(axis=1))
+
+  @property
+  def has_signal(self) -> np.ndarray:
+    """[N] bool, False where nothing can be learned from a group.
+
+    Its rewards are all equal, or nobody can judge its problem.
+    """
+    rewards = self.reward
+    return self.judged & (rewards != rewards[:, :1]).any(axis=1)
 
   def replace(
     self, groups: np.ndarray, other: "Scored", others: np.ndarray
@@ -139,6 +149,7 @@ class Actor:
     rewards: part of the reward -> weight, see `rewards.score`.
     overlong: tokens before the limit at which `overlong.penalty` starts; 0
       for no penalty.
+    keep: whether rollouts tell which tokens top-k and top-p kept.
   """
 
   def __init__(
@@ -148,14 +159,17 @@ class Actor:
     group: int,
     rewards: Mapping[str, Any],
     overlong: int = 0,
+    keep: bool = False,
   ):
     self._config, self._rewards, self._overlong = config, rewards, overlong
     self._tokenizer, self._key = setup.tokenizer, setup.key
     self._mesh = setup.sampler_mesh
     self._sampler = Sampler(
-      config.model, config.decoder(setup.tokenizer), group, self._mesh
+      config.model, config.decoder(setup.tokenizer), group, self._mesh, keep
     )
     self._loaded: Loaded | None = None
+    stop = config.sampler.stop
+    self._stops = Stops(stop, self._tokenizer.decode) if stop else None
 
   def load(self, params: Any) -> None:
     """Takes the parameters of the next rollouts to the actor's devices.
@@ -196,7 +210,9 @@ class Actor:
     """
     key = self._key if step is None else jax.random.fold_in(self._key, step)
     key = jax.random.fold_in(key, redraw) if redraw else key
-    judging = _Judging(problems, self._sampler.group, self._tokenizer)
+    judging = _Judging(
+      problems, self._sampler.group, self._tokenizer, self._stops
+    )
     prompts, rollout = self._sample(problems, key, judging.on_finished)
     begin = time.perf_counter()
     penalty = None
@@ -233,7 +249,10 @@ class Actor:
       prompts,
       key,
       self._config.temperature,
-      callbacks=Callbacks(on_finished=on_finished),
+      callbacks=Callbacks(
+        on_finished=on_finished,
+        end_of=self._stops.end if self._stops else None,
+      ),
     )
     return prompts, jax.tree.map(hosts.whole, rollout)
 
@@ -247,6 +266,7 @@ class _Judging:
     problems: N `Problem`s.
     group: G, completions of each problem.
     tokenizer: decodes completions.
+    stops: `Stops`, or None. What follows a stop string is not part of a text.
 
   Attributes:
     problems: C `Problem`s, one for each completion.
@@ -254,11 +274,11 @@ class _Judging:
     seconds: that `on_finished` has taken.
   """
 
-  def __init__(self, problems, group, tokenizer):
+  def __init__(self, problems, group, tokenizer, stops=None):
     self.problems = [p for p in problems for _ in range(group)]
     self.texts = [None] * len(self.problems)
     self.seconds = 0.0
-    self._tokenizer = tokenizer
+    self._tokenizer, self._stops = tokenizer, stops
     self._own = hosts.share(range(len(self.problems)))
     self._futures = [None] * len(self.problems)
 
@@ -278,6 +298,8 @@ class _Judging:
     begin = time.perf_counter()
     for i, tokens, n, ended in zip(ids, rows.tokens, rows.lengths, rows.ended):
       text = self._tokenizer.decode(tokens[:n].tolist())
+      if self._stops is not None:
+        text = self._stops.trim(text)
       self.texts[i] = text
       if ended and int(i) in self._own:
         self._futures[i] = judges.shared().submit(self.problems[i], text)

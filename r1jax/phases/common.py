@@ -1,6 +1,7 @@
 """The keys that phases share, and what a phase sets up first."""
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -155,13 +156,19 @@ class Training(Common):
   rows: int
   # Steps between two checkpoints.
   save_every: int
+  # Optimizer steps in a row whose loss or gradient is not finite, at which the
+  # phase ends. None of them is applied.
+  max_skipped: int = 3
   # The optimizer; its learning rate is `lr`.
   optimizer: optim.OptimizerConfig = optim.OptimizerConfig()
 
   def __post_init__(self):
-    checks.at_least(self, 1, "steps", "row_length", "rows", "save_every")
+    checks.at_least(
+      self, 1, "steps", "row_length", "rows", "save_every", "max_skipped"
+    )
     checks.at_least(self, 0, "warmup")
     checks.above(self, 0, "lr")
+    checks.below(self, math.inf, "lr")
 
   def learning_rate(self, step: int) -> float:
     """The learning rate of a step, counted from 0."""

@@ -11,7 +11,7 @@ import numpy as np
 from r1jax import checks, meshes, sharding, variants
 from r1jax.errors import UserError
 from r1jax.meshes import MeshConfig
-from r1jax.phases import grpo_batch, grpo_report, grpo_update
+from r1jax.phases import grpo_batch, grpo_report, grpo_update, skips, usage
 from r1jax.phases.actor import Actor, Scored
 from r1jax.phases.common import Sampling, Setup, Training
 from r1jax.phases.preview import Preview
@@ -64,6 +64,11 @@ class GRPO(Training, Sampling):
       raise UserError(
         f"group={self.group} must be at least 2: a group of one has nothing to"
         " be compared with"
+      )
+    if self.sampler.greedy:
+      raise UserError(
+        "sampler.greedy=True has no meaning here: all completions of a group"
+        " would be the same, and nothing could be learned; remove it"
       )
     if self.prompts * self.group % self.minibatches:
       raise UserError(
@@ -125,13 +130,16 @@ def grpo(
   state = state_lib.new_state(
     config.model, config.optimizer, s.mesh, state, s.key
   )
-  actor = Actor(config, s, config.group, config.rewards, config.loss.overlong)
+  actor = Actor(
+    config, s, config.group, config.rewards, config.loss.overlong, keep=True
+  )
   # Without a KL term there is no reference to keep; with one, only what is
   # trained of it.
   tree = {"state": state}
   if config.loss.beta:
     tree["reference"] = reference_of(config, s, state.params)
   first, tree = io.restore(tree) or (0, tree)
+  watch = skips.Watch(io, config.name, config.max_skipped, config.minibatches)
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     params = tree["state"].params
@@ -146,11 +154,20 @@ def grpo(
     clock("sample")
     tree["state"], updates = learn(config, s, tree, scored, step, clock)
     clock("update")
-    advantages = advantages_of(config, drawn)
+    watch_updates(config, s, watch, scored, step, updates)
     io.report(
-      step, grpo_report.report(drawn, advantages, updates, clock.seconds)
+      step,
+      {
+        **grpo_report.report(
+          drawn, advantages_of(config, drawn), updates, clock.seconds
+        ),
+        "lr": config.learning_rate(step),
+        "skipped_steps": watch.total,
+        **usage.memory(),
+      },
     )
     io.samples(step, drawn.rows(4))
+    watch.check()
     if io.due(step + 1, config.save_every, config.steps):
       io.save(step + 1, tree)
   return tree["state"], None
@@ -160,7 +177,10 @@ def advantages_of(config: GRPO, scored: Scored) -> np.ndarray:
   """[N, G] of a rollout, by the config's estimator."""
   # numpy computes it on the host; JAX would round otherwise.
   reward: Any = scored.reward
-  advantages = np.asarray(variants.advantages_of(config.loss, reward))
+  # An infinite reward makes advantages that are not numbers. The update finds
+  # them and is not applied.
+  with np.errstate(invalid="ignore"):
+    advantages = np.asarray(variants.advantages_of(config.loss, reward))
   # No reward is known of a problem that cannot be judged: nothing is learned.
   return np.where(scored.judged[:, None], advantages, 0.0)
 
@@ -191,16 +211,13 @@ def sample_with_signal(
     chosen = problems.take(number, config.prompts, config.seed)
     return actor.rollout(chosen, step, redraw)
 
-  def blank(scored):
-    return (advantages_of(config, scored) == 0).all(axis=1)
-
   drawn = scored = draw(0)
   for redraw in range(1, config.refill + 1):
-    (missing,) = np.nonzero(blank(scored))
+    (missing,) = np.nonzero(~scored.has_signal)
     if not len(missing):
       break
     other = draw(redraw)
-    (found,) = np.nonzero(~blank(other))
+    (found,) = np.nonzero(other.has_signal)
     count = min(len(missing), len(found))
     scored = scored.replace(missing[:count], other, found[:count])
   return drawn, scored
@@ -250,6 +267,33 @@ def learn(
     )  # fmt: skip
     updates.append(metrics)
   return state, jax.device_get(updates)
+
+
+def watch_updates(
+  config: GRPO,
+  s: Setup,
+  watch: skips.Watch,
+  scored: Scored,
+  step: int,
+  updates: list[dict[str, Any]],
+) -> None:
+  """Notes which optimizer steps of a rollout were not applied.
+
+  Args:
+    config: `GRPO`.
+    s: the phase's `Setup`.
+    watch: `skips.Watch`.
+    scored: `Scored`, what was trained.
+    step: from 0.
+    updates: the metrics of each optimizer step.
+  """
+  for i, metrics in enumerate(updates):
+
+    def names(i=i):
+      advantages = advantages_of(config, scored)
+      return grpo_batch.problems(config, s, scored, advantages, step)[i]
+
+    watch(step, i, metrics["checks"], names)
 
 
 def reference_of(config: GRPO, s: Setup, params: Any) -> Any:

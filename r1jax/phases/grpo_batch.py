@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from r1jax import kept as kept_lib
 from r1jax import sharding, variants
 from r1jax.phases.actor import Scored
 from r1jax.phases.common import Setup
@@ -31,28 +32,57 @@ def pack(
     list of `Batch` of numpy arrays.
   """
   new = config.sampler.max_new_tokens
-  seed = (config.seed, step)
-  order = np.random.default_rng(seed).permutation(len(scored.texts))
   rows = sharding.whole_rows(config.rows, s.mesh)
   micro = packing.capacity(
-    len(order) // config.minibatches, max(map(len, scored.prompts)) + new,
+    len(scored.texts) // config.minibatches,
+    max(map(len, scored.prompts)) + new,
     config.row_length, rows, config.share_prompts,
   )  # fmt: skip
+  truncates = config.sampler.truncates
+  words = kept_lib.words(config.model.vocab_size) if truncates else 0
   return [
     packing.pack(
-      _sequences(config, scored, advantages, members),
+      list(_sequences(config, scored, advantages, members).values()),
       row_length=config.row_length,
       rows=rows,
       micro_batches=micro,
       pad_id=s.tokenizer.pad_id,
       shared=config.share_prompts,
+      words=words,
     )
-    for members in np.split(order, config.minibatches)
+    for members in _minibatches(config, scored, step)
   ]
 
 
+def _minibatches(config, scored, step):
+  """The numbers of the completions of each mini-batch."""
+  seed = (config.seed, step)
+  order = np.random.default_rng(seed).permutation(len(scored.texts))
+  return np.split(order, config.minibatches)
+
+
+def problems(
+  config: Any, s: Setup, scored: Scored, advantages: np.ndarray, step: int
+) -> list[list[list[str]]]:
+  """The ids of the problems in what `pack` makes of the same arguments.
+
+  Returns:
+    for each mini-batch, for each of its micro-batches that has any, the ids.
+  """
+  rows = sharding.whole_rows(config.rows, s.mesh)
+  found = []
+  for numbers in _minibatches(config, scored, step):
+    sequences = _sequences(config, scored, advantages, numbers)
+    held = packing.members(
+      list(sequences.values()), config.row_length, rows, config.share_prompts
+    )
+    ids = [scored.problems[i // scored.group].id for i in sequences]
+    found.append([[ids[i] for i in micro] for micro in held])
+  return found
+
+
 def _sequences(config, scored, advantages, members):
-  """The `packing.Sequence` of each completion that is trained.
+  """Number of each completion that is trained -> its `packing.Sequence`.
 
   Args:
     config: `GRPO`.
@@ -66,17 +96,18 @@ def _sequences(config, scored, advantages, members):
   weights = np.asarray(
     variants.weights_of(config.loss, trained, config.sampler.max_new_tokens)
   )
-  return [
-    sequence(
+  return {
+    int(i): sequence(
       scored.prompts[i // group],
       rollout.tokens[i, : rollout.lengths[i]],
       w[: rollout.lengths[i]],
       advantages[i // group, i % group],
       rollout.logprobs[i, : rollout.lengths[i]],
+      None if rollout.kept is None else rollout.kept[i, : rollout.lengths[i]],
     )
     for i, w in zip(members, weights)
     if config.loss.beta or advantages[i // group, i % group]
-  ]
+  }
 
 
 def sequence(
@@ -85,13 +116,18 @@ def sequence(
   weights: np.ndarray,
   advantage: float,
   old_logprobs: np.ndarray,
+  kept: np.ndarray | None = None,
 ) -> packing.Sequence:
   """A `packing.Sequence`; nothing of the prompt is trained."""
   blank = np.zeros(len(prompt), np.float32)
+  if kept is not None:
+    nothing = np.zeros((len(prompt), kept.shape[1]), kept.dtype)
+    kept = np.concatenate((nothing, kept))
   return packing.Sequence(
     np.concatenate((prompt, completion)),
     np.concatenate((blank, weights)),
     advantage,
     np.concatenate((blank, old_logprobs)),
     prompt=len(prompt),
+    kept=kept,
   )

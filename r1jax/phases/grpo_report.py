@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from r1jax.phases import skips
 from r1jax.phases.actor import Scored
 from r1jax.verifiers import reflection, repetition
 
@@ -17,37 +18,65 @@ def report(
 ) -> dict[str, Any]:
   """The metrics of one rollout and its updates, as plain numbers.
 
-  Those of tokens are means over what the updates computed: without a KL term
-  completions without advantage are left out.
+  docs/metrics.md explains each. Those of tokens are means over what the applied
+  updates computed: without a KL term completions without advantage are left
+  out.
+
+  Args:
+    scored: `Scored`.
+    advantages: [N, G] of it.
+    updates: the metrics of each optimizer step.
+    seconds: name of a part of the step -> seconds.
   """
   rollout = scored.rollout
+  steps = skips.applied(updates)
   tokens = int(rollout.lengths.sum())
   parts = {k for x in scored.scores for k in x} - {"reward", "reason"}
   reasons = [x["reason"] for x in scored.scores]
   return {
     "reward": float(scored.reward.mean()),
+    "reward_std": _deviation(scored.reward),
+    "advantage_std": _deviation(advantages),
     **{part: scored.mean(part) for part in sorted(parts)},
     "tokens": tokens / len(rollout.lengths),
+    **_percentiles(rollout.lengths),
     "reflection": float(np.mean([reflection.count(t) for t in scored.texts])),
     "repetition": float(np.mean([repetition.share(t) for t in scored.texts])),
     "cut": float(1 - rollout.ended.mean()),
-    "no_signal": float((np.abs(advantages).max(axis=1) == 0).mean()),
+    "no_signal": float(1 - scored.has_signal.mean()),
     **{
-      k: float(np.mean([u[k] for u in updates])) for k in ("loss", "grad_norm")
+      k: float(np.mean([u[k] for u in steps])) if steps else float("nan")
+      for k in ("loss", "grad_norm")
     },
-    **{k: token_mean(updates, k) for k in ("kl", "entropy", "clip_fraction")},
+    **{k: token_mean(steps, k) for k in ("kl", "entropy", "clip_fraction")},
     # Before the first update theta is theta_old: what is left is the
     # difference between the sampler's arithmetic and the learner's.
     **{
       f"sampler_learner_{k}": token_mean(updates[:1], f"old_{k}")
       for k in ("gap", "kl", "ratio")
     },
+    "sampler_learner_gap_max": float(updates[0]["largest"]["old_gap"]),
     "sampler_tokens_per_s": tokens / seconds["sample"],
     "learner_tokens_per_s": tokens / seconds["update"],
     **{f"seconds_{k}": v for k, v in seconds.items()},
     # A part of seconds_sample, in which it hides.
     "seconds_reward": scored.seconds,
     **{f"reason_{r}": reasons.count(r) / len(reasons) for r in {*reasons}},
+  }
+
+
+def _deviation(x):
+  """The standard deviation over all completions of a rollout."""
+  with np.errstate(invalid="ignore"):  # an infinite reward has none
+    return float(np.asarray(x, np.float64).std())
+
+
+def _percentiles(lengths):
+  """The lengths below which a tenth, half and nine tenths of them lie."""
+  values = np.percentile(lengths, (10, 50, 90, 100))
+  return {
+    f"tokens_{name}": float(value)
+    for name, value in zip(("p10", "p50", "p90", "max"), values)
   }
 
 

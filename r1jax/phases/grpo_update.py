@@ -73,6 +73,7 @@ def loss_fn(model: ModelConfig) -> Callable:
       "old_gap": (batch.weights * jnp.abs(gap)).sum(),
       "old_kl": (batch.weights * losses.kl_k3(jnp.zeros_like(gap), gap)).sum(),
       "old_ratio": (batch.weights * jnp.exp(gap)).sum(),
+      "largest": {"old_gap": jnp.abs(gap).max()},
     }
 
   return loss_of

@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +14,7 @@ from r1jax import checks, losses, means, meshes, sharding
 from r1jax.data import sources
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig
+from r1jax.phases import skips, usage
 from r1jax.phases.common import Training
 from r1jax.phases.preview import Preview
 from r1jax.run.phase_io import PhaseIO
@@ -97,6 +101,14 @@ def sft(
     config.batch, config.row_length + 1, config.row_length, rows
   )
   rate = Rate(first)
+  watch = skips.Watch(io, config.name, config.max_skipped)
+  pending: list[tuple[int, Any]] = []
+
+  def look():
+    """Notes which of the latest steps were not applied."""
+    updates, pending[:] = jax.device_get(pending), []
+    watch_updates(config, s.tokenizer, watch, stream, rows, updates)
+
   for step in range(first, config.steps):
     batch = pack_examples(
       s.tokenizer, stream(step, config.batch), config, rows, micro
@@ -104,15 +116,54 @@ def sft(
     rate.tokens += int((batch.segments > 0).sum())
     lr = config.learning_rate(step)
     state, metrics = update(state, learner.place(batch, s.mesh), lr)
+    pending.append((step, metrics))
     done = step + 1
     if done % config.log_every == 0 or done == config.steps:
       # Reading waits for the device. So not after every step, and the next
       # batch is packed while the device works.
-      read = {k: float(v) for k, v in metrics.items()}
-      io.report(step, {**read, "lr": lr, **rate(done)})
+      look()
+      row = {k: float(v) for k, v in metrics.items() if k != "checks"}
+      row |= {"lr": lr, "skipped_steps": watch.total}
+      io.report(step, {**row, **rate(done), **usage.memory()})
+      watch.check()
     if io.due(done, config.save_every, config.steps):
+      look()
+      watch.check()
       io.save(done, state)
   return state, None
+
+
+def watch_updates(
+  config: SFT,
+  tokenizer: tokenizer_lib.Tokenizer,
+  watch: skips.Watch,
+  stream: Callable,
+  rows: int,
+  updates: list[tuple[int, dict[str, Any]]],
+) -> None:
+  """Notes which of some optimizer steps were not applied.
+
+  Args:
+    config: `SFT`.
+    tokenizer: the phase's.
+    watch: `skips.Watch`.
+    stream: function (step, count) -> the examples of a step.
+    rows: of a micro-batch.
+    updates: each step and its metrics.
+  """
+  for step, metrics in updates:
+
+    def names(step=step):
+      examples = stream(step, config.batch)
+      packed = packing.members(
+        _sequences(tokenizer, examples, config), config.row_length, rows
+      )
+      return [
+        [f"{examples[i].prompt or examples[i].completion:.60}" for i in micro]
+        for micro in packed
+      ]
+
+    watch(step, 0, metrics["checks"], names)
 
 
 class Rate:
@@ -149,6 +200,17 @@ def pack_examples(
   micro_batches: int,
 ) -> Batch:
   """Examples as a `Batch`; each trained token weighs the same."""
+  return packing.pack(
+    _sequences(tokenizer, examples, config),
+    row_length=config.row_length,
+    rows=rows,
+    micro_batches=micro_batches,
+    pad_id=tokenizer.pad_id,
+  )
+
+
+def _sequences(tokenizer, examples, config):
+  """The `packing.Sequence` of each example."""
   sequences = [encode(tokenizer, e) for e in examples]
   for example, (tokens, _) in zip(examples, sequences):
     if len(tokens) > config.row_length + 1:
@@ -162,16 +224,10 @@ def pack_examples(
   for row, (_, trained) in zip(mask, sequences):
     row[: len(trained)] = trained
   weights = np.asarray(means.token_mean(jnp.asarray(mask)))
-  return packing.pack(
-    [
-      packing.Sequence(tokens, w[: len(tokens)])
-      for (tokens, _), w in zip(sequences, weights)
-    ],
-    row_length=config.row_length,
-    rows=rows,
-    micro_batches=micro_batches,
-    pad_id=tokenizer.pad_id,
-  )
+  return [
+    packing.Sequence(tokens, w[: len(tokens)])
+    for (tokens, _), w in zip(sequences, weights)
+  ]
 
 
 def encode(

@@ -3,6 +3,7 @@
   DIR/PHASE/checkpoints/STEP/   written by `save`; the newest two stay
   DIR/PHASE/metrics.jsonl       written by `report`, one line a step
   DIR/PHASE/samples.jsonl       written by `samples`: completions to read
+  DIR/PHASE/skipped.jsonl       written by `skipped`: steps not applied
   DIR/PHASE/NAME                written by `write`
 
 A phase may be killed at any moment. When the phase runs again, `restore`
@@ -53,7 +54,8 @@ class PhaseIO:
     self._writes = hosts.is_first()
     self._checkpoints = self.dir / layout.CHECKPOINTS
     self._logs = {
-      k: StepLog(self.dir / k) for k in (layout.METRICS, layout.SAMPLES)
+      k: StepLog(self.dir / k)
+      for k in (layout.METRICS, layout.SAMPLES, layout.SKIPPED)
     }
     self._rewound = False
     self._reported = -1
@@ -190,6 +192,25 @@ class PhaseIO:
         `report`.
     """
     self._append(layout.SAMPLES, step, [{"step": step, **row} for row in rows])
+
+  def skipped(self, step: int, rows: Iterable[Any]) -> None:
+    """Appends optimizer steps that were not applied to skipped.jsonl.
+
+    Args:
+      step: counted from 0.
+      rows: list of dicts.
+
+    Raises:
+      RuntimeError: a checkpoint after this step exists already, as for
+        `report`.
+    """
+    self._append(layout.SKIPPED, step, [{"step": step, **row} for row in rows])
+
+  def skipped_before(self) -> list[dict[str, Any]]:
+    """The rows of skipped.jsonl of the steps before the restored one."""
+    path = self.dir / layout.SKIPPED
+    rows = files.read(path) if path.exists() else []
+    return [row for row in rows if row["step"] < self.first]
 
   def write(self, name: str, rows: Iterable[Any]) -> None:
     """Writes DIR/PHASE/NAME, whole or not at all.

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 
-from r1jax import sharding
+from r1jax import kept, sharding
 from r1jax.errors import UserError
 from r1jax.meshes import Mesh
 from r1jax.model import ModelConfig
@@ -23,6 +23,8 @@ class SamplerConfig:
     eos_id: the token that ends a completion, or several of them; the completion
       includes it. -1 lets every completion run until `max_new_tokens`; in a
       phase it stands for the tokenizer's tokens.
+    stop: strings, such as ("User:",). A completion ends with the token after
+      which its text contains one of them.
     top_k: draw among the k likeliest tokens only; 0 draws among all.
     top_p: draw among the likeliest tokens that together hold this share of
       the probability; 1 draws among all.
@@ -44,6 +46,7 @@ class SamplerConfig:
   slots: int
   max_new_tokens: int
   eos_id: int | tuple[int, ...] = -1
+  stop: tuple[str, ...] = ()
   top_k: int = 0
   top_p: float = 1.0
   greedy: bool = False
@@ -53,10 +56,9 @@ class SamplerConfig:
   kv_dtype: str = "compute"
 
   def __post_init__(self):
-    if isinstance(self.tail_slots, list):
-      object.__setattr__(self, "tail_slots", tuple(self.tail_slots))
-    if isinstance(self.eos_id, list):
-      object.__setattr__(self, "eos_id", tuple(self.eos_id))
+    for name in ("tail_slots", "eos_id", "stop"):
+      if isinstance(getattr(self, name), list):
+        object.__setattr__(self, name, tuple(getattr(self, name)))
     for name, wanted, ok in (
       ("slots", "a whole number, at least 1", _whole(self.slots, 1)),
       (
@@ -72,6 +74,12 @@ class SamplerConfig:
           isinstance(self.eos_id, tuple)
           and all(_whole(i, 0) for i in self.eos_id)
         ),
+      ),
+      (
+        "stop",
+        'strings, none of them empty, such as ("User:",)',
+        isinstance(self.stop, tuple)
+        and all(isinstance(s, str) and s for s in self.stop),
       ),
       ("top_k", "a whole number; 0 keeps all tokens", _whole(self.top_k, 0)),
       ("top_p", "a number above 0 and at most 1", _share(self.top_p)),
@@ -98,6 +106,11 @@ class SamplerConfig:
     return tuple(i for i in ids if i >= 0)
 
   @property
+  def truncates(self) -> bool:
+    """Whether tokens are drawn from a part of the vocabulary."""
+    return not self.greedy and (self.top_k > 0 or self.top_p < 1)
+
+  @property
   def int8(self) -> bool:
     """Whether keys and values are stored in eight bits."""
     return self.kv_dtype == "int8"
@@ -113,12 +126,22 @@ class Static:
     group: G, completions of each prompt.
     mesh: where the parameters live. Slots are split over its rows, heads over
       its tensor axis. None for one device.
+    keep: whether the rollout tells which tokens `top_k` and `top_p` kept, as
+      training needs it.
   """
 
   model: ModelConfig
   config: SamplerConfig
   group: int
   mesh: Mesh | None = None
+  keep: bool = False
+
+  @property
+  def words(self) -> int:
+    """W of the sets that a rollout holds; 0 if it holds none."""
+    if not self.keep or not self.config.truncates:
+      return 0
+    return kept.words(self.model.vocab_size)
 
   def divided(self, prompts: int) -> tuple["Static", int]:
     """How the groups of a rollout are divided over the shards of slots.

@@ -1,9 +1,28 @@
 """Drawing one token for each row of logits, with its log-probability."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
+from r1jax import kept as kept_lib
 from r1jax.sampling.config import SamplerConfig
+
+
+class Draw(NamedTuple):
+  """A token for each row, and what is known of how it was drawn.
+
+  Attributes:
+    token: [S] int32.
+    logprob: [S] float32, its log-probability under the distribution that it
+      was drawn from: within the tokens that top_k and top_p keep.
+    kept: [S, W] uint32, the set of these tokens, see `r1jax.kept`; None if the
+      config keeps all tokens.
+  """
+
+  token: jax.Array
+  logprob: jax.Array
+  kept: jax.Array | None
 
 
 def draw(
@@ -13,7 +32,7 @@ def draw(
   indices: jax.Array,
   positions: jax.Array,
   temperature: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+) -> Draw:
   """Draws one token for each row.
 
   Args:
@@ -25,14 +44,17 @@ def draw(
     temperature: [] float32, divides the logits unless `greedy`.
 
   Returns:
-    token [S] int32; logprob [S] float32, its log-probability under the whole
-    distribution, which top_k and top_p do not truncate.
+    the `Draw`.
   """
   # The vocabulary first, as the head of a decoding step leaves it.
   z = logits.T if config.greedy else logits.T / temperature
   peak = _over_tokens(jnp.max, z, -jnp.inf)
   # Once: the compiler would take the exponentials again in every pass.
   weights = jax.lax.optimization_barrier(jnp.exp(z - peak[None]))
+  sets = None
+  if config.truncates:
+    weights = truncate(weights.T, config.top_k, config.top_p).T
+    sets = kept_lib.pack(weights.T > 0)
   if config.greedy:
     token = jnp.argmax(z, axis=0)
   else:
@@ -41,13 +63,11 @@ def draw(
       k = jax.random.fold_in(jax.random.fold_in(key, index), position)
       return jax.random.uniform(k, numbers(len(z)))
 
-    token = categorical(
-      truncate(weights.T, config.top_k, config.top_p),
-      jax.vmap(uniforms)(indices, positions),
-    )
+    token = categorical(weights.T, jax.vmap(uniforms)(indices, positions))
   token = token.astype(jnp.int32)
   picked = jnp.take_along_axis(z, token[None], axis=0)[0]
-  return token, picked - peak - jnp.log(_over_tokens(jnp.sum, weights, 0.0))
+  total = jnp.log(_over_tokens(jnp.sum, weights, 0.0))
+  return Draw(token, picked - peak - total, sets)
 
 
 def _over_tokens(reduce, x, nothing):

@@ -22,6 +22,7 @@ import numpy as np
 
 from r1jax import sharding
 from r1jax.errors import UserError
+from r1jax.sampling import endings as endings_lib
 from r1jax.sampling import pool, programs, step, weights
 from r1jax.sampling.config import SamplerConfig, Static
 from r1jax.sampling.programs import Programs
@@ -50,10 +51,14 @@ class Callbacks(NamedTuple):
       and their rows of the `Rollout`, as numpy arrays. It is called once for
       each completion, while the device decodes the others.
     on_look: function of a `step.Look`, called after every stride.
+    end_of: function of (tokens, seen): a completion's tokens so far, of which
+      the first `seen` were shown to it before. It returns the number of tokens
+      after which the completion ends, or None. `text.stops.Stops.end` is one.
   """
 
   on_finished: Callable | None = None
   on_look: Callable | None = None
+  end_of: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +109,20 @@ class Sampler(Static):
 
     Returns:
       the `Rollout` of C = N G completions. Its log-probabilities are those of
-      the whole distribution at this temperature, even where top_k or top_p
-      truncate the draw: the loss needs pi_theta, which is not truncated.
+      the distribution at this temperature that the token was drawn from: with
+      top_k or top_p, within the kept tokens, which `kept` lists if asked.
 
     Raises:
-      UserError: a prompt is empty, or has a token that the model has not.
+      UserError: a prompt is empty, or has a token that the model has not; or
+        the config has stop strings and `callbacks` has no `end_of`.
     """
     _check_prompts(prompts, self.model.vocab_size)
+    callbacks = callbacks or Callbacks()
+    if self.config.stop and callbacks.end_of is None:
+      raise UserError(
+        f"sampler: stop={self.config.stop} needs the text of tokens; pass"
+        " Callbacks(end_of=Stops(strings, tokenizer.decode).end)"
+      )
     static, count = self.divided(len(prompts))
     texts, number = _queue_order(prompts, count // len(prompts), static.group)
     if indices is None:
@@ -125,7 +137,7 @@ class Sampler(Static):
       jnp.asarray(temperature, jnp.float32),
     )
     places = pool.Places(static, loaded.params, texts)
-    rollout = _run(static, inputs, places, number, callbacks or Callbacks())
+    rollout = _run(static, inputs, places, number, callbacks)
     return _rows(rollout, np.argsort(number))
 
   def shapes(self, prompts: int, width: int) -> Programs:
@@ -203,12 +215,16 @@ def _run(static, inputs, places, number, callbacks):
   shards = sharding.row_shards(static.mesh)
   state = step.begin(static, len(number))
   seen, batches, clock = np.zeros(len(number), bool), [], 0
+  end_of = callbacks.end_of
+  endings = endings_lib.Endings(end_of, len(number)) if end_of else None
   while not seen.all():
     places.fill()
     state, look = step.advance(static, inputs, places.pool, state, places.book)
     # The device is at work before the host handles the earlier completions.
     _hand_out(batches, number, callbacks)
     look = jax.device_get(look)
+    if endings is not None:
+      state, look = endings(state, look)
     if callbacks.on_look is not None:
       callbacks.on_look(look)
     finished = look.lengths > 0
@@ -234,7 +250,8 @@ def _batches(rollout, ids, size):
   for i in range(0, len(ids), size):
     part = ids[i : i + size]
     padded = np.pad(part, (0, size - len(part)), mode="edge")
-    yield part, _rows(rollout, padded)
+    # The sets are large, and nobody reads them before the rollout is complete.
+    yield part, _rows(rollout._replace(kept=None), padded)
 
 
 def _hand_out(batches, number, callbacks):

@@ -100,6 +100,7 @@ def begin(static: Static, total: int) -> State:
     jnp.zeros(shape, jnp.float32),
     jnp.zeros(total, jnp.int32),
     jnp.zeros(total, bool),
+    jnp.zeros((*shape, static.words), jnp.uint32) if static.words else None,
   )
   return State(
     clock=jnp.int32(0),
@@ -272,12 +273,12 @@ class _Loop(NamedTuple):
       static.model, inputs.weights, pool.layers, self.rings, newest,
       state.token, pool.lengths[place] - 1 + state.done, view,
     )  # fmt: skip
-    token, logprob = draw(
+    drawn = draw(
       logits.astype(jnp.float32), static.config, inputs.key,
       inputs.indices[completion], state.done, inputs.temperature,
     )  # fmt: skip
     limits = inputs.limits[completion]
-    return self._record(state, token, logprob, limits), newest
+    return self._record(state, drawn, limits), newest
 
   def _start(self, state):
     """Gives idle slots the next completions of their shard's queue."""
@@ -297,11 +298,11 @@ class _Loop(NamedTuple):
     token = jnp.where(new, self.pool.last[place], state.token)
     return state._replace(queue=queue, id=id, token=token)
 
-  def _record(self, state, token, logprob, limits):
+  def _record(self, state, drawn, limits):
     """The `State` with the drawn tokens; finished slots become idle.
 
     Args:
-      token: [S] int32. logprob: [S] float32.
+      drawn: `draws.Draw`.
       limits: [S] int32, the most tokens of each slot's completion.
     """
     total = len(self.inputs.limits)
@@ -309,11 +310,14 @@ class _Loop(NamedTuple):
     done = state.done + 1
     ended = jnp.zeros_like(active)
     for end in self.static.config.end_ids:
-      ended |= token == end
+      ended |= drawn.token == end
     over = active & (ended | (done >= limits))
     finished = jnp.where(over, state.id, total)
     waiting = state.queue.sum() < total
-    r = state.rollout
+    r, at = state.rollout, (state.id, state.done)
+    kept = None
+    if r.kept is not None:
+      kept = r.kept.at[at].set(drawn.kept, mode="drop")
     return state._replace(
       clock=state.clock + 1,
       waited=state.waited + waiting,
@@ -322,11 +326,12 @@ class _Loop(NamedTuple):
       # 0 in idle slots too: the longest slot decides how much of the rings is
       # read.
       done=jnp.where(over | ~active, 0, done),
-      token=token,
+      token=drawn.token,
       rollout=Rollout(
-        r.tokens.at[state.id, state.done].set(token, mode="drop"),
-        r.logprobs.at[state.id, state.done].set(logprob, mode="drop"),
+        r.tokens.at[at].set(drawn.token, mode="drop"),
+        r.logprobs.at[at].set(drawn.logprob, mode="drop"),
         r.lengths.at[finished].set(done, mode="drop"),
         r.ended.at[finished].set(ended, mode="drop"),
+        kept,
       ),
     )

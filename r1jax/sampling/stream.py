@@ -118,8 +118,8 @@ def _step(model, config, fixed, rings, token, t, noise):
     ),
   )  # fmt: skip
   rings = tuple(ring.give_back(new, t) for ring, new in zip(rings, newest))
-  drawn, _ = draw(
+  drawn = draw(
     logits.astype(jnp.float32), config, noise[0], first, jnp.full(1, t),
     noise[1],
   )  # fmt: skip
-  return drawn[0], rings
+  return drawn.token[0], rings

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from r1jax import meshes, sharding
 from r1jax import model as model_lib
@@ -21,7 +22,11 @@ from r1jax.types import Batch, TrainState
 
 
 def accumulate(
-  loss_fn: Callable, params: Any, batch: Batch, dtype: Any = jnp.float32
+  loss_fn: Callable,
+  params: Any,
+  batch: Batch,
+  dtype: Any = jnp.float32,
+  finite: bool = False,
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Gradient of the summed losses of a batch's micro-batches.
 
@@ -32,11 +37,14 @@ def accumulate(
 
   Args:
     loss_fn: (params, micro-batch) -> (loss, dict of scalars or arrays), all of
-      them weighted sums. A micro-batch has leaves [B, T].
+      them weighted sums, except in its entry "largest", a dict of scalars whose
+      maxima are taken. A micro-batch has leaves [B, T].
     params: pytree of arrays.
     batch: `Batch` with leaves [M, B, T]. Only the first `count` micro-batches
       contain data.
     dtype: dtype of the sum of several micro-batches' gradients.
+    finite: whether the dict also gets "finite", [M] bool: which micro-batches
+      have a loss that is a finite number.
 
   Returns:
     gradients in float32; the dict of sums over the micro-batches, with the
@@ -59,6 +67,9 @@ def accumulate(
     )  # fmt: skip
     with model_lib.summing(p, sums):
       loss, metrics = loss_fn(p, micro_batch(batch, i))
+    if finite:
+      here = jnp.arange(batch.tokens.shape[0]) == i
+      metrics = {**metrics, "finite": here & jnp.isfinite(loss)}
     return loss, {"loss": loss, **metrics}
 
   def add(i, metrics):
@@ -66,7 +77,7 @@ def accumulate(
     # Adds each gradient to its sum and returns none. Gradients that `summing`
     # added are not among them.
     vjp.with_refs(sums)(jnp.ones_like(loss))
-    return jax.tree.map(jnp.add, metrics, new)
+    return jax.tree_util.tree_map_with_path(_add, metrics, new)
 
   shapes = jax.eval_shape(loss_of, variables, 0)[1]
   none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -78,6 +89,11 @@ def accumulate(
     metrics = jax.lax.cond(batch.count > 0, lambda: add(0, none), lambda: none)
   grads = jax.tree.map(lambda g: jax.freeze(g).astype(jnp.float32), sums)
   return grads, metrics
+
+
+def _add(path, old, new):
+  """The sum of a metric so far, or its maximum."""
+  return (jnp.maximum if path[0].key == "largest" else jnp.add)(old, new)
 
 
 def micro_batch(batch: Batch, i: Any) -> Batch:
@@ -144,7 +160,13 @@ class Update:
   """Compiles (state, batch, learning rate, *constants) -> (state, metrics).
 
   It donates the state, except for its frozen parameters. Metrics are scalars
-  that every device holds; "grad_norm" is one of them.
+  that every device holds; "grad_norm" is one of them. If the loss, the norm of
+  the gradient or the learning rate is not finite, the step is not applied: the
+  state stays as it is, to the bit. The entry "checks" of the metrics is a dict:
+
+    applied  [] bool, whether the step was applied.
+    losses   [M] bool, which micro-batches had a finite loss.
+    params   [] bool, whether all trained parameters are finite now.
 
   Parameters with a rule have no gradient. The loss gives them signals instead:
   its dict has an entry "signals", a nested dict with an array for each such
@@ -250,23 +272,43 @@ def _gradients(
       variables,
       batch,
       optimizer.accumulator,
+      finite=True,
     )
 
 
-def _apply(model, optimizer, mesh, state, grads, metrics, learning_rate):
+def _apply(model, optimizer, mesh, old, grads, metrics, learning_rate):
   """The step of the optimizer and of the rules, on what is trained."""
   facts = state_lib.gradient_facts(model)
   if optimizer.offload:
     where = state_lib.shardings(model, optimizer, mesh).opt_state
-    moments = sharding.to_device(state.opt_state, where)
-    state = state._replace(opt_state=moments)
-  variables, ruled = state_lib.split_rules(model, state.params)
-  state, norm = optim.apply_gradients(
-    optimizer, facts, state._replace(params=variables), grads, learning_rate
-  )
-  metrics = {**metrics, "grad_norm": norm}
-  ruled = state_lib.apply_rules(model, ruled, metrics.pop("signals", {}))
-  return state._replace(params=state_lib.join(state.params, ruled)), metrics
+    old = old._replace(opt_state=sharding.to_device(old.opt_state, where))
+  norm = optax.global_norm(grads)
+  applied = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+  applied &= jnp.isfinite(learning_rate)
+  signals = metrics.pop("signals", {})
+
+  def step():
+    variables, ruled = state_lib.split_rules(model, old.params)
+    new, _ = optim.apply_gradients(
+      optimizer, facts, old._replace(params=variables), grads, learning_rate,
+      norm,
+    )  # fmt: skip
+    ruled = state_lib.apply_rules(model, ruled, signals)
+    return new._replace(params=state_lib.join(new.params, ruled))
+
+  # A choice of each number would hold both moments twice.
+  new = jax.lax.cond(applied, step, lambda: old)
+  checks = {
+    "applied": applied,
+    "losses": metrics.pop("finite"),
+    "params": _all_finite(new.params),
+  }
+  return new, {**metrics, "grad_norm": norm, "checks": checks}
+
+
+def _all_finite(tree):
+  leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+  return jnp.stack(leaves).all()
 
 
 def batch_shapes(batch: Batch, mesh: meshes.Mesh) -> Batch:

@@ -24,6 +24,8 @@ class Sequence(NamedTuple):
     old_logprobs: [n] floats, log pi_old of each token, or None.
     prompt: tokens of the prompt, if it may be shared with the sequences that
       have the same one; otherwise 0.
+    kept: [n, W] uint32, the set that each token was drawn from; None for the
+      whole vocabulary.
   """
 
   tokens: np.ndarray
@@ -31,6 +33,7 @@ class Sequence(NamedTuple):
   advantage: float = 0.0
   old_logprobs: np.ndarray | None = None
   prompt: int = 0
+  kept: np.ndarray | None = None
 
 
 def best_fit(lengths: list[int], row_length: int) -> list[list[int]]:
@@ -112,6 +115,7 @@ def pack(
   micro_batches: int,
   pad_id: int = 0,
   shared: bool = False,
+  words: int = 0,
 ) -> Batch:
   """Packs sequences into a `Batch` of numpy arrays [M, B, T].
 
@@ -122,6 +126,7 @@ def pack(
     micro_batches: M, see `capacity`.
     pad_id: token of the places that stay empty.
     shared: whether sequences share prompts; if not, `prefixes` is None.
+    words: W, if every sequence has `kept`; 0 if none has.
 
   Raises:
     UserError: a sequence is longer than a row.
@@ -134,6 +139,7 @@ def pack(
   targets = np.full(shape, pad_id, np.int32)
   positions, segments, prefixes = (np.zeros(shape, np.int32) for _ in range(3))
   weights, advantages, old = (np.zeros(shape, np.float32) for _ in range(3))
+  kept = np.zeros((*shape, words), np.uint32) if words else None
   packed = _rows(sequences, row_length)
   for row, parts in enumerate(packed):
     start, segment = 0, 0
@@ -155,14 +161,35 @@ def pack(
         weights[at], advantages[at] = s.weights[prefix + 1 :], s.advantage
         if s.old_logprobs is not None:
           old[at] = s.old_logprobs[prefix + 1 :]
+        if kept is not None:
+          kept[at] = s.kept[prefix + 1 :]
         start += n
   leaves = (
     tokens, positions, segments, prefixes, targets, weights, advantages, old
   )  # fmt: skip
-  shaped = [x.reshape(micro_batches, rows, row_length) for x in leaves]
+  lead = (micro_batches, rows, row_length)
+  shaped = [x.reshape(lead) for x in leaves]
+  sets = None if kept is None else kept.reshape(*lead, words)
   count = np.int32(-(-len(packed) // rows))
-  batch = Batch(*shaped, None, None, count)  # type: ignore[call-arg]
+  batch = Batch(*shaped, None, None, sets, count)  # type: ignore[call-arg]
   return batch if shared else batch._replace(prefixes=None)
+
+
+def members(
+  sequences: list[Sequence], row_length: int, rows: int, shared: bool = False
+) -> list[list[int]]:
+  """Which sequences `pack` puts into each micro-batch that has any.
+
+  Args:
+    sequences, row_length, rows, shared: as of `pack`.
+
+  Returns:
+    list of lists of numbers of sequences.
+  """
+  if not shared:
+    sequences = [s._replace(prompt=0) for s in sequences]
+  packed = [sum(parts, []) for parts in _rows(sequences, row_length)]
+  return [sum(packed[i : i + rows], []) for i in range(0, len(packed), rows)]
 
 
 def _rows(sequences, row_length):
