@@ -22,7 +22,7 @@ import sympy
 from r1jax.errors import BadProblem
 from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
-from r1jax.verifiers.math import guard, time_limit, words
+from r1jax.verifiers.math import commands, guard, time_limit, words
 from r1jax.verifiers.math.compare import same
 from r1jax.verifiers.math.latex import (
   Answer,
@@ -32,16 +32,27 @@ from r1jax.verifiers.math.latex import (
   primes_differ,
   word_of,
 )
-from r1jax.verifiers.math.notation import braced, clean, last_box
+from r1jax.verifiers.math.notation import (
+  braced,
+  clean,
+  last_box,
+  spelled,
+  tail,
+  unwrapped,
+)
 from r1jax.verifiers.math.numbers import (
   in_base,
   plain,
   same_in_base,
   same_number,
 )
-from r1jax.verifiers.math.units import quantity, same_quantity
+from r1jax.verifiers.math.quantities import (
+  currencies,
+  quantity,
+  same_quantity,
+)
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 CORRECT = Verdict(True, 1.0, "correct")
 
 
@@ -69,11 +80,24 @@ def equivalent(gold: str, prediction: str) -> Verdict:
   Raises:
     BadProblem: the gold answer itself cannot be read.
   """
+  try:
+    return _judge(gold, prediction)
+  except BadProblem:
+    raise
+  except Exception:  # whatever the text of a model did to us is its own fault
+    return _wrong("error")
+
+
+def _judge(gold, prediction):
+  """`equivalent`, except that it may fail in any way."""
   tagged = think_format.answer(prediction)
-  if tagged is not None:
+  if tagged is None:
+    prediction = think_format.after_thinking(prediction)
+  else:
     prediction = tagged
   if not clean(prediction).strip():
     return _wrong("no_answer")
+  gold, prediction = (unwrapped(spelled(tail(t))) for t in (gold, prediction))
   gold, prediction = _without_option(gold, prediction)
   equal = _same_without_algebra(gold, prediction)
   if equal is None:
@@ -87,9 +111,13 @@ def _same_without_algebra(gold, prediction):
   Returns:
     bool; None if the two must be compared as formulas.
   """
-  quantities = [quantity(_given(t)) for t in (gold, prediction)]
+  given = [_given(t) for t in (gold, prediction)]
+  quantities = [quantity(t) for t in given]
   if all(quantities) and all(q.unit for q in quantities):
     return same_quantity(*quantities)
+  money = [currencies(t) for t in given]
+  if all(money) and not money[0] & money[1]:
+    return False
   equal = _same_kind(clean(gold), clean(prediction))
   if equal is None and all(quantities):
     return same_quantity(*quantities)
@@ -134,6 +162,8 @@ def _without_option(gold, prediction):
 
   If one text is a letter alone, the result is the two letters.
   """
+  if words.letters(gold) or words.letters(prediction):
+    return gold, prediction
   a, b = words.option(gold), words.option(prediction)
   if a and b:
     return (a[0], b[0])
@@ -159,6 +189,7 @@ _KINDS = (
   (words.ratio, operator.eq),
   (words.residues, operator.eq),
   (words.pieces, operator.eq),
+  (words.letters, words.same_letters),
 )
 
 
@@ -172,7 +203,9 @@ def _same_kind(gold, text):
   for read, compare in _KINDS:
     a, b = (read(t) for t in (boxes if read != plain else (gold, text)))
     if a is not None and b is not None:
-      return compare(a, b)
+      same_kind = compare(a, b)
+      if same_kind is not None:
+        return same_kind
   wanted = words.residues(boxes[0])
   if wanted and re.fullmatch(r"\s*\$?\s*\d{1,30}\s*\$?\s*", boxes[1]):
     return wanted[1] == {int(boxes[1].strip(" $"))}
@@ -243,7 +276,12 @@ def answer_of(completion: str) -> str | None:
     return tagged
   text = think_format.after_thinking(completion)
   boxes = list(_BOX.finditer(text))
-  return braced(text, boxes[-1].end() - 1) if boxes else None
+  if not boxes:
+    return None
+  box = text[boxes[-1].start() :]
+  if not re.match(r"\\[a-z]+\s{0,3}\{", box):
+    box = commands.braced_arguments(box[:100])  # \boxed 7
+  return braced(box, box.index("{")) if "{" in box else None
 
 
 @functools.cache
@@ -256,7 +294,7 @@ def _warm_up():
 def _read_gold(gold):
   _warm_up()
   try:
-    with time_limit.deadline(0.4):
+    with time_limit.deadline():
       return _read(clean(gold))
   except (time_limit.TimedOut, Exception) as e:
     reason = str(e) or type(e).__name__

@@ -1,17 +1,19 @@
 """Compares two expressions; numbers exactly."""
 
-import random
 import re
 from fractions import Fraction
 
 import math_verify
 import sympy
 
-from r1jax.verifiers.math import latex
-from r1jax.verifiers.math.guard import value_at
-from r1jax.verifiers.math.numbers import LONG_DECIMAL, Number, same_number
+from r1jax.verifiers.math import equations, latex, units
+from r1jax.verifiers.math.values import (
+  DIGITS,
+  equal_at_random,
+  equal_numbers,
+  exact,
+)
 
-_DIGITS = 60
 _Relation = sympy.core.relational.Relational
 
 
@@ -29,7 +31,9 @@ def same(gold: latex.Answer, got: latex.Answer) -> bool:
   scale = Fraction(1)
   if gold.unit and got.unit and gold.unit != got.unit:
     if gold.unit.dimension != got.unit.dimension:
-      return False
+      return units.general(gold.unit, got.unit) and bool(
+        _equal(gold.expression, got.expression)
+      )
     scale = got.unit.factor / gold.unit.factor
   a, b = map(_without_bars, (gold.expression, got.expression))
   if scale != 1:
@@ -39,13 +43,15 @@ def same(gold: latex.Answer, got: latex.Answer) -> bool:
   a, b = _as_set(a, b, gold.taken), _as_set(b, a, got.taken)
   a, b = _values(a, b), _values(b, a)
   a, b = _roots(a, b)
-  answer = _equal(a, b)
+  answer = equations.same_equation(a, b)
+  if answer is None:
+    answer = _equal(a, b)
   return _library(gold, got) if answer is None else answer
 
 
 def _library(gold, got):
   return math_verify.verify(
-    gold.parsed, got.parsed, float_rounding=12, numeric_precision=_DIGITS,
+    gold.parsed, got.parsed, float_rounding=12, numeric_precision=DIGITS,
     timeout_seconds=None,
   )  # fmt: skip
 
@@ -55,7 +61,7 @@ def _is_infinite(expression):
   if not isinstance(expression, sympy.Expr | sympy.Eq):
     return False
   if _is_number(expression):
-    expression = _exact(expression)
+    expression = exact(expression)
   return expression.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
 
 
@@ -231,8 +237,8 @@ def _equal(a, b):
     return None
   a, b = (_known(x, y) for x, y in ((a, b), (b, a)))
   if _is_number(a) and _is_number(b):
-    return _equal_numbers(a, b)
-  return _equal_at_random(a, b)
+    return equal_numbers(a, b)
+  return equal_at_random(a, b)
 
 
 def _ordered(relation):
@@ -264,75 +270,3 @@ def _known(x, other):
   if letters != {"i"}:
     return x
   return x.subs(dict.fromkeys(x.free_symbols, sympy.I))
-
-
-def _exact(x):
-  """x evaluated, with each decimal as the exact fraction."""
-  floats = {f: sympy.Rational(str(f)) for f in x.atoms(sympy.Float)}
-  x = x.xreplace(floats).doit()
-  # The odd root of a negative number means the real root.
-  return x.replace(
-    lambda e: e.is_Pow and e.base.is_Rational and e.base < 0
-    and e.exp.is_Rational and e.exp.q > 1 and e.exp.q % 2 == 1,
-    lambda e: (-1) ** e.exp.p * (-e.base) ** e.exp,
-  )  # fmt: skip
-
-
-def _equal_numbers(a, b):
-  decimal = [x.is_Float for x in (a, b)]
-  x, y = _exact(a), _exact(b)
-  if x.is_Rational and y.is_Rational:
-    if any(decimal) and not all(decimal):
-      numbers = (
-        Number(Fraction(int(v.p), int(v.q)), _significant(w) if f else None)
-        for v, w, f in ((x, a, decimal[0]), (y, b, decimal[1]))
-      )
-      return same_number(*numbers)
-    return x == y
-  if x.is_infinite or y.is_infinite:
-    return None if sympy.zoo in (x, y) else x == y
-  p, q = (sympy.N(v, _DIGITS) for v in (x, y))
-  if not (p.is_number and q.is_number) or (p + q).has(sympy.nan, sympy.zoo):
-    return None
-  if any(decimal) and not all(decimal):
-    digits = _significant(a if decimal[0] else b)
-    if digits < LONG_DECIMAL:
-      return False
-    return bool(abs(p - q) * 10 ** (digits - 1) < abs(p))
-  # Different closed forms of this size do not agree in so many digits.
-  return bool(abs(p - q) <= abs(p) * sympy.Float(10) ** (15 - _DIGITS))
-
-
-def _significant(x):
-  return len(re.sub(r"[.\-]", "", str(x)).strip("0"))
-
-
-def _equal_at_random(a, b):
-  """Whether two expressions agree at random values of their unknowns.
-
-  An identity holds at all six points. Anything else fails at each point, but
-  for a chance of about 10^-9. Unknowns in a logarithm are positive.
-  """
-  unknown = sorted(a.free_symbols | b.free_symbols, key=str)
-  draw = random.Random(f"{a}|{b}")
-  a, b = _exact(a), _exact(b)
-  logs = set().union(*(x.free_symbols for x in (a + b).atoms(sympy.log)))
-  compared = 0
-  for _ in range(12):
-    point = {
-      x: sympy.Float(draw.randint(1 if x in logs else -(10**9), 10**9), _DIGITS)
-      * 3
-      / 10**9
-      for x in unknown
-    }
-    p, q = value_at(a, point, _DIGITS), value_at(b, point, _DIGITS)
-    if p is None or q is None:
-      continue
-    size = abs(p) + abs(q)
-    if abs(p - q) > size * sympy.Float(10) ** -25:
-      # Terms that cancel leave noise; only algebra knows that it is 0.
-      return None if size < sympy.Float(10) ** -35 else False
-    compared += 1
-    if compared == 6:
-      return True
-  return True if compared >= 3 else None

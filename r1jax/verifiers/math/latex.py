@@ -138,6 +138,8 @@ def _is_formula(text):
   """Whether a short text is all formula and no prose."""
   if re.fullmatch(r"-?\d+(?: \d{3})+(?:\.\d+)?|-?\d+,\d\d", text):
     return False  # written as in prose: 1 000 and 1,22
+  if re.search(r"[a-z]'[a-z]{1,2} ", text):
+    return False  # it's prose
   prose = re.sub(r"\\\w+\{[^}]*\}", "", text)
   words = re.findall(r"(?<!\\)\b[A-Za-z]{3,}", prose)
   return len(words) <= 2 and len(text) < 300

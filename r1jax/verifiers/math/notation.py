@@ -6,7 +6,14 @@ Text in, text out, by tables of patterns. Other modules read the text.
 import math
 import re
 
-from r1jax.verifiers.math import guard, words
+from r1jax.verifiers.math import (
+  characters,
+  commands,
+  guard,
+  programs,
+  sets,
+  words,
+)
 
 
 def last_box(text: str) -> str:
@@ -26,33 +33,41 @@ def braced(text: str, at: int) -> str | None:
   return None
 
 
-_TYPED = str.maketrans(
-  {"\u2212": "-", "\u2013": "-", "\u2044": "/", "\u00d7": "*", "\u00f7": "/",
-   "\u00b7": "\\cdot ", "\u22c5": "\\cdot ", "\u2264": "\\le ",
-   "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ",
-   "\u2229": "\\cap ", "\u2208": "\\in ", "\u2205": "\\emptyset ",
-   "\u211d": "\\mathbb{R}", "\u00b1": "\\pm ", "\u2261": "\\equiv ",
-   "\u00bd": "\\frac{1}{2}", "\u2153": "\\frac{1}{3}",
-   "\u2154": "\\frac{2}{3}", "\u00bc": "\\frac{1}{4}",
-   "\u00be": "\\frac{3}{4}", "\u221e": "\\infty ",
-   "\u03c0": "\\pi ", "\u00b0": "^\\circ ", "\u00a0": " ", "\u2009": " ",
-   "\u202f": " ", "\uff0c": ",", "\uff08": "(", "\uff09": ")",
-   "\u200b": None, "\u2060": None, "\ufeff": None}
-)  # fmt: skip
-_POWERS = str.maketrans({"\u00b9": "^1", "\u00b2": "^2", "\u00b3": "^3"})
 _TEXT = r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|operatorname)"
 
 
 def _repeating(match):
   """The fraction of a repeating decimal such as 0.1\\overline{6}."""
-  whole, start, period = match[1] or "0", match[2], match[3]
+  return _fraction(match[1] or "0", match[2], match[3])
+
+
+def _grouped(match):
+  return match[1] + re.sub(r"\D", "", match[2])
+
+
+def _dotted(match):
+  """The fraction of a decimal such as 0.1666 with dots after it."""
+  whole, digits = match[1] or "0", match[2]
+  for start in range(len(digits)):
+    tail = digits[start:]
+    for period in range(1, len(tail)):
+      again = len(tail) - period
+      if again < min(period, 3) or tail[period:] != tail[:again]:
+        continue
+      return _fraction(whole, digits[:start], tail[:period])
+  return f"{whole}.{digits}" if len(digits) >= 10 else match[0]
+
+
+def _fraction(whole, start, period):
   bottom = (10 ** len(period) - 1) * 10 ** len(start)
   top = int(whole + start + period) - int(whole + start)
   return f"\\frac{{{top}}}{{{bottom}}}"
 
 
-def _grouped(match):
-  return match[1] + re.sub(r"\D", "", match[2])
+def _chosen(match):
+  """C(5, 2) is a number; C(2, 5) is a point."""
+  n, k = match.groups()
+  return f"\\binom{{{n}}}{{{k}}}" if int(k) <= int(n) else f"({n},{k})"
 
 
 def _double_factorial(match):
@@ -65,9 +80,14 @@ _REWRITTEN = tuple(
   for pattern, by in (
     # Dress and space around a formula.
     (r"\\fbox\b|\\boxed\s+(?=\{)", r"\\boxed"),
-    (r"(?<![\w)\]}*])\*\*([^*\n]+)\*\*(?![\w({\\*])", r"\1"),
     (r"\\(?:display|text|script)style\b|\\q?quad\b", " "),
     (r"\\checkmark\b", " "),
+    (r"\\[bB]igg?[lrm]?(?![A-Za-z])|\\middle(?![A-Za-z])", ""),
+    # "About 14" means 14; so does "x is about 14".
+    (r"^([\s$]{0,9}(?:\\boxed\{)?)[\s$]{0,9}(?:\\approx|\\sim(?:eq)?(?![A-Za-z])"
+     r"|~|(?:about|approximately|approx\.?|roughly|around) ?(?=[\d\\$-]))",
+     r"\1"),
+    (r"^([\s$]{0,9}(?:\\boxed\{)?[A-Za-z])\s{0,3}\\approx", r"\1="),
     (r"\{:\}|\\colon(?![A-Za-z])", ":"),
     (r"\\(?:left|right)\s*\.", " "),
     (r"\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b", " "),
@@ -88,7 +108,7 @@ _REWRITTEN = tuple(
     (r"\\[dtc]frac\b", r"\\frac"),
     (r"\\[dt]binom\b", r"\\binom"),
     (r"\{([^{}]*)\\choose\b([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"\bC\((\d+),\s*(\d+)\)", r"\\binom{\1}{\2}"),
+    (r"\bC\((\d{1,9}),\s?(\d{1,9})\)", _chosen),
     (r"[_^]\{?(\d+)\}?C_\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?<![A-Za-z\\])C_\{?(\d{1,4})\}?\^\{?(\d{1,4})\}?", r"\\binom{\1}{\2}"),
     (r"(?<![A-Za-z\\])C\^\{?(\d{1,4})\}?_\{?(\d{1,4})\}?", r"\\binom{\2}{\1}"),
@@ -101,8 +121,9 @@ _REWRITTEN = tuple(
     (r"(\\log_\s*(?:\d|\{\d{1,4}\})|\\ln)\s*(\d{1,9})\s*"
      r"(?=\\(?:cdot|times)\b)", r"\1(\2)"),
     # The name of a point before its coordinates.
-    (r"^([\s$]*)[ABD-Z]\s*(?=\([^()A-Za-z]{1,40},[^()A-Za-z]{1,40}\)[\s$.]*$)",
-     r"\1"),
+    (r"^([\s$]{0,9})(?:(?:[Tt]he )?[Pp]oints? )?[\s$]{0,3}[A-Z]'?(?:_\{?\d\}?)?"
+     r"\s{0,3}=?\s{0,3}"
+     r"(?=(?:\\left\s?)?\([^()]{1,200},[^()]{1,200}\)[\s$.]{0,9}$)", r"\1"),
     (r"\\([lg])eqslant\b", r"\\\1e"),
     (r"\\degrees?\b", r"^\\circ"),
     (rf"\^\s*(?:\{{\s*)?{_TEXT}\s*\{{\s*o\s*\}}\}}?", r"^\\circ"),
@@ -111,8 +132,6 @@ _REWRITTEN = tuple(
     (rf"{_TEXT}\s*\{{\s*([ie])\s*\}}", r"\1"),
     (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
     (r"(?<=\d)\s*x\s*(?=10\s*\^)", r"\\cdot "),
-    ("\u221a\\s*(?:(\\d+|[A-Za-z])|\\(([^()]*)\\))",
-     lambda m: f"\\sqrt{{{m[1] or m[2]}}}"),
     # Styles: a bold number is that number.
     (r"\\(?:mathbf|boldsymbol|bm)\b(?=\s*\{)", ""),
     (r"\\text(?:bf|it|rm)\{\s*([-+\d.,/\s]+)\}", r"\1"),
@@ -125,8 +144,15 @@ _REWRITTEN = tuple(
     (r"(?<=\d)\{(?:\.\}(?=\d)|,\}(?=\d{1,2}(?!\w)))", "."),
     (r"(?<![\w.])(\d+(?:\.\d*)?)[eE]([-+]?\d{1,3})(?![\w.])",
      r"\1\\cdot 10^{\2}"),
-    (r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\(?:overline|bar|dot)\s*"
-     r"\{(\d{1,20})\}", _repeating),
+    (r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\(?:overline|bar|dot)\s?"
+     r"\{(\d{1,20})\}(?!\d)", _repeating),
+    (r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\dot\s?\{(\d)\}(\d{0,20})"
+     r"\\dot\s?\{(\d)\}",
+     lambda m: _fraction(m[1] or "0", m[2], m[3] + m[4] + m[5])),
+    (r"^([\s$]{0,9})(\d{0,20})\.(\d{0,20})\((\d{1,20})\)(?=[\s$.]{0,9}$)",
+     lambda m: m[1] + _fraction(m[2] or "0", m[3], m[4])),
+    (r"(?<![\w.])(\d{0,20})\.(\d{2,60})\s?(?:\\dots(?![A-Za-z])|\.{2,6})(?!\d)",
+     _dotted),
     (rf"(\d)\s*\^?\s*\{{?\s*(?:{_TEXT}\s*\{{\s*)?(?:st|nd|rd|th)\b\s*\}}?\}}?",
      r"\1"),
     (r"(?<![\w.])(\d{1,2})!!(?!\s*!)", _double_factorial),
@@ -151,6 +177,9 @@ _REWRITTEN = tuple(
      r"[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[ZN]\}?\)?(?=\$?$)", ""),
     # "x is in" a set means the set.
     (r"^([\s$(]*)[A-Za-z]\s*\\in\s*(?=\(|\[|\\\{|\\left|\\mathbb)", r"\1"),
+    # A unit at the end of a sentence.
+    (r"(?<=[a-z] )(-?\d[\d,.]{0,20})\s?(?:[cmk]?m|ft|in)\^\{?[23]\}?"
+     r"(?=[\s.]{0,9}$)", r"\1"),
     # Ends of sentences and lines.
     (r"(?<!\\)(?:[\s.,;:]|(?<!\\)\\(?:\s|$)|\\\\(?=\s*$))+$", ""),
     (r"(?<!\\)(?:[\s.,;:]|\\\s)+(?=\$*$)", ""),
@@ -159,14 +188,24 @@ _REWRITTEN = tuple(
 _OVER = re.compile(r"\{([^{}]*)\\over\b([^{}]*)\}|^([^{}]*)\\over\b([^{}]*)$")
 
 
+def spelled(text: str) -> str:
+  """A text whose characters, functions and arguments are those of LaTeX.
+
+  Args:
+    text: any text; currencies stay.
+  """
+  text = programs.to_latex(characters.to_latex(text))
+  text = re.sub(r"(?<![A-Za-z])per\s?cent(?![A-Za-z])", "percent", text)
+  return commands.braced_arguments(text)
+
+
 def clean(text: str) -> str:
-  """The end of a text in one spelling."""
-  if len(text) > guard.MAX_CHARACTERS:
-    text = _tail(text)
-  # Long runs of white space only cost time.
-  text = re.sub(r"(\s{3})\s+", r"\1", text.translate(_TYPED))
-  if not re.search(r"[A-Za-z]{2,} +\w", text):
-    text = text.translate(_POWERS)  # in prose these belong to units
+  """The end of a text in one spelling.
+
+  Args:
+    text: an answer, or a text that ends in one.
+  """
+  text = unwrapped(spelled(tail(text)))
   for pattern, by in _REWRITTEN:
     text = pattern.sub(by, text)
   text = _OVER.sub(
@@ -175,8 +214,54 @@ def clean(text: str) -> str:
   if not text.isascii():
     # No grader would accept the digits of other scripts.
     text = "".join(c if c.isascii() or not c.isdigit() else "?" for c in text)
-  text = _last_boxes(text)
-  return text if "\\boxed" in text else words.symbol_of(text)
+  text = _unboxed(_last_boxes(text))
+  if "\\boxed" in text:
+    return text
+  return sets.canonical(words.symbol_of(text))
+
+
+_WRAPS = (
+  ("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"), ('"', '"'),
+  ("'", "'"), ("`", "`"), ("``", "''"),
+)  # fmt: skip
+
+
+def unwrapped(text: str) -> str:
+  """A text without the dollars and the box around all of it.
+
+  What is before a box does not count; what follows it does.
+
+  Args:
+    text: LaTeX.
+  """
+  for _ in range(4):
+    before = text
+    text = text.strip()
+    bare = text.rstrip(".").rstrip()
+    for opening, end in _WRAPS:
+      inner = bare[len(opening) : -len(end)]
+      if (
+        bare.startswith(opening) and bare.endswith(end)
+        and inner and opening not in inner
+        and not inner.endswith("\\") and end not in inner
+      ):  # fmt: skip
+        text = inner
+        break
+    text = _unboxed(text)
+    if text == before:
+      break
+  return text
+
+
+def _unboxed(text):
+  """The text in a box, if it is the only one and nothing follows it."""
+  if text.count("\\boxed{") != 1:
+    return text
+  at = text.index("\\boxed{") + len("\\boxed")
+  inner = braced(text, at)
+  if inner is None or text[at + len(inner) + 2 :].strip(" .$\n"):
+    return text
+  return inner
 
 
 # "apples and", "for part (a) or", but not "is wrong and".
@@ -208,8 +293,19 @@ def _last_boxes(text):
   return text
 
 
-def _tail(text):
-  """The part of a long text that has the answer, as long as allowed."""
+def tail(text: str) -> str:
+  """The part of a text that has the answer, as long as allowed.
+
+  Args:
+    text: a text of any length.
+  """
+  if len(text) > guard.MAX_CHARACTERS:
+    text = _last_part(text)
+  # Long runs of white space only cost time.
+  return re.sub(r"(?<!\s)(\s{3})\s+", r"\1", text)
+
+
+def _last_part(text):
   at = text.rfind("\\boxed{")
   if at >= 0:
     # Several boxes may make one answer.

@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
 from r1jax.verifiers.math.guard import MAX_DIGITS
 from r1jax.verifiers.math.words import number_of
@@ -10,11 +11,18 @@ from r1jax.verifiers.math.words import number_of
 LONG_DECIMAL = 10
 
 
-class Number:
-  """A rational number and the significant digits of its decimal, or None."""
+class Number(NamedTuple):
+  """A rational number, as it was written.
 
-  def __init__(self, value: Fraction, digits: int | None = None) -> None:
-    self.value, self.digits = value, digits
+  Attributes:
+    value: the number.
+    digits: significant digits of its decimal; None for other numbers.
+    place: what 1 is worth in the last digit of its decimal.
+  """
+
+  value: Fraction
+  digits: int | None = None
+  place: Fraction = Fraction(0)
 
 
 _POWER = re.compile(
@@ -74,10 +82,12 @@ def _decimal(match, scale):
     return None
   value = Fraction(digits + ("0" if digits.endswith(".") else ""))
   value *= scale
-  significant = len(digits.replace(".", "").lstrip("0"))
-  exact = "." not in digits
   value = -value if sign == "-" else value
-  return Number(value, None if exact else significant)
+  whole, point, after = digits.partition(".")
+  if not point:
+    return Number(value)
+  significant = len((whole + after).lstrip("0"))
+  return Number(value, significant, scale / 10 ** len(after))
 
 
 def in_base(text: str) -> tuple[str, int] | None:
@@ -101,12 +111,42 @@ def same_number(a: Number, b: Number) -> bool:
   """Whether two `Number`s are equal; a long decimal may be rounded."""
   if a.value == b.value:
     return True
-  return _stands_for(a, b) or _stands_for(b, a)
+  return _means(a, b) or _means(b, a)
 
 
-def _stands_for(decimal, number):
-  """Whether a decimal has `LONG_DECIMAL` digits of a number, all right."""
-  if (decimal.digits or 0) < LONG_DECIMAL or number.digits is not None:
+def _means(decimal, number):
+  """Whether a decimal is rounded from a number that has no exact decimal."""
+  if number.digits is not None or _ends(number.value):
     return False
-  error = abs(decimal.value - number.value)
-  return error * 10 ** (decimal.digits - 1) < abs(number.value)
+  return is_rounded(decimal, number.value)
+
+
+def is_rounded(decimal: Number, value: Fraction) -> bool:
+  """Whether a decimal has `LONG_DECIMAL` digits of a number, all right.
+
+  Args:
+    decimal: a `Number` with digits.
+    value: a number whose decimal does not end, exact or to 60 digits.
+
+  Returns:
+    whether it is the number rounded or cut off to its digits, or the nearest
+    double.
+  """
+  digits = decimal.digits or 0
+  if digits < LONG_DECIMAL:
+    return False
+  rest = abs(value) - abs(decimal.value)
+  if (value < 0) != (decimal.value < 0):
+    return False
+  if abs(rest) <= decimal.place / 2 or 0 <= rest < decimal.place:
+    return True
+  try:
+    return digits >= 15 and float(value) == float(decimal.value)
+  except OverflowError:
+    return False
+
+
+def _ends(value):
+  """Whether the decimal of a fraction ends."""
+  bottom = value.denominator
+  return pow(10, bottom.bit_length(), bottom) == 0

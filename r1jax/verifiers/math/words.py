@@ -1,17 +1,22 @@
 """Reads answers in words, times of day, ratios and residues."""
 
+import math
 import re
 from fractions import Fraction
 
 _STYLE = re.compile(
-  r"\\(?:text(?:bf|rm|it|sf|normal)?|math(?:rm|bf|it)|mbox|boxed|rm|bf)\b"
+  r"\\(?:text(?:bf|rm|it|sf|sc|tt|normal|up)?|math(?:rm|bf|it|sf|tt)|mbox"
+  r"|boxed|emph|rm|bf|it|underline)(?![A-Za-z])"
 )
 _SPACES = re.compile(r"\\[,;:! ]|~|\s+")
+_QUOTED = re.compile(r"([\"'`*_]{1,3})([\w .,;-]{1,200})[\"'`*_]{1,3}")
 
 
 def spoken(text: str) -> str:
-  """A text without styles, braces, dollars and final punctuation."""
+  """A text without styles, braces, dollars, quotes and final punctuation."""
   text = _SPACES.sub(" ", _STYLE.sub("", text))
+  quoted = _QUOTED.fullmatch(text.strip(" .,"))
+  text = quoted[2] if quoted else text
   return re.sub(r" +", " ", re.sub(r"[${}]|\\[()\[\]]", "", text)).strip(" .,")
 
 
@@ -109,7 +114,7 @@ def phrase(text: str) -> tuple[str, ...] | None:
     return None
   if plain.lower() in _SAME:
     return (_SAME[plain.lower()],)
-  if not re.search("[A-Za-z]{3}", plain) or re.fullmatch("[A-Z ]+", plain):
+  if not re.search("[A-Za-z]{3}", plain) or re.fullmatch("[A-Z]+", plain):
     return None
   plain = plain.lower()
   parts = re.split(r"\s*(?:,\s*and\b|[,;]|\band\b)\s*", plain)
@@ -132,8 +137,16 @@ def clock(text: str) -> tuple | None:
 
 
 def same_clock(a: tuple, b: tuple) -> bool:
-  """Whether two times are equal; a missing a.m. or p.m. is ignored."""
-  return a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2]))
+  """Whether two times are equal; a missing a.m. or p.m. is ignored.
+
+  7:12 and 14:24 may also be ratios, unless they have a.m., p.m. or a digit 0.
+  """
+  if a[:2] == b[:2]:
+    return a[2] == b[2] or None in (a[2], b[2])
+  if a[2] or b[2] or min(a[0], b[0], a[1] - 9, b[1] - 9) <= 0:
+    return False
+  lowest = 1 in (math.gcd(*a[:2]), math.gcd(*b[:2]))
+  return lowest and a[0] * b[1] == a[1] * b[0]
 
 
 def ratio(text: str) -> tuple | None:
@@ -190,12 +203,53 @@ def squeezed(text: str) -> str | None:
 
 
 _OPTION = re.compile(
-  r"\s*\$?\\(?:text|textbf|mathrm|mathbf)\s*\{\s*\(?([A-J])\)(?!\s*,)\s*\}?"
-  r"(?:\\[,;:! ]|\s|~|\\q?quad|\})*(.*)"
+  r"\s{0,9}\$?(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s?)?"
+  r"(?:(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? ?)?"
+  r"(?:\(([A-J])\)|([A-J])[.):](?!\w)|\*\*\(?([A-J])\)?[.:]?\*\*)(?!\s?,)"
+  r"\s?\}?(?:\\[,;:! ]|\s|~|\\q?quad|\}|[:.-](?=\s))*(.*)",
+  re.IGNORECASE,
 )
 
 
 def option(text: str) -> tuple[str, str] | None:
-  """(letter, the rest) of "\\textbf{(B)}\\ 12", or None."""
+  """(letter, the rest) of "\\textbf{(B)}\\ 12" or "B. 12", or None."""
   match = _OPTION.fullmatch(text) if len(text) <= 200 else None
-  return (match[1], match[2].strip("$ .{}")) if match else None
+  if not match:
+    return None
+  letter = match[1] or match[2] or match[3]
+  return (letter, match[4].strip("$ .{}")) if letter.isupper() else None
+
+
+_JOINED = re.compile("[A-J]{2,10}")
+_CHOSEN = re.compile(
+  r"(?:(?:options?|choices?|answers?|statements?) )?"
+  rf"({_LETTER}(?:(?:, and |,? and |, ?| ?& ?|; ?| ?/ ?| ){_LETTER}){{1,9}})"
+)
+
+
+def letters(text: str) -> tuple[bool, str] | None:
+  """(whether they are written together, the letters) of several options.
+
+  Args:
+    text: "AC", "A and C", "(A), (C)".
+  """
+  plain = spoken(text)
+  if _JOINED.fullmatch(plain):
+    return True, plain
+  match = _CHOSEN.fullmatch(plain)
+  return (False, re.sub("[^A-J]", "", match[1])) if match else None
+
+
+def same_letters(a: tuple[bool, str], b: tuple[bool, str]) -> bool | None:
+  """Whether two answers choose the same letters; None if they may be unknowns.
+
+  Letters that are written together have an order, unless it is the alphabet's.
+  """
+  if a[1] == b[1]:
+    return True
+  if a[0] and b[0]:
+    return None
+  for joined, text in (a, b):
+    if joined and list(text) != sorted(set(text)):
+      return False
+  return sorted(a[1]) == sorted(b[1])
