@@ -62,9 +62,11 @@ def test_standard_output(code, expected):
   [
     (b"a  \r\nb\n\n\n", "a\nb", "correct"),
     (b"a\nb", "a\nb  \n", "correct"),
-    (b" a\nb", "a\nb", "wrong"),
-    (b"a\n\nb", "a\nb", "wrong"),
-    (b"a b", "a  b", "wrong"),
+    (b" a\nb", "a\nb", "correct"),
+    (b"a\n\nb", "a\nb", "correct"),
+    (b"a b", "a  b", "correct"),
+    (b"a\nb", "a b", "correct"),
+    (b"ab", "a b", "wrong"),
     (b"1.0", "1", "wrong"),
     ("é".encode(), "é", "correct"),
     (b"\xff\xfe", "\ufffd\ufffd", "wrong"),
@@ -91,6 +93,9 @@ def test_how_output_is_compared(text, expected, verdict):
     ("'1'", 1, "wrong"),
     ("2", 2.0, "correct"),
     ("2.0", 2, "correct"),
+    # A large whole number and the float beside it.
+    ("float(10 ** 17 + 1)", 10**17 + 1, "wrong"),
+    ("10 ** 23", 1e23, "correct"),
     # One part in 10^10, and in 10^8.
     ("0.1 + 0.2", 0.3, "correct"),
     ("1 + 1e-10", 1.0, "correct"),
@@ -249,6 +254,19 @@ def test_many_fences_are_read_in_one_pass():
     ({"tests": [{"fn": "f", "args": [{1}], "result": 1}]}, "test 0"),
     ({"tests": [{"fn": "f", "args": [], "result": {1: 2}}]}, "test 0"),
     ({"tests": [{"fn": "f", "args": [], "result": 1e999}]}, "test 0"),
+    ({"tests": [{"assert": " "}]}, "test 0 must be"),
+    ({"tests": [{"assert": "f()", "fn": "a b"}]}, "test 0 must be"),
+    ({"tests": [{"assert": "f()", "code": ""}]}, "test 0 must be"),
+    ({"compare": "words"}, "compare='words' must be one of tokens, lines"),
+    ({"tolerance": -1}, "tolerance must be a number of at least 0, not -1"),
+    ({"tolerance": "1e-6"}, "tolerance must be a number"),
+    ({"tolerance": 1, "compare": "lines"}, 'tolerance needs compare="tokens"'),
+    ({"checker": 1}, "checker must be text, not 1"),
+    ({"checker": "lambda *a: True"}, "begins a line with .def check"),
+    ({"preamble": ["import os"]}, "preamble must be text"),
+    ({"packages": "numpy"}, "packages must be a list of names.*known: numpy"),
+    ({"packages": ["torch"]}, "packages must be.*torch.*known: numpy"),
+    ({"packages": ["numpy"], "language": "cpp"}, "are for python, not for cpp"),
     ({"language": "cobol"}, '"cobol" is unknown; known: python, cpp'),
     ({"language": ["python"]}, "is unknown; known: python, cpp"),
     ({"limits": [1]}, r"limits must map names to numbers, not be \[1\]"),
@@ -283,3 +301,39 @@ def test_programs_stand_in_blocks_or_tags(text):
   tests = [{"input": "1", "output": "2"}]
   problem = Problem("p", "code", "?", "", "en", {"tests": tests})
   assert code_tests.verify(problem, text).correct
+
+
+def test_numpy_by_config():
+  code = """
+import numpy as np
+def f(n):
+  return np.arange(n) @ np.arange(n), np.linalg.inv(np.eye(2) * 2)
+"""
+  tests = [{"fn": "f", "args": [4], "result": [14, [[0.5, 0], [0, 0.5]]]}]
+  completion = block(code)
+  assert code_tests.verify(problem(tests=tests), completion).reason == "error"
+  with_it = problem(tests=tests, packages=["numpy"])
+  assert code_tests.verify(with_it, completion).correct
+  # Nothing else of its directory is there.
+  others = block("import sympy")
+  assert code_tests.verify(with_it, others).reason == "error"
+
+
+def test_output_as_long_as_expected():
+  code = "print('7 ' * int(input()))"
+  long = {"input": "700000", "output": "7 " * 700_000}
+  assert reason(code, [long]) == "correct"
+  short = {"input": "700000", "output": "7 " * 10}
+  assert reason(code, [short]) == "too_much_output"
+  result = {"fn": "f", "args": [], "result": "é" * 400_000}
+  assert reason("def f(): return 'é' * 400_000", [result]) == "correct"
+
+
+def test_one_box_that_fails_is_no_verdict(monkeypatch):
+  def fails(*_, **__):
+    raise code_tests.sandbox.Broken("no memory")
+
+  assert code_tests.verify(problem(), block(GOOD)).correct
+  monkeypatch.setattr(code_tests.sandbox, "run", fails)
+  verdict = code_tests.verify(problem(), block(GOOD))
+  assert verdict == Verdict(False, 0.0, "sandbox_failed", judged=False)

@@ -50,8 +50,32 @@ def recorded_tests(problem):
   return tests
 
 
-def as_problem(tests):
-  return Problem("p", "code", "", "", "en", {"tests": tests})
+def as_problem(tests, **data):
+  return Problem("p", "code", "", "", "en", {"tests": tests, **data})
+
+
+def own_check(problem, code):
+  """The reason of a verdict by the problem's own check function."""
+  name, prompt = problem["entry_point"], problem["prompt"]
+  check = f"{problem['test']}\ncheck({name})"
+  test = {"assert": check, "setup": prompt, "fn": name}
+  completion = f"```python\n{code}\n```"
+  return code_tests.verify(
+    as_problem([test], preamble=prompt), completion
+  ).reason
+
+
+def assert_own_checks_decide(problems):
+  for code, expected in (
+    (lambda p: p["prompt"] + p["canonical_solution"], "correct"),
+    # The imports and helpers of the prompt are there without being repeated.
+    (lambda p: f"def {p['entry_point']}(*_):\n  return None\n", "wrong"),
+    (lambda p: "import os\nos._exit(0)", "wrong"),
+  ):
+    with ThreadPoolExecutor(2) as pool:
+      found = list(pool.map(lambda p: own_check(p, code(p)), problems))
+    names = [problem["task_id"] for problem in problems]
+    assert dict(zip(names, found)) == dict.fromkeys(names, expected)
 
 
 OPERATORS = {
@@ -184,6 +208,10 @@ def test_some_solutions_pass():
   assert_solutions_pass(SOME)
 
 
+def test_some_own_checks_decide():
+  assert_own_checks_decide(SOME)
+
+
 def test_some_mutants_fail():
   assert_mutants_fail(SOME[:6], 10)
 
@@ -192,6 +220,11 @@ def test_some_mutants_fail():
 def test_all_solutions_pass():
   assert len(PROBLEMS) == 164
   assert_solutions_pass(PROBLEMS)
+
+
+@pytest.mark.slow
+def test_all_own_checks_decide():
+  assert_own_checks_decide(PROBLEMS)
 
 
 @pytest.mark.slow

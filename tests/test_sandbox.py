@@ -508,9 +508,10 @@ ACTIONS = {
 }
 
 
-def decide(program, machine, number, argument=0, arch=None):
+def decide(program, machine, number, *arguments, arch=None):
   """What a filter returns: the instructions of classic BPF that it uses."""
-  data = struct.pack("<IIQQ", number, arch or ARCH[machine], 0, argument)
+  six = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+  data = struct.pack("<IIQ6Q", number, arch or ARCH[machine], 0, *six)
   steps = list(struct.iter_unpack("<HBBI", program))
   at, a = 0, None
   while True:
@@ -561,6 +562,17 @@ def test_filter_against_the_headers(machine):
     flags = 1 << bit | 0x10000
     assert decide(many, machine, clone, flags) == "EPERM"
     assert decide(one, machine, clone, flags) == "EPERM"
+  # linux/fcntl.h: SETLK, SETLKW, SETOWN, SETSIG, OFD_SETLK, SETLEASE, NOTIFY,
+  # SETPIPE_SZ, ADD_SEALS; then DUPFD, SETFL, DUPFD_CLOEXEC.
+  for command in (6, 7, 8, 10, 37, 1024, 1026, 1031, 1033):
+    assert decide(many, machine, numbers["fcntl"], 5, command) == "EPERM"
+  for command in (0, 4, 1030):
+    assert decide(one, machine, numbers["fcntl"], 5, command) == "allow"
+  # linux/mman.h: COLD, PAGEOUT, POPULATE_WRITE, MERGEABLE; then DONTNEED, FREE.
+  for advice in (20, 21, 23, 12):
+    assert decide(one, machine, numbers["madvise"], 0, 0, advice) == "EPERM"
+  for advice in (4, 8):
+    assert decide(one, machine, numbers["madvise"], 0, 0, advice) == "allow"
   # The flags of a thread, and of fork, in glibc.
   assert decide(one, machine, clone, 0x3D0F00) == "allow"
   assert decide(many, machine, clone, 0x1200011) == "allow"

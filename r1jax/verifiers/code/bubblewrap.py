@@ -1,11 +1,13 @@
 """What a program sees in its box, as arguments of bubblewrap.
 
 The box has a read-only view of the system's libraries and of the interpreter's
-standard library, an empty directory in memory for files, and /dev/null. It has
-no project, no home, no /etc, no /proc and no network.
+standard library, an empty directory in memory for files, standard input as a
+file too, and /dev/null. It has no project, no home, no /etc, no /proc and no
+network.
 """
 
 import functools
+import importlib.util
 import math
 import os
 import shutil
@@ -38,6 +40,28 @@ _SYSTEM = (
 # not use up the memory.
 _STACK_BYTES = 64 << 20
 _OPEN_FILES = 64
+# Files, folders and links in the box; empty ones use the kernel's memory, which
+# no size of a file counts.
+_INODES = 1024
+# Memory that stays in place, and signals and timers that wait.
+_LOCKED_BYTES, _SIGNALS = 64 << 10, 64
+# Where the box's own directory is mounted before bubblewrap runs, out of the
+# sight of all others: a directory that every Linux has, and bubblewrap does not
+# need.
+_OUTSIDE = "/sys"
+# bubblewrap cannot limit the number of files of a directory in memory. So a
+# user namespace around it mounts the directory.
+_MOUNT = (
+  "mount -t tmpfs -o size=$1,nr_inodes=$2,mode=755,nosuid,nodev tmpfs $3"
+  ' && shift 3 && exec "$@"'
+)
+# Wall time for each second of CPU time, where no limit is given, and what the
+# start of a box may take.
+_WALL, _START_SECONDS = 10.0, 5.0
+
+# Package that a program may import -> its directories of installed files.
+PACKAGES = {"numpy": ("numpy", "numpy.libs")}
+_PACKAGES_PLACE = "/packages"
 
 
 class Limits(NamedTuple):
@@ -45,20 +69,32 @@ class Limits(NamedTuple):
 
   Attributes:
     cpu_seconds: of all its threads together.
-    wall_seconds: from its start.
+    wall_seconds: from its start; None for ten times `cpu_seconds` and 5 s, so
+      that a busy machine does not stop a program.
     memory_bytes: address space of the process, which is that of the box: the
       filter lets a program start threads but no processes.
     threads: number; the kernel does not apply it to the system's root.
-    output_bytes: standard output and error together.
+    output_bytes: standard output and error together; more by twice what is
+      expected.
     file_bytes: all that it writes to files.
   """
 
   cpu_seconds: float = 5.0
-  wall_seconds: float = 15.0
+  wall_seconds: float | None = None
   memory_bytes: int = 512 << 20
   threads: int = 32
   output_bytes: int = 1 << 20
   file_bytes: int = 16 << 20
+
+  def wall(self) -> float:
+    """`wall_seconds`, or what stands for None."""
+    if self.wall_seconds is not None:
+      return self.wall_seconds
+    return _WALL * self.cpu_seconds + _START_SECONDS
+
+
+# The limits that are whole numbers.
+WHOLE = ("memory_bytes", "threads", "output_bytes", "file_bytes")
 
 
 class Failed(Exception):
@@ -69,8 +105,10 @@ def command_line(
   command: Sequence[str],
   limits: Limits,
   source: int,
+  stdin: int,
   seccomp_filter: int,
   status: int,
+  packages: Sequence[str] = (),
 ) -> list[str]:
   """The command that runs a program in a box.
 
@@ -78,8 +116,10 @@ def command_line(
     command: list of str, with the program's path in the box first.
     limits: `Limits`.
     source: file descriptor of the file `SOURCE`, which is executable.
+    stdin: file descriptor of what /dev/stdin holds.
     seccomp_filter: file descriptor of the filter of system calls.
     status: file descriptor that bubblewrap writes the box's state to.
+    packages: names of `PACKAGES` that the program may import.
 
   Returns:
     list of str.
@@ -88,8 +128,12 @@ def command_line(
     Failed: there is no bubblewrap.
   """
   return [
+    *("unshare", "--user", "--map-root-user", "--mount"),
+    *("sh", "-c", _MOUNT, "sh", str(limits.file_bytes), str(_INODES), _OUTSIDE),
     *fixed_arguments(),
-    *("--size", str(limits.file_bytes), "--tmpfs", BOX, "--chdir", BOX),
+    *_package_arguments(tuple(packages)),
+    *("--bind", _OUTSIDE, BOX, "--chdir", BOX),
+    *("--perms", "0444", "--file", str(stdin), "/dev/stdin"),
     *("--perms", "0555", "--file", str(source), SOURCE),
     *("--remount-ro", "/"),
     *("--seccomp", str(seccomp_filter)),
@@ -108,6 +152,8 @@ def _prlimit(limits):
     f"--nproc={limits.threads}",
     f"--fsize={limits.file_bytes}",
     f"--nofile={_OPEN_FILES}",
+    f"--memlock={_LOCKED_BYTES}",
+    f"--sigpending={_SIGNALS}",
     "--core=0",
   )
 
@@ -137,6 +183,34 @@ def fixed_arguments() -> list[str]:
   for name, value in _ENVIRONMENT.items():
     arguments += ["--setenv", name, value]
   return arguments
+
+
+@functools.cache
+def _package_arguments(names):
+  arguments = []
+  for name in names:
+    place = package_place(name)
+    for folder in PACKAGES[name]:
+      if (place / folder).is_dir():
+        inside = f"{_PACKAGES_PLACE}/{folder}"
+        arguments += ["--ro-bind", str(place / folder), inside]
+  if names:
+    arguments += ["--setenv", "PYTHONPATH", _PACKAGES_PLACE]
+    # Its threads would each take address space for a stack.
+    arguments += ["--setenv", "OPENBLAS_NUM_THREADS", "1"]
+  return arguments
+
+
+def package_place(name: str) -> Path:
+  """The directory that a package of `PACKAGES` is installed in.
+
+  Raises:
+    Failed: it is not installed.
+  """
+  spec = importlib.util.find_spec(name)
+  if spec is None or not spec.origin:
+    raise Failed(f"the package {name} is not installed")
+  return Path(spec.origin).parents[1]
 
 
 def executable() -> str:

