@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import time
 
 import pytest
 
 from r1jax.errors import UserError
 from r1jax.types import Problem, Verdict
+from r1jax.verifiers.code import compare
 from r1jax.verifiers.code import tests as code_tests
 
 DOUBLE = [{"input": "4\n", "output": "8\n"}, {"input": "-1", "output": "-2"}]
@@ -235,10 +237,44 @@ def test_the_fenced_code_counts(completion, expected):
   assert verdict == Verdict(correct, float(correct), expected)
 
 
-def test_many_fences_are_read_in_one_pass():
-  text = "```python\n" * 200_000
-  assert code_tests.fenced_code(text, "python") is None
-  assert code_tests.fenced_code("`" * 1_000_000, "python") is None
+# What a pattern or a loop could read many times.
+PUMPS = [
+  *("```python\n", "`", "~", "~~~\n", "```", "``` ", "``\n", " ", "\t", "> "),
+  *(
+    "- ",
+    "1. ",
+    "1",
+    "```python ",
+    "``` python",
+    "```python x```\n",
+    "<answer>",
+  ),
+  *("<answer> ", "```</answer>", "``` </answer>", "````md\n```py\n", "\r", "{"),
+  *("    ```\n", "  ```python\n", "a```\n", "```\n```python\n", "```c+", "{."),
+]
+
+
+@pytest.mark.parametrize("pump", PUMPS)
+@pytest.mark.parametrize("frame", ["{}", "```python\n{}\n```", "```{}!`"])
+def test_fences_are_read_in_linear_time(pump, frame):
+  def seconds(size):
+    text = frame.format(pump * (size // len(pump)))
+    start = time.process_time()
+    code_tests.fenced_code(text, "python")
+    return time.process_time() - start
+
+  # Ten times the text takes ten times as long, and a fixed part.
+  assert seconds(400_000) < 30 * seconds(40_000) + 0.2
+
+
+@pytest.mark.parametrize("pump", ["1", "1.", "-", "1e", ".", "0", "1 ", "e1"])
+def test_outputs_are_compared_in_linear_time(pump):
+  start = time.process_time()
+  for end in ("", "x"):
+    text = (pump * 200_000 + end).encode()
+    assert not compare.same_output(text, b"1.5" + text, None, False)
+    assert not compare.same_result(text, [1.5], 1e-6)
+  assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ _NAMES |= dict.fromkeys(("cpp", "c++", "cc", "cxx", "gnu++"), "cpp")
 _MARKDOWN = ("md", "markdown")
 # Indentation, a quote's or list's mark, the fence, and the text after it.
 _FENCE = re.compile(
-  r"([ \t]*(?:>[ \t]?)?(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(`{3,}|~{3,})([^`]*)$"
+  r"\A([ \t]*(?:>[ \t]?)?(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
+  r"(`{3,}+|~{3,}+)([^`]*)$"
 )
 _MARK = re.compile(r"\{?\.?([a-z+]+)[\d.]*")
 # A fence with this much more white space before it than the opening one is

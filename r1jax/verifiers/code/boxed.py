@@ -8,7 +8,7 @@ some 30 ms only. A program can replace everything here: nothing of it decides.
 from __future__ import annotations
 
 import builtins
-import os
+import posix
 import sys
 
 TYPE_CHECKING = False  # importing typing would take as long as all the rest
@@ -19,6 +19,9 @@ SOURCE = "/program"
 # As much as the stack of a thread has elsewhere; the default is that of the
 # main thread, which is made for deep recursion.
 _THREAD_BYTES = 8 << 20
+# Programs ask for as much as a judge may give; here it counts as memory.
+_MOST_THREAD_BYTES = 256 << 20
+_M_ARENA_MAX = -8  # malloc.h
 # The frames below a program's own, which its limit of recursion must not count.
 _FRAMES = 3
 
@@ -47,28 +50,49 @@ class _End:
   """One end of a pipe, with the methods of a socket that asyncio needs."""
 
   def __init__(self, fd):
-    os.set_blocking(fd, False)
+    posix.set_blocking(fd, False)
     self._fd = fd
 
   def fileno(self):
     return self._fd
 
   def recv(self, size):
-    return os.read(self._fd, size)
+    return posix.read(self._fd, size)
 
   def send(self, data):
-    return os.write(self._fd, data)
+    return posix.write(self._fd, data)
 
   def close(self):
     if self._fd >= 0:
-      os.close(self._fd)
+      posix.close(self._fd)
     self._fd = -1
 
 
 def _make_self_pipe(loop):
-  loop._ssock, loop._csock = map(_End, os.pipe())
+  loop._ssock, loop._csock = map(_End, posix.pipe())
   loop._internal_fds += 1
   loop._add_reader(loop._ssock.fileno(), loop._read_from_self)
+
+
+def _limited(stack_size):
+  """`threading.stack_size`; more than there can be becomes what there can."""
+
+  def limited(size=0):
+    return stack_size(min(size, _MOST_THREAD_BYTES))
+
+  return limited
+
+
+def _few_arenas_before(start):
+  """`start`, which first limits arenas: each takes 64 MiB of address space."""
+
+  def started(*args, **pairs):
+    import ctypes
+
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+    return start(*args, **pairs)
+
+  return started
 
 
 def prepare() -> None:
@@ -80,7 +104,10 @@ def prepare() -> None:
     quitter = _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)")
     setattr(builtins, name, quitter)
   _thread.stack_size(_THREAD_BYTES)
-  os.environ.pop("MALLOC_ARENA_MAX", None)
+  _thread.stack_size = _limited(_thread.stack_size)
+  for name in ("start_new_thread", "start_joinable_thread"):
+    if hasattr(_thread, name):
+      setattr(_thread, name, _few_arenas_before(getattr(_thread, name)))
   sys.meta_path.insert(0, _SelfPipes)  # type: ignore[arg-type]
   sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
 

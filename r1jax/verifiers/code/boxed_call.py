@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import os
+import posix
 import sys
 
 from r1jax.verifiers.code.boxed import load, prepare
@@ -153,7 +153,7 @@ def text(value: Any) -> str:
 def send(channel: int, data: bytes) -> None:
   """Writes all of it to a file descriptor."""
   while data:
-    data = data[os.write(channel, data) :]
+    data = data[posix.write(channel, data) :]
 
 
 def call() -> None:
@@ -163,8 +163,8 @@ def call() -> None:
   prints goes to standard error.
   """
   name, args = eval(sys.stdin.read())
-  channel = os.dup(1)
-  os.dup2(2, 1)
+  channel = posix.dup(1)
+  posix.dup2(2, 1)
   prepare()
   scope, known = load_functions("program")
   result = text(function_of(scope, known, name)(*args))

@@ -37,7 +37,7 @@ _SYSTEM = (
   *("/bin", "/lib", "/lib64"),
 )
 # Enough for deep recursion, yet the stack of a thread, which is as large, does
-# not use up the memory.
+# not use up the memory. A program may ask for more; it counts as memory.
 _STACK_BYTES = 64 << 20
 _OPEN_FILES = 64
 # Files, folders and links in the box; empty ones use the kernel's memory, which
@@ -134,6 +134,7 @@ def command_line(
     *_package_arguments(tuple(packages)),
     *("--bind", _OUTSIDE, BOX, "--chdir", BOX),
     *("--perms", "0444", "--file", str(stdin), "/dev/stdin"),
+    *("--symlink", "../stdin", "/dev/fd/0"),
     *("--perms", "0555", "--file", str(source), SOURCE),
     *("--remount-ro", "/"),
     *("--seccomp", str(seccomp_filter)),
@@ -148,7 +149,7 @@ def _prlimit(limits):
     "/usr/bin/prlimit",
     f"--cpu={math.ceil(limits.cpu_seconds)}",
     f"--as={limits.memory_bytes}",
-    f"--stack={_STACK_BYTES}",
+    f"--stack={_STACK_BYTES}:",
     f"--nproc={limits.threads}",
     f"--fsize={limits.file_bytes}",
     f"--nofile={_OPEN_FILES}",

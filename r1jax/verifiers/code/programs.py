@@ -5,6 +5,7 @@ box gets as text.
 """
 
 import functools
+import marshal
 import os
 import re
 from collections.abc import Sequence
@@ -18,23 +19,21 @@ _BOXED = ("boxed", "boxed_call", "boxed_serve")
 
 
 def _script(files: int, start: str) -> str:
-  """The first of the files for the box as one text, and the call of `start`."""
+  """Python code: the first of the files for the box, and a call of `start`."""
   text = ""
   for name in _BOXED[:files]:
     text += Path(__file__).with_name(f"{name}.py").read_text()
   # What they import of each other is in the text.
   ours = r"^from (?:r1jax\S*|__future__) import (?:\([^)]*\)|.*)\n"
-  return (
-    "from __future__ import annotations\n"
-    + re.sub(ours, "", text, flags=re.MULTILINE)
-    + f"\n{start}()\n"
-  )
+  text = re.sub(ours, "", text, flags=re.MULTILINE)
+  text = f"from __future__ import annotations\n{text}\n{start}()\n"
+  # Compiled here once: the interpreter in the box is of this version.
+  code = marshal.dumps(compile(text, "<box>", "exec", dont_inherit=True))
+  return f"import marshal\nexec(marshal.loads({code!r}))"
 
 
 def _python(files, start):
-  # Else each thread takes 64 MiB of address space for what it allocates.
-  few = ("/usr/bin/env", "MALLOC_ARENA_MAX=2")
-  return (*few, *bubblewrap.PYTHON, "-c", _script(files, start))
+  return (*bubblewrap.PYTHON, "-c", _script(files, start))
 
 
 class Language(NamedTuple):
