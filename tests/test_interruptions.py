@@ -106,7 +106,11 @@ def same(workdir, alone):
 
 
 def stop(process, number, after, again=None):
-  """Sends a signal after some seconds, and maybe again; checks the end."""
+  """Sends a signal after some seconds, and maybe again; checks the end.
+
+  Returns:
+    what was printed, and whether the run was stopped, not finished before.
+  """
   with contextlib.suppress(subprocess.TimeoutExpired):
     process.wait(after)
   if process.poll() is None:
@@ -120,7 +124,7 @@ def stop(process, number, after, again=None):
   assert process.returncode in (0, 128 + number, -number), error
   with pytest.raises(ProcessLookupError):
     os.killpg(process.pid, 0)
-  return said
+  return said, process.returncode != 0
 
 
 def nothing_is_lost(workdir, said):
@@ -133,28 +137,51 @@ def nothing_is_lost(workdir, said):
       assert checkpoint.steps(workdir / phase / "checkpoints")[-1:] == [step]
 
 
+def stopped_again_and_again(start, root, whole, count, stop_once):
+  """Stops runs `count` times in all; each ends as one that was left alone.
+
+  Args:
+    start: function of a directory that starts a run.
+    root: of the directories.
+    whole: what a run leaves.
+    count: of stops.
+    stop_once: function of a run and its directory; whether it was stopped.
+  """
+  number = 0
+  while count > 0:
+    workdir, number = root / str(number), number + 1
+    for _ in range(min(count, 5)):
+      if not stop_once(start(workdir), workdir):
+        break
+      count -= 1
+    finish(start(workdir))
+    same(workdir, whole)
+
+
 @pytest.mark.parametrize(
-  "seed, number, count",
-  [*((seed, signal.SIGTERM, 5) for seed in range(4)), (4, signal.SIGHUP, 5)],
+  "number, count", [(signal.SIGTERM, 20), (signal.SIGHUP, 5)]
 )
-def test_signals_at_random_moments(
-  seed, number, count, launch, alone, tmp_path
-):
-  draws = random.Random(seed)
+def test_signals_at_random_moments(number, count, launch, alone, tmp_path):
+  draws = random.Random(int(number))
   seconds, whole = alone
-  for _ in range(count):
-    said = stop(launch(tmp_path), number, draws.uniform(0, 0.8 * seconds))
-    nothing_is_lost(tmp_path, said)
-  finish(launch(tmp_path))
-  same(tmp_path, whole)
+
+  def stop_once(process, workdir):
+    after = draws.uniform(0, 0.6 * seconds)
+    said, stopped = stop(process, number, after)
+    nothing_is_lost(workdir, said)
+    print(f"{workdir.name}: {after:.1f} s", *said.splitlines()[-1:])
+    return stopped
+
+  stopped_again_and_again(launch, tmp_path, whole, count, stop_once)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(number, launch, alone, tmp_path):
   draws = random.Random(int(number))
   seconds, whole = alone
-  for again in (0.0, 0.05, 0.6, 0.7, 0.8):
-    stop(launch(tmp_path), number, draws.uniform(0.2, 0.8) * seconds, again)
+  for again in (0.0, 0.05, 0.6, 0.8):
+    after = draws.uniform(0.2, 0.6) * seconds
+    stop(launch(tmp_path), number, after, again)
   finish(launch(tmp_path))
   same(tmp_path, whole)
 
@@ -204,21 +231,6 @@ def test_a_read_only_disk(launch, alone, tmp_path):
     assert process.returncode == 2
     assert said == "" and error.count("\n") == 1
     assert f"error: workdir {workdir} cannot be written (Read-only" in error
-    resize(tmp_path / "disk", "rw")
-    process = launch(workdir)
-    while not (workdir / "r1_zero/metrics.jsonl").exists():
-      assert process.poll() is None
-      time.sleep(0.01)
-    # Nothing is open for writing between two appends, as a rule.
-    while subprocess.run(
-      ["mount", "-o", "remount,ro", tmp_path / "disk"], capture_output=True
-    ).returncode:
-      assert process.poll() is None
-      time.sleep(0.01)
-    said, error = process.communicate(timeout=600)
-    assert process.returncode == 2 and "Traceback" not in error
-    (line,) = [x for x in error.splitlines() if x.startswith("error: ")]
-    assert "read-only file system" in line and str(workdir) in line
     resize(tmp_path / "disk", "rw")
     finish(launch(workdir))
     same(workdir, alone[1])
