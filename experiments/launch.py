@@ -169,6 +169,7 @@ def _run_phase(phase, keys, function, workdir, records):
   if hosts.is_first():
     text = json.dumps(record, indent=1) + "\n"
     write_atomically(io.dir / layout.DONE, text)
+    (io.dir / layout.KEPT).unlink(missing_ok=True)  # data.jsonl has it now
   return record
 
 

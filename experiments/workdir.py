@@ -81,11 +81,11 @@ def check(workdir, phases):
     directory = workdir / phase.name
     finished = (directory / layout.DONE).exists()
     steps = checkpoint.steps(directory / layout.CHECKPOINTS)
-    if not steps and not finished:
+    if not steps and not finished and not (directory / layout.KEPT).exists():
       continue  # nothing is kept of it
     there, here = _read(directory / layout.KEYS), record(phase, phases)
     before = there["keys"]
-    done = before.get("steps", 0) if finished else steps[-1]
+    done = before.get("steps", 0) if finished else max(steps, default=0)
     changed = differences(before, here["keys"])
     altered[phase.name] = [f"{phase.name}.{said}" for said in changed.values()]
     refused = [k for k in changed if not phase.may_change(k, before, done)]

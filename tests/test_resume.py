@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import fnmatch
 import itertools
 import json
 import os
@@ -9,6 +10,8 @@ import random
 import resource
 import signal
 import time
+import tomllib
+from pathlib import Path
 
 import fake_phases
 import jax
@@ -18,12 +21,14 @@ import pytest
 from test_launch import contents, run
 from test_launch_errors import changed, snapshot
 
-from experiments import launch
+from experiments import commandline, launch
 from r1jax import stopping
 from r1jax.errors import UserError
 from r1jax.run import checkpoint, checksums
 from r1jax.run.logs import StepLog
-from r1jax.types import TrainState
+from r1jax.types import Example, TrainState
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -340,3 +345,67 @@ def test_a_stale_lock_does_not_block(tmp_path):
   run(tmp_path)
   with open(tmp_path / ".lock") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_rejection_goes_on_from_its_finished_rollouts(tmp_path):
+  """Also when the lines of the last step are not all there."""
+
+  def reject(config, state, data, io):
+    first, rows = io.resume("kept.jsonl", "examples")
+    begun.append(first)
+    kept = [Example(row["prompt"], row["completion"]) for row in rows]
+    for step in range(first, 4):
+      if step == dies_at:
+        raise KeyboardInterrupt
+      found = [Example(f"q{step}", str(i)) for i in range(step)]
+      kept += found
+      io.extend("kept.jsonl", step, found)
+      if step == dies_at - 0.5:
+        raise KeyboardInterrupt
+      io.report(step, {"examples": len(kept)})
+    return state, kept
+
+  kinds = fake_phases.PHASES | {"reject": (fake_phases.Reject, reject)}
+  config = changed(phases=("base", "rl", "eval_rl", "kept"))
+  begun = []
+  for moment in (2, 2.5, 3, 3.5):
+    dies_at = moment
+    with pytest.raises(KeyboardInterrupt):
+      launch.run(config, tmp_path, kinds)
+  log = tmp_path / "kept/kept.jsonl"
+  log.write_bytes(log.read_bytes()[:-200])  # The disk lost more than a step.
+  with pytest.raises(UserError, match="kept.init is eval_rl there, rl here"):
+    other = changed(phases=("base", "rl", "kept"), kept__init="rl")
+    launch.run(other, tmp_path, kinds)
+  dies_at = 9
+  launch.run(config, tmp_path, kinds)
+  assert begun == [0, 2, 2, 3, 2]
+  rows = (tmp_path / "kept/data.jsonl").read_text().splitlines()
+  want = [(f"q{step}", str(i)) for step in range(4) for i in range(step)]
+  assert [tuple(json.loads(row).values()) for row in rows] == want
+  steps = (tmp_path / "kept/metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in steps] == [0, 1, 2, 3]
+  assert not log.exists()
+
+
+def test_a_config_is_found_from_any_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  shipped = commandline.find("configs/quickstart.py")
+  assert Path(shipped) == ROOT / "configs/quickstart.py"
+  own = tmp_path / "configs/quickstart.py"
+  own.parent.mkdir()
+  own.touch()
+  assert Path(commandline.find("configs/quickstart.py")).samefile(own)
+
+
+def test_every_package_is_installed():
+  """So that `python -m experiments.launch` works in any directory."""
+  with open(ROOT / "pyproject.toml", "rb") as file:
+    found = tomllib.load(file)["tool"]["setuptools"]["packages"]["find"]
+  there = {
+    str(path.parent.relative_to(ROOT)).replace("/", ".")
+    for top in ("configs", "experiments", "r1jax", "tools")
+    for path in (ROOT / top).rglob("*.py")
+  }
+  for package in there:
+    assert any(fnmatch.fnmatch(package, one) for one in found["include"])

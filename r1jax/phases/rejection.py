@@ -10,6 +10,7 @@ from r1jax.phases.actor import Actor, Scored
 from r1jax.phases.common import Sampling
 from r1jax.phases.preview import Preview
 from r1jax.rewards import score as rewards
+from r1jax.run import layout
 from r1jax.run.phase_io import PhaseIO
 from r1jax.types import Example, TrainState
 
@@ -74,13 +75,16 @@ def rejection(
   actor = Actor(config, s, config.group, {"accuracy": 1.0})
   actor.load(state.params)
   steps = -(-config.problems // config.prompts)
-  kept, seen = [], 0
-  io.bar(steps, 0, show=("kept", "accuracy"))
-  for step in range(steps):
+  first, rows = io.resume(layout.KEPT, "examples")
+  kept = [Example(row["prompt"], row["completion"]) for row in rows]
+  io.bar(steps, first, show=("kept", "accuracy"))
+  for step in range(first, steps):
     batch = problems.take(step, config.prompts, config.seed)
     scored = actor.rollout(batch, step)
-    kept += select(scored, config.group, config.keep, config.least)
-    seen += len(scored.texts)
+    found = select(scored, config.group, config.keep, config.least)
+    kept += found
+    seen = (step + 1) * len(scored.texts)
+    io.extend(layout.KEPT, step, found)
     io.report(
       step,
       {

@@ -10,6 +10,7 @@ DIR/PHASE/keys.json         what the phase was begun with
 DIR/PHASE/checkpoints/STEP/ the newest states of an unfinished phase
 DIR/PHASE/metrics.jsonl     one line of numbers a step
 DIR/PHASE/samples.jsonl     completions to read
+DIR/PHASE/kept.jsonl        examples of an unfinished phase so far
 DIR/PHASE/skipped.jsonl     the optimizer steps that were not applied, if any
 DIR/results.json            the table that is printed at the end
 DIR/report.png              the plot of the RL phases
@@ -30,6 +31,7 @@ EXAMPLES = "data.jsonl"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+KEPT = "kept.jsonl"
 SKIPPED = "skipped.jsonl"
 KEYS = "keys.json"
 

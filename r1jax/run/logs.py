@@ -64,6 +64,12 @@ class StepLog:
       f" {step} are lost; the run goes on without them"
     )
 
+  def rows(self) -> list[dict[str, Any]]:
+    """The rows, in the order of the file; broken lines are left out."""
+    data = self._path.read_bytes() if self._path.exists() else b""
+    lines = data.splitlines(True)
+    return [json.loads(x) for x in lines if _step(x) < math.inf]
+
   def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Appends rows without a buffer, so that a kill afterwards loses nothing.
 

@@ -59,6 +59,7 @@ class PhaseIO:
     }
     self._rewound = False
     self._reported = -1
+    self._by_rows = False  # not by checkpoints
     self._progress: Progress | None = None
     if self._writes:
       with disk.room(self.dir):
@@ -104,6 +105,46 @@ class PhaseIO:
       return None
     self._rewind()
     return self.first, found
+
+  def resume(self, name: str, total: str) -> tuple[int, list[dict[str, Any]]]:
+    """The steps that a phase without checkpoints has behind it, and their rows.
+
+    Such a phase writes the rows of a step by `extend`, and then `report`s it.
+
+    Args:
+      name: of the file of rows.
+      total: the metric that says how many rows there are after a step.
+
+    Returns:
+      the step that comes next; the rows of the steps before it.
+    """
+    self._logs[name] = StepLog(self.dir / name)
+    self._by_rows = True
+    self.first, rows = hosts.on_first(self._finished, name, total)
+    self.saved = self.first
+    self._rewind()
+    return self.first, rows
+
+  def _finished(self, name, total):
+    """The number of steps whose rows are all there, and these rows."""
+    rows, step = self._logs[name].rows(), 0
+    for metrics in self._logs[layout.METRICS].rows():
+      there = sum(row["step"] <= step for row in rows)
+      if (metrics["step"], metrics.get(total)) != (step, there):
+        break
+      step += 1
+    return step, [row for row in rows if row["step"] < step]
+
+  def extend(self, name: str, step: int, rows: Iterable[Any]) -> None:
+    """Appends the rows of a step to the file that `resume` read.
+
+    Args:
+      name: of the file.
+      step: counted from 0.
+      rows: dicts or dataclasses.
+    """
+    plain = [json.loads(files.encode(row)) for row in rows]
+    self._append(name, step, [{"step": step, **row} for row in plain])
 
   def due(self, done: int, every: int, total: int) -> bool:
     """Whether a phase saves now; then it calls `save`.
@@ -177,6 +218,8 @@ class PhaseIO:
     row |= {k: metrics[k] for k in sorted(metrics)}
     self._append(layout.METRICS, step, [row])
     self._reported = step
+    if self._by_rows:
+      self.saved = step + 1
     if self._progress is not None:
       self._progress.update(step + 1, metrics)
 
