@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from r1jax.data import problem_files, store
@@ -65,6 +68,17 @@ def test_rows_that_were_selected(datasets, tmp_path):
   rows = datasets.Dataset.from_list(SPLITS["train"]).select([3, 1])
   rows.save_to_disk(str(tmp_path / "d"))
   assert answers(task(tmp_path / "d"), "train") == ["4", "2"]
+
+
+def test_labels_have_names(datasets, tmp_path):
+  names = datasets.ClassLabel(names=["A", "B", "C"])
+  features = {"q": datasets.Value("string"), "a": names}
+  rows = [dict(q="which?", a=1), dict(q="which?", a=2)]
+  datasets.Dataset.from_list(
+    rows, features=datasets.Features(features)
+  ).save_to_disk(str(tmp_path / "d"))
+  t = task(tmp_path / "d", verifier="choice")
+  assert answers(t, "train") == ["B", "C"]
 
 
 def test_faults_of_a_saved_set(datasets, saved, tmp_path):
@@ -162,35 +176,78 @@ def test_the_sets_of_a_run(tmp_path):
   assert problem_files.read(file) == problems["train"]
 
 
-def test_tfds(tmp_path):
+@pytest.fixture(scope="module")
+def tfds_set(tmp_path_factory):
+  """A set as TFDS writes it, without TensorFlow."""
   tfds = pytest.importorskip("tensorflow_datasets")
-  np = pytest.importorskip("numpy")
+  root = tmp_path_factory.mktemp("tfds")
 
   class Sums(tfds.core.GeneratorBasedBuilder):
-    """A set as TFDS writes it."""
+    """Sums."""
 
     VERSION = tfds.core.Version("1.0.0")
+    # Else they are looked for in the package of this class.
+    pkg_dir_path = root
+    url_infos = {}
 
     def _info(self):
-      return self.dataset_info_from_configs(
-        features=tfds.features.FeaturesDict(
-          {
-            "q": tfds.features.Text(),
-            "a": np.int64,
-            "extra": tfds.features.Sequence(np.int64),
-          }
-        )
+      text = tfds.features.Text()
+      turns = tfds.features.Sequence({"role": text, "content": text})
+      features = {"q": text, "a": np.int64, "turns": turns}
+      return tfds.core.DatasetInfo(
+        builder=self, features=tfds.features.FeaturesDict(features)
       )
 
     def _split_generators(self, manager):
       return {k: self._generate_examples(v) for k, v in SPLITS.items()}
 
     def _generate_examples(self, rows):
-      yield from enumerate(rows)
+      for i, row in enumerate(rows):
+        turn = {"role": "user", "content": f"{row['q']} ö"}
+        yield i, {"q": row["q"], "a": row["a"], "turns": [turn]}
 
-  builder = Sums(data_dir=str(tmp_path), file_format="array_record")
-  builder.download_and_prepare()
-  place = next(tmp_path.glob("**/features.json")).parent
-  t = task(place, place)
+  Sums(data_dir=str(root), file_format="array_record").download_and_prepare()
+  return root / "sums" / "1.0.0"
+
+
+def test_a_set_of_tfds(tfds_set):
+  t = task(tfds_set, tfds_set)
+  # TFDS shuffles what it writes.
   assert sorted(answers(t, "train")) == ["1", "2", "3", "4"]
   assert answers(t, "test") == ["10"]
+  above = task(tfds_set.parent, tfds_set.parent)
+  assert answers(above, "test") == ["10"]
+  with pytest.raises(UserError, match='no split "dev" here; splits: t'):
+    task(f"{tfds_set}:dev").questions("train")
+  with pytest.raises(UserError, match='no column "p"; columns: .*turns'):
+    task(tfds_set, fields=dict(prompt="p")).questions("train")
+  turns = task(tfds_set, fields=dict(prompt="turns", answer="a"))
+  assert {q.problem.prompt for q in turns.questions("train")} == {
+    f"{i}+1? ö" for i in range(4)
+  }
+
+
+def test_reading_tfds_needs_no_tensorflow(tfds_set):
+  code = f"""
+import sys
+from r1jax.data import problem_files
+found = problem_files.read(
+  "{tfds_set}:test", fields=dict(prompt="q", answer="a"), verifier="exact"
+)
+assert [p.answer for p in found] == ["10"]
+assert "tensorflow" not in sys.modules
+"""
+  subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_faults_of_a_set_of_tfds(tfds_set, tmp_path):
+  broken = tmp_path / "sums" / "1.0.0"
+  shutil.copytree(tfds_set, broken)
+  for file in broken.glob("*train.array_record*"):
+    file.write_bytes(file.read_bytes()[:100])
+  with pytest.raises(UserError, match=f"{broken}.*: cannot be read") as e:
+    task(broken).questions("train")
+  assert "\n" not in str(e.value)
+  (broken / "features.json").write_text("{")
+  with pytest.raises(UserError, match=f"{broken}.*: cannot be read"):
+    task(broken).questions("train")

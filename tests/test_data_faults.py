@@ -83,6 +83,10 @@ LINES = {
     line(language="Python"),
     r'language "Python" is unknown.*fields=dict\(language=""\)',
   ),
+  "deep data": (
+    line(data={"a": json.loads("[" * 150 + "]" * 150)}),
+    '"data" has more than 100 levels of lists',
+  ),
   "list as data": (line(data=[1]), '"data".* must be an object, not list'),
   "text as data": (line(data="tests"), "not JSON"),
   "no turns": (line(prompt=[]), '"prompt" has no turn of the user'),

@@ -10,10 +10,12 @@ import hf_files
 import pytest
 
 from configs import quickstart
+from experiments import launch
 from r1jax import files
 from r1jax.data import columns, examples, formats, golds, problem_files, sources
 from r1jax.data.problem_files import Files
 from r1jax.errors import UserError
+from r1jax.phases import PHASES
 from r1jax.text.tokenizer import HFTokenizer
 from r1jax.types import Problem
 
@@ -84,6 +86,20 @@ def test_every_format_gives_the_same_problems(tmp_path, name):
   assert len({p.id for p in found}) == 5
   assert found == read(tmp_path / name, fields=FIELDS)
   assert all(p.language == "en" and p.data == {} for p in found)
+
+
+def test_a_pattern_of_files(tmp_path):
+  for i, row in enumerate(ROWS):
+    files.write_rows(tmp_path / f"x{i}.jsonl", [row])
+  found = read(f"{tmp_path}/*.jsonl", fields=FIELDS)
+  assert asked(found) == ROWS
+  assert [p.id for p in found] == [f"x{i}.jsonl:1" for i in range(5)]
+  task = Files(test=f"{tmp_path}/x[34].jsonl", fields=FIELDS, verifier="math")
+  assert len(task.questions("test")) == 2
+  files.write_rows(tmp_path / "x4.jsonl", ROWS[:2])
+  assert len(task.questions("test")) == 3
+  with pytest.raises(UserError, match="no file has such a name"):
+    read(f"{tmp_path}/*.parquet", fields=FIELDS)
 
 
 def test_rows_are_numbered_as_lines(tmp_path):
@@ -351,19 +367,59 @@ def test_examples_of_any_format(tmp_path):
     examples.read(tmp_path / "x.jsonl")
 
 
-def test_a_config_with_a_test_file_alone(tmp_path):
-  """The whole check of an evaluation that has nothing to train on."""
-  from experiments import plan
-  from r1jax.phases import PHASES
+def never(*_):
+  raise AssertionError("a phase ran")
 
-  files.write_rows(tmp_path / "x.jsonl", [{"q": "try 3", "answer": "3"}])
+
+def evaluation(path):
+  """A config that evaluates on a file, and has nothing to train on."""
   c = quickstart.get_config("smoke")
   c.phases = ("base", "eval_base")
   c.eval_base.task = dict(
-    kind="files", test=str(tmp_path / "x.jsonl"), fields=dict(prompt="q"),
-    verifier="exact",
-  )  # fmt: skip
-  assert plan.resolve(c, PHASES)
+    kind="files", test=str(path), fields=dict(prompt="q"), verifier="exact"
+  )
+  return c
+
+
+def test_a_run_with_a_test_file_alone(tmp_path):
+  """All checks of a run, up to its first phase."""
+  kinds = {kind: (cls, never) for kind, (cls, _) in PHASES.items()}
+  files.write_rows(tmp_path / "x.jsonl", [{"q": "try 3", "answer": "3"}])
+  with pytest.raises(AssertionError, match="a phase ran"):
+    launch.run(evaluation(tmp_path / "x.jsonl"), tmp_path / "good", kinds)
+  write_table(
+    tmp_path / "x.parquet",
+    [{"q": "try 3", "answer": "3"}, {"q": "", "answer": "3"}],
+  )
+  with pytest.raises(
+    UserError, match=r"^eval_base\.task\.test: .*row 2: the pr"
+  ):
+    launch.run(evaluation(tmp_path / "x.parquet"), tmp_path / "run", kinds)
+  assert not (tmp_path / "run").exists()
+
+
+# Cases with the area "data" that were reported, and what is expected.
+CASES = (
+  ('{"problem": "1+1", "solution": "...", "answer": "2"}', None),
+  ('{"prompt": "how fast?", "answer": "60 per hour"}', None),
+  ('{"prompt": "a\\ud83d", "answer": "2"}', "x.jsonl:1: .*surrogate"),
+  ('{"prompt": "", "answer": "2"}', "x.jsonl:1: .*is empty"),
+)
+
+
+@pytest.mark.parametrize(("line", "message"), CASES)
+def test_reported_cases(tmp_path, line, message):
+  path = tmp_path / "x.jsonl"
+  path.write_text(line)
+  if message:
+    with pytest.raises(UserError, match=message):
+      read(path)
+    return
+  if "problem" in line:
+    with pytest.raises(UserError, match=r'fields=dict\(prompt="problem"\)'):
+      read(path)
+  fields = dict(prompt="problem") if "problem" in line else {}
+  assert read(path, fields=fields)[0].answer == json.loads(line)["answer"]
 
 
 def test_paths_of_the_longest_name_win():

@@ -28,6 +28,8 @@ _USUAL = {
 # Names of roles in ShareGPT's layout -> in the usual one.
 _ROLES = {"human": "user", "gpt": "assistant"}
 _ABSENT = object()
+# Levels of lists and objects in a value; deeper ones cannot be sent to judges.
+DEPTH = 100
 
 
 class NoColumn(UserError):
@@ -329,9 +331,11 @@ def unsound(value: Any) -> str | None:
   Args:
     value: of the types of JSON.
   """
-  stack: list[Any] = [value]
+  stack: list[tuple[Any, int]] = [(value, 0)]
   while stack:
-    value = stack.pop()
+    value, depth = stack.pop()
+    if depth > DEPTH:
+      return f"more than {DEPTH} levels of lists and objects"
     if isinstance(value, str):
       try:
         value.encode()
@@ -344,9 +348,9 @@ def unsound(value: Any) -> str | None:
       if not math.isfinite(value):
         return f"{value} is no number of JSON"
     elif isinstance(value, Mapping):
-      stack += [*value, *value.values()]
+      stack += [(v, depth + 1) for v in (*value, *value.values())]
     elif isinstance(value, Collection):
-      stack += value
+      stack += [(v, depth + 1) for v in value]
     elif value is not None and not isinstance(value, int):
       return f"a value of type {type(value).__name__} is no JSON"
   return None

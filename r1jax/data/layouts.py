@@ -17,6 +17,9 @@ from typing import Any
 
 from r1jax.data import jsonl
 from r1jax.errors import UserError, nearest
+from r1jax.verifiers import instructions
+
+# X from r1jax.verifiers import instructions
 
 Layout = Callable[[dict[str, Any]], dict[str, Any] | None]
 
@@ -107,13 +110,19 @@ def humaneval(row: dict[str, Any]) -> dict[str, Any]:
   Args:
     row: the values of a row.
   """
-  program = f"{row['test']}\n\ncheck({row['entry_point']})\n"
+  name = row["entry_point"]
+  test = {
+    "assert": f"{row['test']}\ncheck({name})\n",
+    "setup": row["prompt"],
+    "fn": name,
+  }
   return {
     "id": row["task_id"],
     "kind": "code",
-    "prompt": f"{_FUNCTION}\n\n```python\n{row['prompt'].strip()}\n```",
+    "prompt": f"{_FUNCTION}\n\n```python\n{_asked(row['prompt'])}\n```",
     "answer": row["prompt"] + (row.get("canonical_solution") or "    pass\n"),
-    "data": {"tests": [{"assert": program}]},
+    # A completion may leave out what the prompt imports or defines.
+    "data": {"tests": [test], "preamble": row["prompt"]},
   }
 
 
@@ -128,8 +137,9 @@ def mbpp(row: dict[str, Any]) -> dict[str, Any]:
   tests = row["test_list"]
   imports = "\n".join(row.get("test_imports") or [])
   before = "\n".join(filter(None, (imports, row.get("test_setup_code"))))
-  question = row["text"] if "text" in row else row["prompt"]
+  question = _asked(row["text"] if "text" in row else row["prompt"])
   shown = "\n".join(tests)
+  test = {"assert": shown} | ({"setup": before} if before else {})
   return {
     "id": row["task_id"],
     "kind": "code",
@@ -138,7 +148,7 @@ def mbpp(row: dict[str, Any]) -> dict[str, Any]:
       "```\n\nPut it in one block that begins with ```python."
     ),
     "answer": row.get("code") or "",
-    "data": {"tests": [{"assert": f"{before}\n{test}"} for test in tests]},
+    "data": {"tests": [test]},
   }
 
 
@@ -150,7 +160,7 @@ def gpqa(row: dict[str, Any]) -> dict[str, Any]:
   Args:
     row: the values of a row.
   """
-  right = row["Correct Answer"].strip()
+  question, right = _asked(row["Question"]), row["Correct Answer"].strip()
   options = [right] + [row[f"Incorrect Answer {i}"].strip() for i in (1, 2, 3)]
   name = str(row.get("Record ID") or row["Question"])
   # The same order on every machine and in every subset of the file.
@@ -159,7 +169,7 @@ def gpqa(row: dict[str, Any]) -> dict[str, Any]:
   return {
     "id": row.get("Record ID"),
     "kind": "choice",
-    "prompt": f"{row['Question'].strip()}\n\n{listed}\n\n{_LETTER}",
+    "prompt": f"{question}\n\n{listed}\n\n{_LETTER}",
     "answer": "ABCD"[options.index(right)],
     "data": {"options": options},
   }
@@ -173,19 +183,17 @@ def ifeval(row: dict[str, Any]) -> dict[str, Any]:
   Args:
     row: the values of a row.
   """
-  names = row["instruction_id_list"]
+  names, arguments = row["instruction_id_list"], _value(row, "kwargs")
+  if len(names) != len(arguments or ()):
+    raise UserError(
+      f"{len(names)} instructions, but {len(arguments or ())} groups of"
+      ' arguments in "kwargs"'
+    )
   return {
     "id": row["key"],
     "kind": "instructions",
     "prompt": row["prompt"],
-    "data": {
-      "instruction_id_list": names,
-      # Tables of Arrow give all rows the same keys.
-      "kwargs": [
-        {k: v for k, v in (given or {}).items() if v is not None}
-        for given in _value(row, "kwargs") or [{}] * len(names)
-      ],
-    },
+    "data": {"instructions": instructions.layout(names, arguments)},
   }
 
 
@@ -330,8 +338,16 @@ def _first_program(programs):
   return ""
 
 
+def _asked(question):
+  """A question without white space around it."""
+  if not isinstance(question, str) or not question.strip():
+    raise UserError("the question is empty")
+  return question.strip()
+
+
 def _program_prompt(question, starter, function):
+  question = _asked(question)
   if not function:
-    return f"{question.strip()}\n\n{_STDIN}"
+    return f"{question}\n\n{_STDIN}"
   code = f"\n\n```python\n{starter.strip()}\n```" if starter.strip() else ""
-  return f"{question.strip()}\n\n{_FUNCTION}{code}"
+  return f"{question}\n\n{_FUNCTION}{code}"

@@ -1,6 +1,7 @@
 """Problems of your own, from files, each judged before it is used."""
 
 import dataclasses
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,17 +152,17 @@ def _rendered(question, render):
       render(problem.prompt, before) if before else render(problem.prompt)
     )
   except UserError as e:
-    raise UserError(
-      f"{question.where}: {e}"
-      + ("; this prompt has messages before its question" if before else "")
-    ) from None
+    raise UserError(f"{question.where}: {e}") from None
   return dataclasses.replace(problem, prompt=prompt)
 
 
 def _version(path):
   """What changes when a file, or a file of a directory, is written."""
   place = Path(formats.split_of(path)[0])
-  files = sorted(place.rglob("*")) if place.is_dir() else [place]
+  if place.is_dir():
+    files = sorted(map(str, place.rglob("*")))
+  else:
+    files = sorted(glob.glob(path, recursive=True)) or [path]
   try:
     stats = [os.stat(file) for file in files]
   except OSError:

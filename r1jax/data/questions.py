@@ -225,6 +225,9 @@ def _faults(problems: Iterable[Problem]) -> Iterator[str | None]:
     except UserError as e:
       yield str(e)
       continue
+    except Exception as e:
+      yield f"its verifier failed: {type(e).__name__}: {e}"
+      continue
     short = problem.answer
     short = short if len(short) <= 80 else short[:77] + "..."
     yield (

@@ -63,7 +63,9 @@ def renderer(name: str, tokenizer: Any) -> Callable[..., str]:
 
   def render(question, before=()):
     if before:
-      raise UserError('task.shots needs task.template "chat" or "chat_think"')
+      raise UserError(
+        'messages before the question need template="chat" or "chat_think"'
+      )
     return single(question)
 
   return render

@@ -1,5 +1,6 @@
 """Formats of files and directories of data, each read row by row."""
 
+import glob
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def read(
   """The rows of a file or a directory, read as they are asked for.
 
   Args:
-    path: of a file of `FORMATS`, also with .gz after a format of text; or of
+    path: of a file of `FORMATS`, also with .gz after a format of text; a
+      pattern of such files, as the module `glob` has them; or of
       a directory: a set that `datasets` saved, a directory of a hub, a set of
       TFDS, or of array_record files. DIR:SPLIT names a split.
     faults: gets the rows that cannot be read.
@@ -65,6 +67,13 @@ def read(
     UserError: the path cannot be read at all.
   """
   place, named = split_of(path)
+  if glob.has_magic(place) and not Path(place).exists():
+    found = sorted(glob.glob(place, recursive=True))
+    if not found:
+      raise UserError(f"{path}: no file has such a name")
+    for file in found:
+      yield from read(file, faults, columns, split)
+    return
   if Path(place).is_dir():
     yield from directories.read(place, faults, columns, named, split)
     return

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from r1jax.data.formats import records, tables
-from r1jax.data.rows import Faults, Row
+from r1jax.data.rows import Faults, Row, one_line
 from r1jax.errors import UserError
 from r1jax.extras import need
 
@@ -34,7 +34,13 @@ def read(
     UserError: the directory cannot be read, or has no such split.
   """
   place = Path(path)
-  if (place / "features.json").exists():
+  versions = [f.parent for f in place.glob("**/features.json")]
+  if len(versions) > 1:
+    raise UserError(
+      f"{place}: name one of its sets: {', '.join(map(str, sorted(versions)))}"
+    )
+  if versions:
+    place = versions[0]
     yield from _tfds(place, faults, columns, named, split)
   elif (place / "dataset_dict.json").exists() or (
     (place / "state.json").exists()
@@ -65,12 +71,14 @@ def choose(place: Path, known: Collection[str], named: str, split: str) -> str:
     return split
   if not named and len(known) == 1:
     return next(iter(known))
-  wanted = f'no split "{named or split}"' if named or split else "many splits"
   if not known:
     raise UserError(f"{place}: no data is in this directory")
+  lacks = named or split
   raise UserError(
-    f"{place}: there is {wanted} here; splits: {', '.join(known)}; name one,"
-    f' as in "{place}:{next(iter(known))}"'
+    f"{place}: "
+    + (f'there is no split "{lacks}" here' if lacks else "no split is named")
+    + f"; splits: {', '.join(known)}; name one, as in"
+    f' "{place}:{next(iter(known))}"'
   )
 
 
@@ -86,7 +94,7 @@ def _saved(place, faults, columns, named, split):
     raise UserError(f'{place}: this set has no splits; leave ":{named}" out')
   names = found.column_names
   found = found.select_columns(_wanted(names, columns))
-  yield from _rows(at, found, names, faults)
+  yield from _rows(at, _labelled(found), names, faults)
 
 
 def _hub(place, faults, columns, named, split):
@@ -117,7 +125,21 @@ def _hub(place, faults, columns, named, split):
   names = _tried(place, lambda: found.column_names)
   if names is not None:
     found = found.select_columns(_wanted(names, columns))
-  yield from _rows(at, found, names, faults)
+  yield from _rows(at, _labelled(found), names, faults)
+
+
+def _labelled(found):
+  """Yields the rows of a set of `datasets`, with the names of its labels."""
+  labels = {
+    column: feature.names
+    for column, feature in (found.features or {}).items()
+    if type(feature).__name__ == "ClassLabel"
+  }
+  for row in found:
+    for column, names in labels.items():
+      number = row.get(column)
+      row[column] = names[number] if number in range(len(names)) else None
+    yield row
 
 
 def _tfds(place, faults, columns, named, split):
@@ -144,7 +166,7 @@ def _tried(place: Path, do: Callable[[], Any]) -> Any:
     raise
   except Exception as e:  # these libraries raise many kinds
     reason = str(e).strip() or type(e).__name__
-    raise UserError(f"{place}: cannot be read: {reason}") from None
+    raise UserError(f"{place}: cannot be read: {one_line(reason)}") from None
 
 
 def _rows(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from r1jax.data import jsonl
-from r1jax.data.rows import Faults, Row
+from r1jax.data.rows import Faults, Row, one_line
 from r1jax.errors import UserError
 
 # Records that are read at a time.
@@ -59,4 +59,6 @@ def _batches(path, reader_class):
       stop = min(start + BATCH, reader.num_records())
       yield reader.read(list(range(start, stop)))
   except Exception as e:  # the library raises nothing narrower
-    raise UserError(f"{path}: no array_record file, or damaged: {e}") from None
+    raise UserError(
+      f"{path}: no array_record file, or damaged: {one_line(str(e))}"
+    ) from None

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.data import jsonl
-from r1jax.data.rows import Faults, Row
+from r1jax.data.rows import Faults, Row, one_line
 from r1jax.errors import UserError
 from r1jax.extras import need
 
@@ -52,10 +53,12 @@ def parquet(
           else:
             yield Row(where, f"{name}:{number}", values, names)
   except OSError as e:
-    reason = e.strerror or f"the Parquet file is damaged: {e}"
+    reason = e.strerror or f"the Parquet file is damaged: {one_line(str(e))}"
     raise UserError(f"{path}: cannot be read: {reason}") from None
   except arrow.ArrowException as e:
-    raise UserError(f"{path}: no Parquet file, or damaged: {e}") from None
+    raise UserError(
+      f"{path}: no Parquet file, or damaged: {one_line(str(e))}"
+    ) from None
 
 
 def _decoded(batch):
@@ -114,6 +117,8 @@ def plain(value: Any) -> Any:
     return value.isoformat()
   if isinstance(value, decimal.Decimal):
     return format(value, "f")
+  if isinstance(value, uuid.UUID):
+    return str(value)
   raise UserError(
     f"a value of type {type(value).__name__} is no text or number"
   )
