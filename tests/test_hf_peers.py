@@ -24,6 +24,8 @@ LINEAR = dict(rope_type="linear", factor=2.0)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
 MSCALE = dict(YARN, mscale=1.0, mscale_all_dim=0.7, beta_fast=16.0)
 
+NEAR, FULL = "sliding_attention", "full_attention"
+
 # name -> (class of config, its arguments)
 CASES = {
   "llama": ("Llama", dict(num_key_value_heads=4)),
@@ -48,6 +50,27 @@ CASES = {
     "Qwen3",
     dict(head_dim=20, tie_word_embeddings=True, rope_scaling=YARN),
   ),
+  "gemma3": (
+    "Gemma3Text",
+    dict(
+      head_dim=16, query_pre_attn_scalar=24, sliding_window=20,
+      layer_types=[NEAR, NEAR, FULL],
+    ),
+  ),
+  "gemma3-linear": (
+    "Gemma3Text",
+    dict(
+      head_dim=16, query_pre_attn_scalar=16, sliding_window=150,
+      num_key_value_heads=1, layer_types=[NEAR, FULL, NEAR],
+      rope_parameters={
+        FULL: dict(LINEAR, rope_theta=1e5),
+        NEAR: dict(rope_type="default", rope_theta=500.0),
+      },
+    ),
+  ),
+  "gemma3-no-window": (
+    "Gemma3Text", dict(head_dim=8, layer_types=[FULL] * 3),
+  ),
 }  # fmt: skip
 
 
@@ -63,11 +86,13 @@ def peer(case):
     | given
   )  # fmt: skip
   torch.manual_seed(0)
+  family = family.removesuffix("Text")
   model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
   with torch.no_grad():
     for name, p in model.named_parameters():
       p.normal_(std=0.2)
-      if "norm" in name:
+      # Gemma adds 1 itself.
+      if "norm" in name and not family.startswith("Gemma"):
         p.add_(1.0)
   return model
 
@@ -100,19 +125,31 @@ def test_logits_at_long_positions(saved):
   theirs, directory = saved
   model, params = hf.load(directory, dtype="float32")
   c = model.config
-  ours, factor = frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
-  rotary = theirs.model.rotary_emb
-  np.testing.assert_allclose(ours, rotary.inv_freq.numpy(), rtol=3e-7)
-  assert factor == pytest.approx(rotary.attention_scaling, rel=1e-12)
-  kept = rotary.inv_freq
-  rotary.inv_freq = torch.tensor(ours)
+  rotary, kept = theirs.model.rotary_emb, {}
+  for kind, theta, scaling in (
+    ("", c.rope_theta, c.rope_scaling),
+    (f"{FULL}_", c.rope_theta, c.rope_scaling),
+    (f"{NEAR}_", c.window_theta, None),
+  ):
+    if hasattr(rotary, f"{kind}inv_freq"):
+      kept[f"{kind}inv_freq"] = want = getattr(rotary, f"{kind}inv_freq")
+      ours, factor = frequencies(c.head_dim, theta, scaling)
+      np.testing.assert_allclose(ours, want.numpy(), rtol=3e-7)
+      want = getattr(rotary, f"{kind}attention_scaling")
+      assert factor == pytest.approx(want, rel=1e-12)
+      setattr(rotary, f"{kind}inv_freq", torch.tensor(ours))
+  assert kept
   tokens = np.random.default_rng(1).integers(0, 97, (1, 40))
+  # transformers counts a window in tokens, whatever their positions.
   positions = np.arange(40)[None] * 397 + 3
+  if c.window:
+    positions = np.arange(40)[None] + 15_447
   with torch.no_grad():
     want = theirs(
       torch.tensor(tokens), position_ids=torch.tensor(positions)
     ).logits.numpy()
-  rotary.inv_freq = kept
+  for name, value in kept.items():
+    setattr(rotary, name, value)
   got = model.apply(
     {"params": params}, jnp.asarray(tokens), jnp.asarray(positions)
   )

@@ -105,11 +105,14 @@ class Family:
     model_type: the entry "model_type" in config.json.
     features: field of `ModelConfig` -> the value that this architecture has.
       Fields that are not listed have their defaults.
+    stored: further fields of `ModelConfig` that its config.json holds. Those
+      that only other families store have their defaults.
   """
 
   architecture: str
   model_type: str
   features: Mapping = MappingProxyType({})
+  stored: tuple[str, ...] = ()
 
   def fields(self, raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields of the `ModelConfig` for a config.json.

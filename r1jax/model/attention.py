@@ -278,8 +278,22 @@ def finish(part: Partial, q: jax.Array) -> jax.Array:
   return out.reshape(*q.shape[:3], -1).astype(q.dtype)
 
 
+class Span(NamedTuple):
+  """How far back the tokens of a layer with a window look.
+
+  Attributes:
+    positions: [B, T] int32, of the tokens in their sequences.
+    earliest: [B, T] int32, the first position that each token sees.
+  """
+
+  positions: jax.Array
+  earliest: jax.Array
+
+
 def causal_mask(
-  segments: jax.Array, prefixes: jax.Array | None = None
+  segments: jax.Array,
+  prefixes: jax.Array | None = None,
+  span: Span | None = None,
 ) -> jax.Array:
   """The mask of packed rows: True where a query may look at a key.
 
@@ -290,6 +304,7 @@ def causal_mask(
       nothing attends to.
     prefixes: [B, T] int32, the earlier segment that also comes before each
       token; 0 where there is none. None if no row has any.
+    span: the `Span`, or None if a token sees all positions before it.
 
   Returns:
     [B, T, T] bool, queries by keys.
@@ -299,4 +314,6 @@ def causal_mask(
   seen = segments[:, :, None] == keys
   if prefixes is not None:
     seen |= prefixes[:, :, None] == keys
+  if span is not None:
+    seen &= span.positions[:, None] >= span.earliest[:, :, None]
   return seen & (keys > 0) & jnp.tril(jnp.ones((1, t, t), bool))

@@ -11,6 +11,7 @@ from r1jax.model.rope import RopeScaling
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Remat = Literal["none", "products", "layer"]
+Activation = Literal["silu", "gelu_tanh"]
 REMATS = typing.get_args(Remat)
 
 
@@ -49,7 +50,7 @@ class ModelConfig:
   n_kv_heads: int
   # D, dimensions of a head; in some models (Qwen3) not d_model / n_heads.
   head_dim: int
-  # Hidden width of the SwiGLU.
+  # Hidden width of the gated layer.
   d_ff: int
   # Positions that the model may see, in tokens.
   max_length: int
@@ -65,6 +66,25 @@ class ModelConfig:
   qkv_bias: bool = False
   # Whether q and k get an RMSNorm over D before RoPE (Qwen3).
   qk_norm: bool = False
+  # Activation of the gated layer; SwiGLU has "silu", GeGLU "gelu_tanh".
+  activation: Activation = "silu"
+  # Whether norms multiply by 1 + gain (Gemma).
+  gain_from_one: bool = False
+  # Whether the results of attention and of the gated layer get an RMSNorm too
+  # (Gemma 3).
+  post_norms: bool = False
+  # Whether embeddings are multiplied by the square root of d_model (Gemma).
+  scaled_embedding: bool = False
+  # Scores are divided by the square root of this; None: of head_dim.
+  score_scale: float | None = None
+  # Tokens that a token sees in a layer with a window, itself included. None: no
+  # layer has one.
+  window: int | None = None
+  # Of so many layers the last one has no window.
+  window_period: int = 6
+  # Base of the rotary frequencies of layers with a window, which `rope_scaling`
+  # does not stretch.
+  window_theta: float = 10_000.0
   # Dtype in which parameters are kept.
   param_dtype: Dtype = "float32"
   # Dtype of matrix products and activations.
@@ -87,10 +107,13 @@ class ModelConfig:
       object.__setattr__(self, name, value)
     checks.at_least(
       self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads",
-      "head_dim", "d_ff", "max_length",
+      "head_dim", "d_ff", "max_length", "window", "window_period",
     )  # fmt: skip
     checks.at_least(self, 0, "lora_rank")
-    checks.above(self, 0, "rope_theta", "rms_eps", "lora_alpha")
+    checks.above(
+      self, 0, "rope_theta", "rms_eps", "lora_alpha", "score_scale",
+      "window_theta",
+    )  # fmt: skip
     if self.n_heads % self.n_kv_heads:
       raise UserError(
         f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}"
@@ -102,6 +125,14 @@ class ModelConfig:
   def stacks(self) -> tuple[Stack, ...]:
     """The stacks of layers, first to last, a tuple of `Stack`."""
     return (Stack("layers", self.n_layers),)
+
+  @property
+  def windows(self) -> tuple[int | None, ...]:
+    """The window of each layer; None for one that sees all tokens."""
+    return tuple(
+      None if (i + 1) % self.window_period == 0 else self.window
+      for i in range(self.n_layers)
+    )
 
   def without_adapters(self) -> "ModelConfig":
     """The same model before adapters were added to it."""

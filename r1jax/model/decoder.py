@@ -14,7 +14,7 @@ from r1jax.model import attention, kernels
 from r1jax.model.attention import ATTENTION
 from r1jax.model.config import ModelConfig
 from r1jax.model.facts import named
-from r1jax.model.layer import INIT, Context, Layer, RMSNorm
+from r1jax.model.layer import INIT, Context, Layer, Near, RMSNorm
 from r1jax.model.linear import PRODUCT, in_order
 from r1jax.model.rope import rope_table
 from r1jax.model.table import Summed, lookup, total_of
@@ -114,9 +114,14 @@ class Decoder(nn.Module):
     c = self.config
     table = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
     context = Context(*table, segments, prefixes, attention.kept(c), keep)
-    x, kept = self.embed(tokens), []
+    windowed: Any = ()
+    if c.window is not None:
+      table = rope_table(positions, c.head_dim, c.window_theta)
+      context = context.replace(near=Near(*table, positions, c.window))
+      windowed = (jnp.asarray([w is not None for w in c.windows]),)
+    x, kept = scaled(c, self.embed(tokens)), []
     for stack in self.stacks:
-      x, arrays = stack(x, context)
+      x, arrays = stack(x, context, *windowed)
       kept.append(arrays)
     if len(kept) > 1:
       kept = [jax.tree.map(lambda *x: jnp.concatenate(x), *kept)]
@@ -144,10 +149,22 @@ def _scanned(config, stack):
     layer,
     variable_axes={"params": 0},
     split_rngs={"params": True},
-    in_axes=nn.broadcast,
+    in_axes=nn.broadcast if config.window is None else (nn.broadcast, 0),
     length=stack.length,
     metadata_params={nn.PARTITION_NAME: "layer"},
   )(config, name=stack.name)
+
+
+def scaled(config: ModelConfig, rows: jax.Array) -> jax.Array:
+  """Rows of the embedding as the first layer takes them.
+
+  Args:
+    config: the `ModelConfig`.
+    rows: [..., d].
+  """
+  if not config.scaled_embedding:
+    return rows
+  return rows * jnp.asarray(config.d_model**0.5, rows.dtype)
 
 
 def embedding(params: Any) -> Any:

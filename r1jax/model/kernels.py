@@ -31,6 +31,7 @@ def attend(
   v: jax.Array,
   segments: jax.Array,
   prefixes: jax.Array | None,
+  span: attention.Span | None = None,
 ) -> jax.Array:
   """Causal attention within segments, by the platform's kernel.
 
@@ -39,20 +40,24 @@ def attend(
     segments: [B, T] int32, as of `attention.causal_mask`.
     prefixes: [B, T] int32 or None, as of `attention.causal_mask`. Splash
       supports no prefixes, nor rows that are no multiple of `SPLASH_TILE`.
+    span: as of `attention.causal_mask`. Splash supports none.
 
   Returns:
     [B, H, T, E] in the dtype of q; padding gets values without meaning.
   """
   t = q.shape[2]
-  if meshes.platform() == "tpu" and prefixes is None and not t % SPLASH_TILE:
+  plain = prefixes is None and span is None
+  if meshes.platform() == "tpu" and plain and not t % SPLASH_TILE:
     return splash_attend(q, k, v, segments)
   if t <= 2 * tiles.SMALLEST:
-    mask = attention.causal_mask(segments, prefixes)
+    mask = attention.causal_mask(segments, prefixes, span)
     return attention.attend(q, k, v, mask)
   if meshes.platform() == "gpu" and cudnn_takes(q, v):
-    return cudnn_attend(q, k, v, segments, prefixes)
+    return cudnn_attend(q, k, v, segments, prefixes, span)
   # Not over the whole mesh: each device then visits only its own rows' pairs.
-  return _by_rows_and_heads(tiles.attend, q, k, v, segments, prefixes)
+  return _by_rows_and_heads(
+    tiles.attend, q, k, v, segments, prefixes, *(span or ())
+  )
 
 
 def splash_attend(
@@ -105,17 +110,19 @@ def cudnn_attend(
   v: jax.Array,
   segments: jax.Array,
   prefixes: jax.Array | None = None,
+  span: attention.Span | None = None,
   implementation: str = "cudnn",
 ) -> jax.Array:
   """`attend` by cuDNN.
 
   Args:
-    q, k, v, segments, prefixes: as of `attend`.
+    q, k, v, segments, prefixes, span: as of `attend`.
     implementation: "xla" runs on any platform, in quadratic memory; for tests.
   """
   return _by_rows_and_heads(
-    functools.partial(_cudnn, implementation), q, k, v, segments, prefixes
-  )
+    functools.partial(_cudnn, implementation), q, k, v, segments, prefixes,
+    *(span or ()),
+  )  # fmt: skip
 
 
 def of_cudnn(primitive: Any, *_, **__) -> bool:
@@ -127,8 +134,9 @@ def of_cudnn(primitive: Any, *_, **__) -> bool:
   return primitive.name.startswith("dot_product_attention")
 
 
-def _cudnn(implementation, q, k, v, segments, prefixes):
-  mask = attention.causal_mask(segments, prefixes)
+def _cudnn(implementation, q, k, v, segments, prefixes, *span):
+  span = attention.Span(*span) if span else None
+  mask = attention.causal_mask(segments, prefixes, span)
   # Padding looks at itself. Masked scores are finite there, about -1e12; in a
   # row of nothing else the normaliser's logarithm would be lost to rounding.
   mask |= jnp.eye(q.shape[2], dtype=bool)[None]

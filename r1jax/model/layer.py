@@ -1,4 +1,4 @@
-"""A layer of the decoder: pre-norm attention, then a SwiGLU."""
+"""A layer of the decoder: pre-norm attention, then a gated layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,27 @@ from r1jax.model.facts import named
 from r1jax.model.linear import PRODUCT, matmul
 from r1jax.model.rope import rotate
 
+ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": nn.gelu}
+# Before any position.
+_ALL = -(1 << 30)
 # Standard deviation 1/sqrt(fan-in): at a few hundred units of width the usual
 # constant 0.02 would start far too small.
 INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+class Near(flax.struct.PyTreeNode):
+  """What layers with a window have in the place of what the others have.
+
+  Attributes:
+    cos, sin: [B, 1, T, D/2], the rotations of the positions.
+    positions: [B, T] int32.
+    window: tokens that a token sees.
+  """
+
+  cos: jax.Array
+  sin: jax.Array
+  positions: jax.Array
+  window: int = flax.struct.field(pytree_node=False)
 
 
 class Context(flax.struct.PyTreeNode):
@@ -28,6 +46,8 @@ class Context(flax.struct.PyTreeNode):
     sin: [B, 1, T, D/2], sines of the same.
     segments: [B, T] int32, see `types.Batch`.
     prefixes: [B, T] int32 or None, see `types.Batch`.
+    near: the `Near`; None if no layer has a window.
+    span: the `attention.Span` of the layer; None if no layer has a window.
     kept: tuple of `attention.Kept`, what the attention keeps.
     keep: whether the call returns the kept arrays.
   """
@@ -38,6 +58,23 @@ class Context(flax.struct.PyTreeNode):
   prefixes: jax.Array | None
   kept: tuple = flax.struct.field(pytree_node=False)
   keep: bool = flax.struct.field(pytree_node=False, default=False)
+  near: Near | None = None
+  span: attention.Span | None = None
+
+  def of_layer(self, windowed: jax.Array) -> "Context":
+    """The context of one layer.
+
+    Args:
+      windowed: [] bool, whether it has a window.
+    """
+    near = self.near
+    assert near is not None
+    earliest = near.positions - near.window + 1
+    return self.replace(
+      cos=jnp.where(windowed, near.cos, self.cos),
+      sin=jnp.where(windowed, near.sin, self.sin),
+      span=attention.Span(near.positions, jnp.where(windowed, earliest, _ALL)),
+    )
 
   def attend(self, q: jax.Array, arrays: Any) -> tuple[jax.Array, Any]:
     """Attends within the rows of this call.
@@ -50,12 +87,14 @@ class Context(flax.struct.PyTreeNode):
       [B, H, T, E], and `arrays` if they are kept, else None.
     """
     k, v = attention.keys_and_values(arrays, self.kept)
-    out = kernels.attend(q, k, v, self.segments, self.prefixes)
+    out = kernels.attend(q, k, v, self.segments, self.prefixes, self.span)
     return out, arrays if self.keep else None
 
 
 class RMSNorm(nn.Module):
   """x / rms(x) * scale, in float32 (Zhang and Sennrich 2019).
+
+  With `gain_from_one` the parameter is scale - 1.
 
   Attributes:
     axis: name of the gain's only axis.
@@ -66,13 +105,15 @@ class RMSNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    ones = named(nn.initializers.ones, (self.axis,), "gain")
-    scale = self.param("scale", ones, x.shape[-1:], self.config.param_dtype)
+    c, make = self.config, nn.initializers
+    neutral = make.zeros if c.gain_from_one else make.ones
+    init = named(neutral, (self.axis,), "gain")
+    scale = self.param("scale", init, x.shape[-1:], c.param_dtype)
     y = x.astype(jnp.float32)
-    y *= jax.lax.rsqrt(
-      jnp.mean(y * y, axis=-1, keepdims=True) + self.config.rms_eps
-    )
+    y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + c.rms_eps)
     scale = scale.astype(jnp.float32)
+    if c.gain_from_one:
+      scale += 1
     return (y * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(
       x.dtype
     )
@@ -131,7 +172,7 @@ class Dense(nn.Module):
 
 
 class Layer(nn.Module):
-  """A pre-norm layer: attention, then SwiGLU. A stack scans it.
+  """A pre-norm layer: attention, then a gated layer. A stack scans it.
 
   Attributes:
     product: (activations [..., i], kernel [i, o]) -> [..., o].
@@ -163,24 +204,35 @@ class Layer(nn.Module):
     self.gate = dense(c.d_ff, "embed", "mlp")
     self.up = dense(c.d_ff, "embed", "mlp")
     self.down = dense(c.d_model, "mlp", "embed")
+    if c.post_norms:
+      self.attention_post_norm, self.mlp_post_norm = RMSNorm(c), RMSNorm(c)
 
-  def __call__(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
+  def __call__(
+    self, x: jax.Array, context: Any, windowed: jax.Array | None = None
+  ) -> tuple[jax.Array, Any]:
     """Applies the layer.
 
     Args:
       x: [B, T, d].
       context: a `Context`, or another object with its `cos`, `sin` and
         `attend`, which may also read the kept arrays of earlier calls.
+      windowed: [] bool, whether this layer of several has a window; None if
+        the context is the layer's own.
 
     Returns:
       [B, T, d], and the kept arrays that `attend` returns.
     """
+    c = self.config
+    if windowed is not None:
+      context = context.of_layer(windowed)
     q, arrays = self._heads(self.attention_norm(x), context)
     out, arrays = context.attend(q, arrays)
     b, _, t, _ = out.shape
-    x = x + self.o(out.transpose(0, 2, 1, 3).reshape(b, t, -1))
+    y = self.o(out.transpose(0, 2, 1, 3).reshape(b, t, -1))
+    x = x + (self.attention_post_norm(y) if c.post_norms else y)
     y = self.mlp_norm(x)
-    return x + self.down(nn.silu(self.gate(y)) * self.up(y)), arrays
+    y = self.down(ACTIVATIONS[c.activation](self.gate(y)) * self.up(y))
+    return x + (self.mlp_post_norm(y) if c.post_norms else y), arrays
 
   def _heads(self, x, context):
     c = self.config
@@ -194,6 +246,9 @@ class Layer(nn.Module):
     v = heads(self.v(x), c.n_kv_heads)
     if c.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
+    if c.score_scale is not None:
+      # Attention divides by the square root of head_dim.
+      q *= jnp.asarray((c.head_dim / c.score_scale) ** 0.5, q.dtype)
     q = rotate(q, context.cos, context.sin)
     k = rotate(k, context.cos, context.sin)
     return q, {"k": k.swapaxes(2, 3), "v": v}

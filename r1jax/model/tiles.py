@@ -47,6 +47,7 @@ def attend(
   v: jax.Array,
   segments: jax.Array,
   prefixes: jax.Array | None = None,
+  *span: jax.Array,
 ) -> jax.Array:
   """Causal attention within segments, in memory linear in T.
 
@@ -56,6 +57,7 @@ def attend(
     q: [B, H, T, D], k: [B, K, D, T], v: [B, K, T, E], as of `attention.attend`.
     segments: [B, T] int32, as of `attention.causal_mask`.
     prefixes: [B, T] int32 or None, as of `attention.causal_mask`.
+    *span: the arrays of an `attention.Span`, or nothing.
 
   Returns:
     [B, H, T, E] in the dtype of q. Padding gets finite values without meaning;
@@ -70,10 +72,9 @@ def attend(
 
   if prefixes is None:
     prefixes = jnp.zeros_like(segments)
-  out = _attend(
-    size, whole(q, 2), whole(k, 3), whole(v, 2), whole(segments, 1),
-    whole(prefixes, 1),
-  )  # fmt: skip
+  arrays = whole(q, 2), whole(k, 3), whole(v, 2)
+  marks = tuple(whole(x, 1) for x in (segments, prefixes, *span))
+  out = _attend(size, *arrays, marks)
   return out[:, :, :t]
 
 
@@ -89,7 +90,9 @@ def _uncut(x, axis):
   return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
-def tile_pairs(segments: jax.Array, prefixes: jax.Array) -> Pairs:
+def tile_pairs(
+  segments: jax.Array, prefixes: jax.Array, *span: jax.Array
+) -> Pairs:
   """The `Pairs` of tiles in which some query sees some key.
 
   All numbers between the smallest and the largest of a tile count as being in
@@ -97,7 +100,7 @@ def tile_pairs(segments: jax.Array, prefixes: jax.Array) -> Pairs:
   never too little.
 
   Args:
-    segments, prefixes: [n, B, size] int32, the marks of each tile.
+    segments, prefixes, *span: [n, B, size] int32, the marks of each tile.
   """
 
   def extent(x):
@@ -110,6 +113,9 @@ def tile_pairs(segments: jax.Array, prefixes: jax.Array) -> Pairs:
 
   keys = extent(segments)
   seen = meet(keys, keys) | meet(extent(prefixes), keys)
+  if span:
+    positions, earliest = span
+    seen &= earliest.min(axis=2)[:, None] <= positions.max(axis=2)[None]
   n = len(segments)
   # A tile of nothing but padding looks at itself, as its output is finite.
   seen = jnp.tril(seen.any(axis=2)) | jnp.eye(n, dtype=bool)
@@ -125,29 +131,33 @@ def _put(x, i, y):
   return jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
 
 
-def _mask(segments, prefixes, i, j):
+def _mask(marks, i, j):
   """What tile i sees of tile j, [B, size, size] bool."""
+  segments, prefixes, *span = marks
   queries, keys = _at(segments, i)[:, :, None], _at(segments, j)[:, None]
   at = jnp.arange(segments.shape[2])
   earlier = (i > j) | (at[:, None] >= at[None])[None]
   seen = (queries == keys) | (_at(prefixes, i)[:, :, None] == keys)
+  if span:
+    positions, earliest = span
+    seen &= _at(positions, j)[:, None] >= _at(earliest, i)[:, :, None]
   return seen & (keys > 0) & earlier
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(size, q, k, v, segments, prefixes):
-  return _forward(size, q, k, v, segments, prefixes)[0]
+def _attend(size, q, k, v, marks):
+  return _forward(size, q, k, v, marks)[0]
 
 
-def _forward(size, q, k, v, segments, prefixes):
+def _forward(size, q, k, v, whole_marks):
   qs, vs, ks = _cut(q, size, 2), _cut(v, size, 2), _cut(k, size, 3)
-  marks = _cut(segments, size, 1), _cut(prefixes, size, 1)
+  marks = tuple(_cut(x, size, 1) for x in whole_marks)
   pairs = tile_pairs(*marks)
 
   def step(visit, total):
     i, j = pairs.query[visit], pairs.key[visit]
     part = attention.partial(
-      _at(qs, i), _at(ks, j), _at(vs, j), _mask(*marks, i, j)
+      _at(qs, i), _at(ks, j), _at(vs, j), _mask(marks, i, j)
     )
     joined = attention.join(jax.tree.map(lambda x: _at(x, i), total), part)
     return jax.tree.map(lambda x, y: _put(x, i, y), total, joined)
@@ -164,14 +174,14 @@ def _forward(size, q, k, v, segments, prefixes):
     (_uncut(outs.astype(q.dtype), 2), total.peak + jnp.log(total.total)),
     attention.ATTENTION,
   )
-  return out, (q, k, v, segments, prefixes, out, normalizer)
+  return out, (q, k, v, whole_marks, out, normalizer)
 
 
 def _backward(size, saved, g):
-  q, k, v, segments, prefixes, out, normalizer = saved
+  q, k, v, whole_marks, out, normalizer = saved
   qs, vs, gs, outs = (_cut(x, size, 2) for x in (q, v, g, out))
   ks = _cut(k, size, 3)
-  marks = _cut(segments, size, 1), _cut(prefixes, size, 1)
+  marks = tuple(_cut(x, size, 1) for x in whole_marks)
   pairs = tile_pairs(*marks)
   # The rows of a key head's query heads stand together, as in `attention`.
   heads = normalizer.shape
@@ -182,7 +192,7 @@ def _backward(size, saved, g):
   def step(visit, sums):
     i, j = pairs.query[visit], pairs.key[visit]
     qi, kj, vj, gi = _at(qs, i), _at(ks, j), _at(vs, j), _at(gs, i)
-    scores = attention.scores(qi, kj, _mask(*marks, i, j))
+    scores = attention.scores(qi, kj, _mask(marks, i, j))
     p = jnp.exp(scores - _at(normalizer, i)[..., None])
     dp = product("bkqd,bkud->bkqu", gi, vj)
     ds = (p * (dp - _at(delta, i)[..., None])).astype(q.dtype)
@@ -201,7 +211,7 @@ def _backward(size, saved, g):
   dq = _uncut(dq.reshape(qs.shape), 2) * q.shape[3] ** -0.5
   return (
     dq.astype(q.dtype), _uncut(dk, 3).astype(k.dtype),
-    _uncut(dv, 2).astype(v.dtype), None, None,
+    _uncut(dv, 2).astype(v.dtype), (None,) * len(marks),
   )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.model import ModelConfig, attention
+from r1jax.model import ModelConfig, attention, decoder
 from r1jax.model import layer as layer_lib
 from r1jax.model.linear import in_order, thin_matmul
 from r1jax.model.rope import rope_table
@@ -38,6 +38,8 @@ class View(NamedTuple):
     age: [S] int32, number of earlier columns of the ring that belong to each
       slot's completion.
     column: [] int32, the column of the ring that this step writes.
+    earliest: [S] int32, the first column of a prompt that each slot may read;
+      None if all.
   """
 
   seat: jax.Array
@@ -47,6 +49,20 @@ class View(NamedTuple):
   prompt_mask: jax.Array
   age: jax.Array
   column: jax.Array
+  earliest: jax.Array | None = None
+
+  def within(self, window: int | None, positions: jax.Array) -> "View":
+    """The view of a layer with a window.
+
+    Args:
+      window: tokens that a token sees; None: all.
+      positions: [S] int32, of the tokens.
+    """
+    if window is None:
+      return self
+    return self._replace(
+      age=jnp.minimum(self.age, window - 1), earliest=positions - window + 1
+    )
 
 
 def view(
@@ -156,14 +172,15 @@ def _read_ring(q, ring, newest, view):
 def _read_prompts(q, prompts, view):
   """The `attention.Partial` of the slots' queries over their prompts."""
   who = view.seat, view.slots, view.banks, view.used, view.prompt_mask
-  return kernels.by_slots_and_heads(
-    _read_own_prompts, prompts, q, who, (0, 0, 0, 0, 1)
-  )
+  axes = (0, 0, 0, 0, 1)
+  if view.earliest is not None:
+    who, axes = (*who, view.earliest), (*axes, 0)
+  return kernels.by_slots_and_heads(_read_own_prompts, prompts, q, who, axes)
 
 
 def _read_own_prompts(prompts, q, who):
   """`_read_prompts` of one shard, whose slots and places these are."""
-  seat, sitting, order, used, prompt_mask = who
+  seat, sitting, order, used, prompt_mask, *earliest = who
   sitting, order, used = sitting[0], order[0], used[0]
   slots, heads, _, dim = q.shape
   banks, places, kv, _ = prompts.shape
@@ -175,6 +192,9 @@ def _read_own_prompts(prompts, q, who):
     """The `attention.Partial` of each seat of a bank."""
     x = queries[sitting[i]].reshape(places, members, heads, dim).swapaxes(1, 2)
     mask = prompt_mask[i][:, None]
+    if earliest:
+      first = jnp.append(earliest[0], 0)[sitting[i]].reshape(places, -1, 1)
+      mask &= jnp.arange(mask.shape[2])[None, None] >= first
     part = attention.read(x, prompts[i], prompts.kept, mask)
 
     def by_seat(y):
@@ -228,15 +248,22 @@ def decode(
   """
   c = config
   # Once a step: the compiler would compute it in every layer.
-  cos, sin = jax.lax.optimization_barrier(
+  tables = jax.lax.optimization_barrier(
     rope_table(positions[:, None], c.head_dim, c.rope_theta, c.rope_scaling)
   )
-  x: Any = weights.embedding[tokens][:, None]
+  near = tables
+  if c.window is not None:
+    near = jax.lax.optimization_barrier(
+      rope_table(positions[:, None], c.head_dim, c.window_theta)
+    )
+  x: Any = decoder.scaled(c, weights.embedding[tokens])[:, None]
   out = []
   layers = layers_to_apply(c, weights)
-  for layer, *caches in zip(layers, prompts, rings, newest):
+  for layer, window, *caches in zip(layers, c.windows, prompts, rings, newest):
+    cos, sin = tables if window is None else near
+    own = view.within(window, positions)
     x, chunk = layer_lib.Layer(c, thin_matmul).apply(
-      {"params": layer}, x, _Reader(cos, sin, view, *caches)
+      {"params": layer}, x, _Reader(cos, sin, own, *caches)
     )
     out.append(chunk)
   hidden: Any = layer_lib.RMSNorm(c).apply({"params": weights.norm}, x)

@@ -61,11 +61,13 @@ def of_model(model: ModelConfig) -> Family:
   Raises:
     UserError: there is none.
   """
-  names = dict.fromkeys(name for f in FAMILIES for name in f.features)
+  names = dict.fromkeys(n for f in FAMILIES for n in (*f.features, *f.stored))
   plain = {f.name: f.default for f in dataclasses.fields(ModelConfig)}
   wanted = {name: getattr(model, name) for name in names}
   for family in FAMILIES:
-    if wanted == {n: family.features.get(n, plain[n]) for n in names}:
+    own = {n: wanted[n] for n in family.stored}
+    default = {n: plain[n] for n in names}
+    if wanted == {**default, **family.features, **own}:
       return family
   found = " with ".join(f"{name}={value}" for name, value in wanted.items())
   raise UserError(f"no known architecture has {found}; known: {_known()}")
