@@ -631,6 +631,17 @@ def test_bubblewrap_that_fails(
     code_tests.run("print(1)", PRINTS)
 
 
+def test_a_bubblewrap_that_stands_still(monkeypatch, tmp_path):
+  assert inside("print(1)").stdout == b"1\n"  # the probe has run
+  fake = tmp_path / "bwrap"
+  fake.write_text("#!/bin/sh\nexec sleep 600\n")
+  fake.chmod(0o755)
+  monkeypatch.setattr(bubblewrap, "fixed_arguments", lambda: [str(fake)])
+  start = time.monotonic()
+  outcome = inside("print(1)", limits=ROOM._replace(wall_seconds=0.5))
+  assert outcome.ending == "timed_out" and time.monotonic() - start < 30
+
+
 def test_the_probe_sees_a_filter_that_lets_through(monkeypatch, unprobed):
   allow = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
   monkeypatch.setattr(seccomp, "program", lambda forks: allow)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
   from types import CodeType, ModuleType
 
 SOURCE = "/program"
-# As much as the stack of a thread has elsewhere; the default is that of the
-# main thread, which is made for deep recursion.
+# As much as the stack of a thread has elsewhere.
 _THREAD_BYTES = 8 << 20
 # Programs ask for as much as a judge may give; here it counts as memory.
 _MOST_THREAD_BYTES = 256 << 20

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import math
 import os
+import resource
 import shutil
 import sys
 import sysconfig
@@ -36,9 +37,6 @@ _SYSTEM = (
   *("/usr/bin", "/usr/include", "/usr/lib", "/usr/lib64", "/usr/libexec"),
   *("/bin", "/lib", "/lib64"),
 )
-# Enough for deep recursion, yet the stack of a thread, which is as large, does
-# not use up the memory. A program may ask for more; it counts as memory.
-_STACK_BYTES = 64 << 20
 _OPEN_FILES = 64
 # Files, folders and links in the box; empty ones use the kernel's memory, which
 # no size of a file counts.
@@ -145,11 +143,16 @@ def command_line(
 
 def _prlimit(limits):
   # Soft and hard limits alike. Without privileges they can only be lowered.
+  # The stack may take all of the memory, for deep recursion. Where it may, the
+  # stacks of threads are small.
+  stack = resource.getrlimit(resource.RLIMIT_STACK)[1]
+  if stack == resource.RLIM_INFINITY:
+    stack = "unlimited"
   return (
     "/usr/bin/prlimit",
     f"--cpu={math.ceil(limits.cpu_seconds)}",
     f"--as={limits.memory_bytes}",
-    f"--stack={_STACK_BYTES}:",
+    f"--stack={stack}:{stack}",
     f"--nproc={limits.threads}",
     f"--fsize={limits.file_bytes}",
     f"--nofile={_OPEN_FILES}",
