@@ -13,6 +13,7 @@ One phase gets the results of another from these files only, so a resumed run
 cannot differ from a run that was never stopped.
 """
 
+import functools
 import json
 import time
 from pathlib import Path
@@ -22,15 +23,15 @@ from absl import flags
 
 from experiments import commandline, plan
 from experiments import workdir as workdir_lib
-from r1jax import cli, hosts, stopping
+from r1jax import cli, hosts, origin, stopping
 from r1jax.data import examples
 from r1jax.errors import UserError
 from r1jax.files import write_atomically
-from r1jax.hf import source
 from r1jax.phases import PHASES
-from r1jax.run import checkpoint, checksums, layout, report
+from r1jax.run import checkpoint, checksums, layout, report, stored
 from r1jax.run.logs import say
 from r1jax.run.phase_io import PhaseIO
+from r1jax.run.trackers import Trackers
 from r1jax.types import TrainState
 
 flags.adopt_module_key_flags(commandline)
@@ -80,8 +81,9 @@ def run(config, workdir, kinds=PHASES):
       else:
         keys = workdir_lib.record(phase, phases)
         function = kinds[phase.phase][1]
+        trackers = Trackers(experiment.trackers, workdir, phase.name)
         records[phase.name] = _run_phase(
-          phase, keys, function, workdir, records
+          phase, keys, function, workdir, records, trackers
         )
       hosts.barrier(f"launch.{phase.name}")
       _stop_between(phase, phases)
@@ -107,7 +109,7 @@ def _read_record(path):
     ) from None
 
 
-def _run_phase(phase, keys, function, workdir, records):
+def _run_phase(phase, keys, function, workdir, records, trackers):
   """Runs one phase and writes its outputs.
 
   Args:
@@ -116,6 +118,7 @@ def _run_phase(phase, keys, function, workdir, records):
     function: of its kind.
     workdir: Path of the run.
     records: name of each phase before -> what its done.json holds.
+    trackers: `Trackers` of the phase.
 
   Returns:
     what done.json holds.
@@ -125,10 +128,15 @@ def _run_phase(phase, keys, function, workdir, records):
   begin = time.monotonic()
   parents = {}
   for key, name in phase.parents.items():
-    origin = records[name]["state"]
-    _check_made(workdir / origin, records[origin])
-    parents[key] = workdir / origin
-  io = PhaseIO(workdir, phase.name, parents)
+    maker = records[name]["state"]
+    _check_made(workdir / maker, records[maker])
+    parents[key] = workdir / maker
+  describe = functools.partial(
+    stored.describe,
+    model=phase.model,
+    tokenizer=getattr(phase, "tokenizer", None),
+  )
+  io = PhaseIO(workdir, phase.name, parents, describe, trackers)
   _say(f"{phase.name}: {phase.phase}")
   if hosts.is_first():
     text = json.dumps(keys, indent=1) + "\n"
@@ -146,10 +154,10 @@ def _run_phase(phase, keys, function, workdir, records):
     io.close()
 
   if new_state is None or new_state is state:
-    origin = records[phase.init]["state"] if phase.init else ""
+    maker = records[phase.init]["state"] if phase.init else ""
   else:
-    origin = phase.name
-    io.write_params(new_state.params, phase.model)
+    maker = phase.name
+    io.write_params(new_state.params)
   row = new_data if isinstance(new_data, dict) else None
   has_data = new_data is not None and row is None
   if has_data:
@@ -157,7 +165,7 @@ def _run_phase(phase, keys, function, workdir, records):
   made = [n for n in (layout.MODEL, layout.EXAMPLES) if (io.dir / n).exists()]
   record = {
     "phase": phase.phase,
-    "state": origin,
+    "state": maker,
     "data": has_data,
     "row": row,
     "seconds": round(time.monotonic() - begin, 1),
@@ -176,15 +184,15 @@ def _run_phase(phase, keys, function, workdir, records):
 def _state(phase, workdir, records):
   """The `TrainState` that a phase starts from, with parameters only, or None.
 
-  The parameters are another phase's, or a Hugging Face model's.
+  The parameters are another phase's, or those of the model's origin.
   """
   if phase.weights:
-    return source.initial(phase.weights, phase.model, phase.meshes()[0])
-  origin = records[phase.init]["state"] if phase.init else ""
-  if not origin:
+    return origin.initial(phase.weights, phase.model, phase.meshes()[0])
+  maker = records[phase.init]["state"] if phase.init else ""
+  if not maker:
     return None
-  _check_made(workdir / origin, records[origin])
-  params = checkpoint.load_params(workdir / origin)
+  _check_made(workdir / maker, records[maker])
+  params = checkpoint.load_params(workdir / maker)
   return TrainState(step=None, params=params, opt_state=None)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from r1jax import checks
+from r1jax import checks, origin
 from r1jax import config as config_lib
 from r1jax.config import Written
 from r1jax.errors import UserError, nearest
-from r1jax.hf import source
 from r1jax.phases.preview import Preview
 from r1jax.run import layout
+from r1jax.run import trackers as trackers_lib
 from r1jax.text import tokenizer as tokenizer_lib
 
 # Keys that a phase takes from the experiment if its own group lacks them.
@@ -47,17 +47,25 @@ class Experiment:
   seed: int = 0
   # Name -> model.
   models: Mapping[str, Any] = config_lib.filled(
-    written=Mapping[str, str | source.Shape], default="{}"
+    written=Mapping[str, str | origin.Shape], default="{}"
   )
   # The table and the plot.
   report: Report = Report()
+  # What gets the numbers of metrics.jsonl too: "tensorboard" writes events to
+  # DIR/tensorboard; "wandb" and "trackio" as these are set up. Each is an extra
+  # of its name.
+  trackers: tuple[trackers_lib.Name, ...] = ()
 
   def __post_init__(self):
     checks.at_least(self, 0, "seed")
+    trackers_lib.check(self.trackers)
     if not self.phases:
       raise UserError('phases is empty; set c.phases = ("NAME", ...)')
     for i, name in enumerate(self.phases):
-      if not re.fullmatch(r"\w+", name) or name == layout.DATA:
+      if not re.fullmatch(r"\w+", name) or name in (
+        layout.DATA,
+        layout.TENSORBOARD,
+      ):
         raise UserError(f'phases: "{name}" cannot be the name of a phase')
       if name in self.phases[:i]:
         raise UserError(f'phases: "{name}" is listed twice; give it a new name')
@@ -154,6 +162,12 @@ def _phase(values, name, earlier, kinds, experiment):
     raise UserError(f"{name}.init: {_not_earlier(init, earlier)}")
   model, weights = _model(cls, name, group, experiment, earlier.get(init))
   group.pop("model", None)
+  if "tokenizer" in config_lib.keys(cls) and "tokenizer" not in group:
+    # A model brings its own.
+    if weights and not init:
+      group["tokenizer"] = origin.find(weights).tokenizer()
+    elif init:
+      group["tokenizer"] = earlier[init].tokenizer
   given = {
     "name": name, "seed": experiment.seed, "model": model,
     "weights": None if init else weights,
@@ -194,7 +208,7 @@ def _model(cls, name, group, experiment, start):
   where = f"{name}.model"
   if isinstance(named, Written):
     where, named = named
-  (where, fields), weights = source.shape(named, experiment.models, where)
+  (where, fields), weights = origin.shape(named, experiment.models, where)
   if "vocab_size" not in fields and "tokenizer" in group:
     tokenizer = config_lib.convert(
       config_lib.keys(cls)["tokenizer"], group["tokenizer"], f"{name}.tokenizer"

@@ -1,6 +1,7 @@
 """Runs the points of a config's sweep, one after another.
 
-  python -m experiments.sweep --config=configs/X.py --workdir=DIR [--list]
+  python -m experiments.sweep --config=configs/X.py --workdir=DIR
+      [--list] [--metric=pass@1]
 
 The config file defines `sweep(add)`, which calls `add` once a point with the
 keys to override:
@@ -11,9 +12,11 @@ keys to override:
 
 Each point is a run of `experiments.launch` in DIR/seed=0,r1_zero.lr=0.0003,
 so the same command goes on with a sweep that was stopped. All points are
-checked before the first one runs.
+checked before the first one runs. In the end a table has the last evaluation
+of each point and names the best of them; DIR/sweep.json has the same.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -24,11 +27,16 @@ from pathlib import Path
 from absl import flags
 
 from experiments import commandline, plan
+from r1jax import files
 from r1jax.errors import UserError
 from r1jax.phases import PHASES
+from r1jax.run import layout, report
 
 flags.adopt_module_key_flags(commandline)
 _LIST = flags.DEFINE_bool("list", False, "Print the commands, run nothing.")
+_METRIC = flags.DEFINE_string(
+  "metric", "pass@1", "Column of the evaluations; the best point is highest."
+)
 
 
 def main():
@@ -51,9 +59,50 @@ def main():
       continue
     if subprocess.run(command).returncode:
       failed.append(name)
+  if not _LIST.value:
+    finish(commandline.WORKDIR.value, sweep, _METRIC.value)
   if failed:
     print(f"error: failed: {', '.join(failed)}", file=sys.stderr)
     sys.exit(1)
+
+
+def finish(root, sweep, metric):
+  """Prints the table of a sweep's results and writes it.
+
+  Args:
+    root: directory of the sweep.
+    sweep: list of (name of a point, dict of its keys).
+    metric: column of the evaluations by which the points are compared.
+
+  Returns:
+    the name of the best point, or None if no point has the metric.
+  """
+  rows, best = [], None
+  for name, keys in sweep:
+    results = Path(root) / name / layout.RESULTS
+    found = json.loads(results.read_text()) if results.exists() else []
+    last = found[-1] if found else {}
+    rows.append({"point": name, **last})
+    value = last.get(metric)
+    if value is not None and (best is None or value > best[0]):
+      best = value, name, keys
+  known = list(dict.fromkeys(key for row in rows for key in row))
+  whole = {"metric": metric, "best": best and best[1], "points": rows}
+  files.write_atomically(
+    Path(root) / layout.SWEEP, json.dumps(whole, indent=1) + "\n"
+  )
+  print(report.table(rows))
+  if best is None:
+    columns = [k for k in known if k not in ("point", "checkpoint")]
+    print(
+      f"no point has {metric}; --metric names one of:"
+      f" {', '.join(columns) or 'none, since no point was evaluated'}"
+    )
+    return None
+  value, name, keys = best
+  flags_of = " ".join(f"--config.{k}={v}" for k, v in keys.items())
+  print(f"best: {metric} {value:.3f} with {flags_of or name}")
+  return name
 
 
 def points(path):

@@ -14,6 +14,9 @@ EXTRAS = {
   "pyarrow": "parquet",
   "reasoning_gym": "gym",
   "tensorflow_datasets": "tfds",
+  "tensorboardX": "tensorboard",
+  "trackio": "trackio",
+  "wandb": "wandb",
 }
 
 

@@ -12,15 +12,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import launch, plan
-from r1jax import files, hf, meshes
+from r1jax import files, hf, language_model, meshes, origin
 from r1jax import model as model_lib
 from r1jax.errors import UserError
-from r1jax.hf import source
 from r1jax.model import ModelConfig
 from r1jax.phases import PHASES
 from r1jax.phases.grpo import GRPO
 from r1jax.text.tokenizer import HFTokenizer
-from tools import hf_export, hf_import, models
+from tools import hf_export, hf_import
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +68,9 @@ def test_train_and_export(directory, tmp_path):
   assert all(0 < m < 0.04 for m in jax.tree.leaves(moved))
   assert HFTokenizer(out).template().render([]).endswith("assistant\n")
   # The tools take a phase of the run as it is.
-  decoder, loaded, tokenizer = models.load(tmp_path / "run" / "second")
-  assert decoder.config.vocab_size == 640 and tokenizer.eos_id is not None
-  jax.tree.map(np.testing.assert_array_equal, loaded, params)
+  found = language_model.load(tmp_path / "run" / "second")
+  assert found.config.vocab_size == 640 and found.tokenizer.eos_id is not None
+  jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
 
 def test_weights_go_to_the_devices_of_the_learner(directory, tmp_path):
@@ -102,7 +101,7 @@ def test_a_shape_may_change_what_the_checkpoint_says(directory, tmp_path):
   config = experiment(directory, tmp_path, max_length=32, remat="layer")
   _, (first, second) = plan.resolve(config, PHASES)
   assert first.model.max_length == 32 and first.model.remat == "layer"
-  assert first.weights == str(directory) and second.weights is None
+  assert first.weights == f"hf:{directory}" and second.weights is None
   assert first.model.n_layers == 2 and second.model == first.model
 
 
@@ -143,8 +142,8 @@ def test_the_hubs_weights_come_after_the_checks(
   assert set(asked) == {("some/model", False)}
   config.second.lr = 1e-2
   _, (first, second) = plan.resolve(config, PHASES)
-  assert first.weights == "some/model" and second.weights is None
-  source.initial(first.weights, first.model, meshes.make_mesh())
+  assert first.weights == "hf:some/model" and second.weights is None
+  origin.initial(first.weights, first.model, meshes.make_mesh())
   assert asked[-1] == ("some/model", True)
 
 
@@ -177,7 +176,7 @@ def test_one_line_for_what_is_wrong(directory, tmp_path, capsys, monkeypatch):
   line = fails(
     capsys, hf_export.main, f"--checkpoint={full}", f"--out={tmp_path}/o"
   )
-  assert "no params/" in line
+  assert "is no checkpoint of a run" in line
   assert [p.name for p in full.iterdir()] == ["mine.txt"]
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
   line = fails(

@@ -282,9 +282,8 @@ def test_wrong_arguments(args, words):
 
 def test_a_chat_with_a_tokenizer_that_is_too_large(directory):
   """The tools say so before they load the weights."""
-  from r1jax import hf
+  from r1jax import hf, language_model
   from r1jax.model import ModelConfig
-  from tools import models
 
   small = ModelConfig(
     vocab_size=500, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=8,
@@ -292,4 +291,4 @@ def test_a_chat_with_a_tokenizer_that_is_too_large(directory):
   )  # fmt: skip
   (directory / "config.json").write_text(json.dumps(hf.to_hf(small)))
   with pytest.raises(UserError, match="vocab_size=500 must be at least"):
-    models.load(directory)
+    language_model.load(directory)

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from configs import quickstart
-from experiments import commandline, launch, plan, sweep
+from experiments import commandline, launch, plan
 from r1jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -286,25 +286,6 @@ def test_the_program_prints_one_line_and_exits_with_two(tmp_path):
   assert done.stdout == "" and done.stderr.count("\n") == 1
   assert done.stderr.startswith("error: --config.rl.stepz=3")
   assert not (tmp_path / "run").exists()
-
-
-def test_a_sweep_has_a_directory_a_point(tmp_path):
-  path = tmp_path / "config.py"
-  path.write_text(
-    "def sweep(add):\n"
-    "  for s in (0, 1):\n"
-    "    add(**{'seed': s, 'rl.lr': 1e-3})\n"
-  )
-  assert sweep.points(str(path)) == [
-    ("seed=0,rl.lr=0.001", {"seed": 0, "rl.lr": 0.001}),
-    ("seed=1,rl.lr=0.001", {"seed": 1, "rl.lr": 0.001}),
-  ]
-  path.write_text("def sweep(add):\n  add(seed=1)\n  add(seed=1)\n")
-  with pytest.raises(UserError, match="adds the point seed=1 twice"):
-    sweep.points(str(path))
-  path.write_text("")
-  with pytest.raises(UserError, match="defines no sweep"):
-    sweep.points(str(path))
 
 
 @pytest.mark.parametrize(

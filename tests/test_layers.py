@@ -38,8 +38,15 @@ LAYERS = (
   ),
   ("r1jax.verifiers",),
   ("r1jax.model", "r1jax.rewards"),
-  ("r1jax.data", "r1jax.hf", "r1jax.run", "r1jax.sampling", "r1jax.training"),
-  ("r1jax.phases",),
+  (
+    "r1jax.data",
+    "r1jax.hf",
+    "r1jax.origin",
+    "r1jax.run",
+    "r1jax.sampling",
+    "r1jax.training",
+  ),
+  ("r1jax.language_model", "r1jax.phases"),
   ("r1jax.cli", "r1jax.describe"),
   ("experiments", "tools"),
 )

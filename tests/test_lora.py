@@ -17,7 +17,7 @@ from test_model import forward, inputs, random_params
 from test_shared_prompts import groups
 
 from experiments import launch, plan
-from r1jax import hf, losses, meshes, sharding, variants
+from r1jax import hf, language_model, losses, meshes, sharding, variants
 from r1jax import model as model_lib
 from r1jax.errors import UserError
 from r1jax.model import ModelConfig, lora
@@ -31,7 +31,7 @@ from r1jax.training import learner, optimizer, packing, policy
 from r1jax.training import state as state_lib
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.types import TrainState
-from tools import hf_export, models
+from tools import hf_export
 
 PLAIN = ModelConfig(
   vocab_size=32, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=6,
@@ -494,9 +494,10 @@ def test_a_run_that_was_stopped_and_its_export(
   out = tmp_path / "out"
   hf_export.main([f"--checkpoint={tmp_path}/run/rl", f"--out={out}"])
   model, exported = hf.load(out)
-  decoder, loaded, tokenizer = models.load(tmp_path / "run/rl")
-  assert decoder.config.lora_rank == 2 and model.config.lora_rank == 0
-  tokens = jnp.asarray([tokenizer.encode("a b c")])
+  found = language_model.load(tmp_path / "run/rl")
+  decoder, loaded = model_lib.Decoder(found.config), found.params
+  assert found.config.lora_rank == 2 and model.config.lora_rank == 0
+  tokens = jnp.asarray([found.tokenizer.encode("a b c")])
   want = jax.jit(model.apply)({"params": exported}, tokens)
   close(jax.jit(decoder.apply)({"params": loaded}, tokens), want)
   # What tools.chat streams.

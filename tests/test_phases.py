@@ -204,6 +204,21 @@ def test_the_row_of_an_evaluation(monkeypatch):
   assert row["format"] == 0.75 and row["tokens"] == 2.5
 
 
+def test_temperature_0_is_greedy():
+  keys = dict(
+    phase="evaluate", problems=5, label="x",
+    sampler=SamplerConfig(slots=5, max_new_tokens=LENGTH), **COMMON,
+  )  # fmt: skip
+  greedy = evaluate.Evaluate(samples=1, temperature=0.0, **keys)
+  assert greedy.decoder(FakeTokenizer([])).greedy
+  drawn = evaluate.Evaluate(samples=4, temperature=0.5, **keys)
+  assert not drawn.decoder(FakeTokenizer([])).greedy
+  with pytest.raises(UserError, match="samples=4 would all be the same"):
+    evaluate.Evaluate(samples=4, temperature=0.0, **keys)
+  with pytest.raises(UserError, match="temperature=-0.5 must be at least 0"):
+    evaluate.Evaluate(samples=1, temperature=-0.5, **keys)
+
+
 def test_a_cut_completion_spoils_no_vote(monkeypatch):
   """Cut after its answer it counts as wrong; the others still win."""
   cut = RIGHT + " and"

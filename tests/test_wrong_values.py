@@ -23,7 +23,7 @@ from configs import quickstart
 from experiments import launch, plan
 from r1jax import config as config_lib
 from r1jax.errors import UserError
-from r1jax.hf.source import Shape
+from r1jax.origin import Shape
 from r1jax.phases import PHASES
 
 ROOT = Path(__file__).parents[1]

@@ -1,24 +1,33 @@
 """Talk to a model in a terminal.
 
-  python -m tools.chat --checkpoint=DIR_OR_MODEL
+  python -m tools.chat --checkpoint=MODEL
 
-DIR_OR_MODEL is a phase of a run, what tools.hf_import made, a Hugging Face
-directory or a hub id. Ctrl-C stops the answer; Ctrl-D, or "/exit", ends the
-conversation; "/new" begins another.
+MODEL is hf:DIR, run:DIR/PHASE, run:DIR/PHASE@STEP, a directory or a hub id. A
+model without a chat template continues each line as a text of its own.
 """
 
 import argparse
+import contextlib
+import importlib
 import sys
+import time
 
 import jax
 
-from r1jax import cli
+from r1jax import cli, language_model
 from r1jax.errors import UserError
-from r1jax.sampling.stream import stream
+from r1jax.sampling.stream import BUCKET, stream
 from r1jax.text import think_format
-from tools import models
+from tools.view import View
 
-DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+HELP = """\
+/new    begins another conversation
+/help   prints this
+/exit   ends, as Ctrl-D does
+Ctrl-C  stops an answer
+Arrow keys edit a line and bring back earlier ones.
+"""
+NOT_KEPT = "(cut while thinking: this turn is not remembered)\n"
 
 
 def main(argv=None):
@@ -26,13 +35,16 @@ def main(argv=None):
   args = parse(argv)
   with cli.one_line_errors():
     cli.compilation_cache()
-    model, params, tokenizer = models.load(args.checkpoint, args.dtype)
-    if not hasattr(tokenizer, "template"):
-      raise UserError(
-        f"{args.checkpoint}: its tokenizer has no chat template; a chat needs"
-        " the tokenizer of a Hugging Face directory"
-      )
-    Chat(args, model.config, params, tokenizer).run()
+    model = language_model.load(args.checkpoint, args.dtype)
+    with contextlib.suppress(ImportError):
+      # `input` edits lines once this is imported.
+      importlib.import_module("readline")
+    chat = Chat(args, model.config, model.params, model.tokenizer)
+    if sys.stdin.isatty():
+      print("/help lists the commands")
+    if not chat.has_template:
+      print("no chat template: each line is continued as a text of its own")
+    chat.run()
 
 
 def parse(argv):
@@ -43,11 +55,16 @@ def parse(argv):
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
+  temperature, top_p = language_model.TEMPERATURE, language_model.TOP_P
   add("--checkpoint", required=True, help="whom to talk to")
   add("--dtype", help="of the parameters; default as stored")
-  # The values that R1 ships with.
-  add("--temperature", type=float, default=0.6, help="0 is greedy; 0.6")
-  add("--top_p", type=float, default=0.95, help="0.95")
+  add(
+    "--temperature",
+    type=float,
+    default=temperature,
+    help=f"0 is greedy; {temperature}",
+  )
+  add("--top_p", type=float, default=top_p, help=f"{top_p}")
   add("--max_new_tokens", type=int, default=1024, help="of an answer; 1024")
   add("--think", action="store_true", help="prefill the opening tag")
   add(
@@ -68,19 +85,27 @@ class Chat:
     args: of the command line.
     model, params, tokenizer: who answers.
     out: where the answers go.
+
+  Attributes:
+    has_template: whether the tokenizer has a chat template.
+    messages: that the model sees before the next line.
   """
 
   def __init__(self, args, model, params, tokenizer, out=sys.stdout):
     self._args, self._model, self._params = args, model, params
     self._tokenizer, self._out = tokenizer, out
-    self._template = tokenizer.template()
+    self.has_template = language_model.has_template(tokenizer)
     self._key = jax.random.key(args.seed)
     self._turn = 0
-    self._close = tokenizer.encode_rest(f"\n{think_format.END_THINK}\n\n")
+    self._compiled = set()
     self._new()
 
   def run(self):
     """Until the input ends."""
+    commands = {
+      "/new": self._new,
+      "/help": lambda: self._out.write(HELP),
+    }
     while True:
       try:
         line = input("> ").strip()
@@ -92,8 +117,10 @@ class Chat:
         continue
       if line == "/exit":
         return
-      if line == "/new":
-        self._new()
+      if line in commands:
+        commands[line]()
+      elif line[:1] == "/" and line[1:].isalpha():
+        self._out.write(f"{line} is no command; /help lists them\n")
       elif line:
         try:
           self.answer(line)
@@ -103,36 +130,58 @@ class Chat:
   def answer(self, line):
     """Streams the answer to a line and remembers both.
 
+    A turn whose thinking was cut, by the limit or by Ctrl-C, has no answer and
+    is not remembered.
+
     Returns:
       the answer's text, thinking included.
     """
-    messages = [*self._messages, {"role": "user", "content": line}]
-    text = self._template.render(messages, think=self._args.think)
-    thinking = think_format.is_prefilled(text)
+    messages = [*self.messages, {"role": "user", "content": line}]
+    text = self._prompt(messages)
+    view = View(self._out, think_format.is_prefilled(text))
     self._turn += 1
-    view = View(self._out, thinking)
+    prompt = self._tokenizer.encode(text)
+    # Prompts of about equal length share their programs.
+    size = -(-len(prompt) // BUCKET)
+    if size not in self._compiled:
+      view.note("compiling ...")
     tokens = stream(
       self._model,
       self._params,
-      self._tokenizer.encode(text),
+      prompt,
       jax.random.fold_in(self._key, self._turn),
       max_new_tokens=self._args.max_new_tokens,
       temperature=self._args.temperature,
       top_p=self._args.top_p,
     )
     answer = self._follow(tokens, view)
-    kept = think_format.after_thinking(answer).strip()
-    self._messages = [*messages, {"role": "assistant", "content": kept}]
+    self._compiled.add(size)
+    whole = think_format.whole(text, answer)
+    if think_format.is_open(whole):
+      self._out.write(NOT_KEPT)
+    elif self.has_template:
+      kept = think_format.after_thinking(whole).strip()
+      self.messages = [*messages, {"role": "assistant", "content": kept}]
     return answer
+
+  def _prompt(self, messages):
+    """The text that the model sees."""
+    if not self.has_template:
+      text = messages[-1]["content"]
+      return f"{text}\n{think_format.THINK}\n" if self._args.think else text
+    template = self._tokenizer.template()
+    return template.render(messages, think=self._args.think)
 
   def _follow(self, tokens, view):
     """Shows tokens as they come; closes the thinking at its budget."""
     ids, forced, text = [], [], ""
+    clock = _Clock()
     try:
       for token in tokens:
+        clock.tick()
         if view.thinking and not forced and len(ids) == self._args.think_budget:
           # A budget of 0 never equals a positive length.
-          forced = list(self._close) if self._args.think_budget else []
+          forced = self._close() if self._args.think_budget else []
         if forced:
           token = forced.pop(0)
           tokens.send(token)
@@ -143,52 +192,38 @@ class Chat:
         view.show(text)
     except KeyboardInterrupt:
       tokens.close()
-    view.end()
+    view.end(clock.facts())
     return text
+
+  def _close(self):
+    """The tokens that end the thinking."""
+    return list(self._tokenizer.encode_rest(f"\n{think_format.END_THINK}\n\n"))
 
   def _new(self):
     system = self._args.system
-    self._messages = [{"role": "system", "content": system}] if system else []
+    self.messages = [{"role": "system", "content": system}] if system else []
 
 
-class View:
-  """Prints a growing text, its thinking dimmed where a terminal can.
+class _Clock:
+  """Counts tokens and their time, without the first, which compiles."""
 
-  Attributes:
-    thinking: whether the text so far ends inside of the thinking.
-  """
+  def __init__(self):
+    self._count, self._first, self._last = 0, 0.0, 0.0
 
-  def __init__(self, out, thinking):
-    self._out, self._shown = out, 0
-    self._prefilled = self.thinking = thinking
-    self._colour = out.isatty()
-    if thinking:
-      self._write(DIM)
+  def tick(self):
+    """Another token has come."""
+    self._last = time.monotonic()
+    if not self._count:
+      self._first = self._last
+    self._count += 1
 
-  def show(self, text):
-    """Prints what is new of a text that only grows."""
-    # The end of a character that is not whole yet.
-    text = text.rstrip("\ufffd")
-    new, self._shown = text[self._shown :], max(self._shown, len(text))
-    was = self.thinking
-    opened = self._prefilled or think_format.THINK in text
-    self.thinking = opened and think_format.END_THINK not in text
-    if self.thinking and not was:
-      self._write(DIM)
-    self._out.write(new)
-    if was and not self.thinking:
-      self._write(PLAIN)
-    self._out.flush()
-
-  def end(self):
-    """Ends the line and the colour."""
-    self._write(PLAIN)
-    self._out.write("\n")
-    self._out.flush()
-
-  def _write(self, code):
-    if self._colour:
-      self._out.write(code)
+  def facts(self):
+    """Tokens and tokens/s, in words."""
+    seconds = self._last - self._first
+    if self._count < 2 or seconds <= 0:
+      return f"{self._count} tokens"
+    speed = (self._count - 1) / seconds
+    return f"{self._count} tokens, {speed:.1f} tokens/s"
 
 
 if __name__ == "__main__":

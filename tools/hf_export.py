@@ -1,6 +1,6 @@
 """Exports a checkpoint of ours for `transformers`, vLLM and others.
 
-  python -m tools.hf_export --checkpoint=RUN/PHASE --out=DIR
+  python -m tools.hf_export --checkpoint=run:DIR/PHASE --out=DIR
 
 The tokenizer, the generation config and the chat template are copied from the
 model that the run or the import started from.
@@ -9,10 +9,9 @@ model that the run or the import started from.
 import argparse
 from pathlib import Path
 
-from r1jax import cli, hf
+from r1jax import cli, files, hf, origin
 from r1jax.errors import UserError
-from r1jax.run import checkpoint, layout
-from tools import models
+from r1jax.run.stored import Stored
 
 
 def main(argv=None):
@@ -25,22 +24,22 @@ def main(argv=None):
   parser.add_argument(
     "--checkpoint",
     required=True,
-    type=Path,
-    help="a phase of a run, or what tools.hf_import made",
+    help="run:DIR/PHASE, run:DIR/PHASE@STEP, or what tools.hf_import made",
   )
   parser.add_argument(
     "--out", required=True, type=Path, help="the directory to make"
   )
   args = parser.parse_args(argv)
   with cli.one_line_errors():
-    if not models.is_ours(args.checkpoint):
+    found = origin.find(args.checkpoint)
+    if not isinstance(found, Stored):
       raise UserError(
-        f"{args.checkpoint} has no params/; name a phase of a run (RUN/PHASE)"
-        " or what tools.hf_import made"
+        f"{args.checkpoint} is no checkpoint of a run; name a phase"
+        " (run:DIR/PHASE) or what tools.hf_import made"
       )
-    params = checkpoint.load(args.checkpoint / layout.PARAMS)
-    source = models.source(args.checkpoint)
-    hf.save(args.out, models.config(args.checkpoint), params, source=source)
+    files.check_empty(args.out)
+    source = found.companions()
+    hf.save(args.out, found.model(), found.read(), source=source)
     print(f"{args.out}: written")
     if source is None:
       print("no tokenizer written: the run's is not a Hugging Face tokenizer")

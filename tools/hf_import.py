@@ -1,19 +1,19 @@
 """Imports a model of Hugging Face as a checkpoint of ours.
 
-  python -m tools.hf_import --model=DIR_OR_HUB_ID --out=DIR
+  python -m tools.hf_import --model=hf:DIR --out=DIR
 
-A config can also name the Hugging Face directory (`c.model = "hf:DIR"`). A
-checkpoint of ours loads faster.
+A config names the import as "run:DIR". It can also name the Hugging Face
+directory itself, "hf:DIR"; a checkpoint of ours loads faster.
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
-from r1jax import cli, files, hf, hosts, meshes
+from r1jax import cli, files, hf, hosts, meshes, origin
 from r1jax.hf import hub
 from r1jax.model import param_count
-from tools import models
+from r1jax.run import checkpoint, layout, stored
 
 
 def main(argv=None):
@@ -23,7 +23,9 @@ def main(argv=None):
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("--model", required=True, help="a directory or a hub id")
+  parser.add_argument(
+    "--model", required=True, help="hf:DIR, a directory or a hub id"
+  )
   parser.add_argument(
     "--out", required=True, type=Path, help="the directory to make"
   )
@@ -31,10 +33,11 @@ def main(argv=None):
   args = parser.parse_args(argv)
   with cli.one_line_errors():
     files.check_empty(args.out)
-    directory = hub.directory(args.model)
+    directory = hub.directory(args.model.removeprefix(origin.HF))
     mesh = meshes.make_mesh(fsdp=-1)
     model, params = hf.load(directory, dtype=args.dtype, mesh=mesh)
-    models.save(args.out, model, params)
+    stored.describe(args.out, model.config, None)
+    checkpoint.save(args.out / layout.PARAMS, params)
     if hosts.is_first():
       shutil.copyfile(directory / "config.json", args.out / "config.json")
       hf.copy_companions(directory, args.out)

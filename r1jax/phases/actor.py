@@ -5,7 +5,7 @@ not know how these parameters are trained.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -190,6 +190,7 @@ class Actor:
     problems: Sequence[Problem],
     step: int | None = None,
     redraw: int = 0,
+    progress: Callable[[int], None] | None = None,
   ) -> Scored:
     """Samples completions, verifies them and computes their rewards.
 
@@ -201,6 +202,7 @@ class Actor:
       step: the phase's step, which decides the randomness; None in a phase of
         one rollout.
       redraw: number of the rollout within the step, from 0.
+      progress: function of the number of completions that are finished.
 
     Returns:
       a `Scored`, equal on every host.
@@ -211,7 +213,7 @@ class Actor:
     key = self._key if step is None else jax.random.fold_in(self._key, step)
     key = jax.random.fold_in(key, redraw) if redraw else key
     judging = _Judging(
-      problems, self._sampler.group, self._tokenizer, self._stops
+      problems, self._sampler.group, self._tokenizer, self._stops, progress
     )
     prompts, rollout = self._sample(problems, key, judging.on_finished)
     begin = time.perf_counter()
@@ -267,6 +269,7 @@ class _Judging:
     group: G, completions of each problem.
     tokenizer: decodes completions.
     stops: `Stops`, or None. What follows a stop string is not part of a text.
+    progress: as of `Actor.rollout`.
 
   Attributes:
     problems: C `Problem`s, one for each completion.
@@ -274,11 +277,12 @@ class _Judging:
     seconds: that `on_finished` has taken.
   """
 
-  def __init__(self, problems, group, tokenizer, stops=None):
+  def __init__(self, problems, group, tokenizer, stops=None, progress=None):
     self.problems = [p for p in problems for _ in range(group)]
     self.texts = [None] * len(self.problems)
     self.seconds = 0.0
     self._tokenizer, self._stops = tokenizer, stops
+    self._progress, self._finished = progress, 0
     self._own = hosts.share(range(len(self.problems)))
     self._futures = [None] * len(self.problems)
 
@@ -303,6 +307,9 @@ class _Judging:
       self.texts[i] = text
       if ended and int(i) in self._own:
         self._futures[i] = judges.shared().submit(self.problems[i], text)
+    self._finished += len(ids)
+    if self._progress is not None:
+      self._progress(self._finished)
     self.seconds += time.perf_counter() - begin
 
   def verdicts(self):

@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 
-from r1jax import checks, config
+from r1jax import checks, config, origin
 from r1jax import model as model_lib
 from r1jax.data import sources
 from r1jax.errors import UserError
-from r1jax.hf import source
-from r1jax.hf.source import Shape
 from r1jax.meshes import Mesh, MeshConfig
 from r1jax.model import ModelConfig
+from r1jax.origin import Shape
 from r1jax.phases.preview import Preview
 from r1jax.sampling.sampler import SamplerConfig
 from r1jax.text import tokenizer as tokenizer_lib
@@ -64,11 +63,12 @@ class Phase:
   init: str = ""
   # Name -> an earlier phase, whose parameters `io.parent(name)` reads.
   parents: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  # Name of a model in c.models, or "hf:" and a directory or hub id.
+  # Name of a model in c.models, "hf:" and a directory or hub id, or "run:" and
+  # DIR/PHASE or DIR/PHASE@STEP.
   model: ModelConfig = config.filled(
     written=str | Shape, default="that of init"
   )
-  # Hugging Face directory or hub id of the first parameters, or None.
+  # Name of the first parameters, as `origin.find` takes it, or None.
   weights: str | None = config.filled()
 
   def check(self, preview: Preview) -> None:
@@ -133,7 +133,7 @@ class Common(Phase):
     for mesh in self.meshes():
       model_lib.shardings(self.model, mesh)  # names what a mesh does not fit
     if self.weights is not None:
-      source.check_weights(self.weights, self.model)
+      origin.find(self.weights).check(self.model)
     tokenizer = tokenizer_lib.load(self.tokenizer)
     tokenizer_lib.check_fits(tokenizer, self.model.vocab_size, "model.")
 
@@ -203,13 +203,17 @@ class Sampling(Common):
   sampler: SamplerConfig
 
   def __post_init__(self):
-    checks.above(self, 0, "temperature")
+    self.check_temperature()
     new = self.sampler.max_new_tokens
     if new >= self.model.max_length:
       raise UserError(
         f"sampler.max_new_tokens={new} leaves no room for a prompt in the"
         f" model's max_length={self.model.max_length}"
       )
+
+  def check_temperature(self) -> None:
+    """Raises `UserError` for a temperature that the phase cannot use."""
+    checks.above(self, 0, "temperature")
 
   def decoder(self, tokenizer: tokenizer_lib.Tokenizer) -> SamplerConfig:
     """The `SamplerConfig`; the tokenizer ends completions if no key does."""

@@ -1,14 +1,18 @@
 """Held-out accuracy of a checkpoint."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from r1jax import checks, scores
-from r1jax.phases.actor import Actor
+from r1jax.errors import UserError
+from r1jax.phases.actor import Actor, Scored
 from r1jax.phases.common import Sampling
 from r1jax.phases.preview import Preview
 from r1jax.run.phase_io import PhaseIO
-from r1jax.types import TrainState
+from r1jax.sampling.sampler import SamplerConfig
+from r1jax.text.tokenizer import Tokenizer
+from r1jax.types import Problem, TrainState
 from r1jax.verifiers import final_answer
 
 
@@ -16,6 +20,8 @@ from r1jax.verifiers import final_answer
 class Evaluate(Sampling):
   """The keys of an evaluation."""
 
+  # Divides the logits before a token is drawn; 0 takes the likeliest token.
+  temperature: float
   # Most held-out problems to use, from the first.
   problems: int
   # Samples of each problem, k.
@@ -26,6 +32,24 @@ class Evaluate(Sampling):
   def __post_init__(self):
     super().__post_init__()
     checks.at_least(self, 1, "problems", "samples")
+    if self.is_greedy() and self.samples > 1:
+      raise UserError(
+        f"samples={self.samples} would all be the same, since decoding is"
+        " greedy; set samples=1"
+      )
+
+  def check_temperature(self) -> None:
+    """As `Sampling.check_temperature`; 0 is greedy."""
+    checks.at_least(self, 0, "temperature")
+
+  def is_greedy(self) -> bool:
+    """Whether each completion takes the likeliest token."""
+    return self.sampler.greedy or self.temperature == 0
+
+  def decoder(self, tokenizer: Tokenizer) -> SamplerConfig:
+    """As `Sampling.decoder`."""
+    config = super().decoder(tokenizer)
+    return dataclasses.replace(config, greedy=self.is_greedy())
 
   def check(self, preview: Preview) -> None:
     """As `Phase.check`."""
@@ -56,7 +80,7 @@ def evaluate(
   actor = Actor(config, s, config.samples, {"accuracy": 1.0})
   actor.load(state.params)
   scored = actor.rollout(problems)
-  correct, answers = _votes(problems, scored, config.samples)
+  correct, answers = votes(problems, scored)
   row = {
     "checkpoint": config.label,
     "pass@1": scores.pass_at_1(correct),
@@ -75,18 +99,19 @@ def evaluate(
   return state, row
 
 
-def _votes(problems, scored, k):
+def votes(
+  problems: Sequence[Problem], scored: Scored
+) -> tuple[list[list[bool]], list[list[str | None]]]:
   """Whether each sample is right, and its answer.
 
   Args:
     problems: N of them.
     scored: `Scored`, N k samples.
-    k: samples of each problem.
 
   Returns:
     N lists of k bool; N lists of k answers, None where there is none.
   """
-  correct, answers = [], []
+  correct, answers, k = [], [], scored.group
   for n, problem in enumerate(problems):
     group = slice(n * k, (n + 1) * k)
     correct.append([x["accuracy"] == 1 for x in scored.scores[group]])

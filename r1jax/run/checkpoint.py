@@ -6,7 +6,7 @@ compared whenever it is read.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from r1jax import files, hosts
+from r1jax import files, hosts, sharding
 from r1jax.errors import UserError
 from r1jax.run import checksums, layout
 
@@ -85,7 +85,11 @@ def restore(path: str | Path, target: Any) -> Any:
     return c.restore(path, args=args)
 
 
-def load(path: str | Path, remedy: str = "it has to be made again") -> Any:
+def load(
+  path: str | Path,
+  remedy: str = "it has to be made again",
+  keys: Sequence[str] = (),
+) -> Any:
   """Reads a checkpoint of nested dicts, with the shardings that it has.
 
   On the devices that saved the checkpoint, the arrays have the shardings that
@@ -95,6 +99,7 @@ def load(path: str | Path, remedy: str = "it has to be made again") -> Any:
     path: of the directory.
     remedy: what the user can do if the checkpoint cannot be read; ends the
       message.
+    keys: of the part to read, from the top of the tree; () reads all of it.
 
   Returns:
     nested dicts of arrays.
@@ -107,8 +112,57 @@ def load(path: str | Path, remedy: str = "it has to be made again") -> Any:
     raise UserError(f"there is no checkpoint at {path}; {remedy}")
   _check(path, remedy)
   with _readable(path, remedy), _checkpointer() as c:
-    args = jax.tree.map(_as_saved, c.metadata(path).item_metadata.tree)
-    return c.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
+    part = _part(c.metadata(path).item_metadata.tree, keys)
+    item = jax.tree.map(lambda _: 0, part)
+    restore_args = jax.tree.map(_as_saved, part)
+    # What is not named stays on disk.
+    for key in reversed(keys):
+      item, restore_args = {key: item}, {key: restore_args}
+    args = ocp.args.PyTreeRestore(
+      item=item, restore_args=restore_args, partial_restore=True
+    )
+    return _part(c.restore(path, args=args), keys)
+
+
+def top(path: str | Path) -> list[str]:
+  """The names at the top of a checkpoint's tree.
+
+  Raises:
+    UserError: there is no checkpoint, or it is damaged.
+  """
+  return list(_metadata(path))
+
+
+def shapes(
+  path: str | Path, keys: Sequence[str] = ()
+) -> dict[str, tuple[int, ...]]:
+  """The shapes of a checkpoint's arrays; reads none of them.
+
+  Args:
+    path: of the directory.
+    keys: of the part that is meant, from the top of the tree.
+
+  Returns:
+    dict from `sharding.path_name` of each array to its shape.
+
+  Raises:
+    UserError: there is no checkpoint, or it is damaged.
+  """
+  part = _part(_metadata(path), keys)
+  flat, _ = jax.tree_util.tree_flatten_with_path(part)
+  return {sharding.path_name(at): tuple(x.shape) for at, x in flat}
+
+
+def _metadata(path):
+  path = Path(path).absolute()
+  with _readable(path, "it has to be made again"), _checkpointer() as c:
+    return c.metadata(path).item_metadata.tree
+
+
+def _part(tree, keys):
+  for key in keys:
+    tree = tree[key]
+  return tree
 
 
 def load_params(directory: str | Path) -> Any:

@@ -14,10 +14,9 @@ A signal (`r1jax/stopping.py`) makes `due` true, and `save` ends the phase.
 """
 
 import contextlib
-import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from r1jax import disk, files, hosts, stopping
 from r1jax.errors import UserError
 from r1jax.run import checkpoint, layout
 from r1jax.run.logs import Progress, StepLog, say
+from r1jax.run.trackers import Trackers
 
 
 class PhaseIO:
@@ -34,6 +34,10 @@ class PhaseIO:
     root: DIR, the directory of the run.
     name: of the phase.
     parents: name -> directory of another phase of the run.
+    describe: function of the directory that writes what the parameters of the
+      phase mean, see `stored.describe`. It is called before the first of them
+      are written.
+    trackers: `Trackers` that get the metrics too, or None.
 
   Attributes:
     dir: Path of DIR/PHASE.
@@ -43,7 +47,12 @@ class PhaseIO:
   """
 
   def __init__(
-    self, root: str | Path, name: str, parents: Mapping[str, Path] | None = None
+    self,
+    root: str | Path,
+    name: str,
+    parents: Mapping[str, Path] | None = None,
+    describe: Callable[[Path], None] | None = None,
+    trackers: Trackers | None = None,
   ) -> None:
     self.root = Path(root)
     self.dir = self.root / name
@@ -51,6 +60,8 @@ class PhaseIO:
     self.saved = 0
     self._name = name
     self._parents = parents or {}
+    self._describe = describe
+    self._trackers = trackers
     self._writes = hosts.is_first()
     self._checkpoints = self.dir / layout.CHECKPOINTS
     self._logs = {
@@ -182,6 +193,7 @@ class PhaseIO:
     self._rewind()
     logs = {name: log.state for name, log in self._logs.items()}
     notes = {layout.LOGS: json.dumps(logs)}
+    self._describe_once()
     checkpoint.save_step(self._checkpoints, step, tree, notes=notes)
     self.saved = step
     if number := hosts.greatest(stopping.asked()):
@@ -220,6 +232,8 @@ class PhaseIO:
     self._reported = step
     if self._by_rows:
       self.saved = step + 1
+    if self._trackers is not None and self._writes:
+      self._trackers.log(row)
     if self._progress is not None:
       self._progress.update(step + 1, metrics)
 
@@ -265,17 +279,14 @@ class PhaseIO:
     if self._writes:
       files.write_rows(self.dir / name, rows)
 
-  def write_params(self, params: Any, model: Any) -> None:
-    """Writes the parameters that the phase made, and what their model is.
+  def write_params(self, params: Any) -> None:
+    """Writes the parameters that the phase made.
 
     Args:
       params: nested dict of arrays.
-      model: `ModelConfig`.
     """
+    self._describe_once()
     checkpoint.save(self.dir / layout.PARAMS, params)
-    if self._writes:
-      text = json.dumps(dataclasses.asdict(model), indent=1) + "\n"
-      files.write_atomically(self.dir / layout.MODEL, text)
 
   def parent(self, name: str) -> Any:
     """The parameters of another phase that the config names in `parents`.
@@ -310,11 +321,13 @@ class PhaseIO:
       self._progress = Progress(self._name, total, first, show)
 
   def close(self) -> None:
-    """Ends the progress bar; there is nothing to save any more."""
+    """Ends bar and trackers; there is nothing to save any more."""
     # Alone, a process may end at any moment; of several all end together.
     stopping.defer(not hosts.is_alone())
     if self._progress is not None:
       self._progress.close()
+    if self._trackers is not None:
+      self._trackers.close()
 
   def _append(self, log, step, rows):
     if step < self.saved:
@@ -325,6 +338,11 @@ class PhaseIO:
     if self._writes:
       self._rewind()
       self._logs[log].append(rows)
+
+  def _describe_once(self):
+    if self._describe is not None:
+      self._describe(self.dir)
+    self._describe = None
 
   def _rewind(self):
     """Removes lines that will be written again, before the first new one.
