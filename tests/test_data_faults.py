@@ -7,6 +7,7 @@ import pytest
 
 from r1jax.data import problem_files
 from r1jax.errors import UserError
+from r1jax.types import Verdict
 
 GOOD = {"prompt": "1+1?", "answer": "2"}
 HALF = "\ud83d"
@@ -151,6 +152,24 @@ def test_all_faults_are_listed_at_once(tmp_path):
   assert [x.split(": ")[0].rpartition(":")[2] for x in lines] == [
     "2", "3", "4", "5", "7",
   ]  # fmt: skip
+
+
+def test_faults_are_in_the_order_of_lines(tmp_path):
+  path = tmp_path / "x.jsonl"
+  rows = [line() for _ in range(12)]
+  rows[1], rows[10] = line(answer="3 \\text{or} 4", kind="math"), "{"
+  rows[8] = line(prompt="")
+  path.write_text("\n".join(rows))
+  lines = error(path, verifier=f"{__name__}:only_two").split("\n")
+  assert [x.split(": ")[0].rpartition(":")[2] for x in lines] == [
+    "2", "9", "11",
+  ]  # fmt: skip
+
+
+def only_two(problem, completion):
+  """A verifier that finds 2 right."""
+  right = "> 2 <" in completion
+  return Verdict(right, float(right), "said")
 
 
 def test_a_long_list_is_cut_and_counted(tmp_path):

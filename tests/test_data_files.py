@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import gzip
 import json
+import random
 import types
 
 import hf_files
@@ -100,6 +101,41 @@ def test_a_pattern_of_files(tmp_path):
   assert len(task.questions("test")) == 3
   with pytest.raises(UserError, match="no file has such a name"):
     read(f"{tmp_path}/*.parquet", fields=FIELDS)
+
+
+def damaged(good, rng):
+  """Bytes with one to four changes, gaps, additions or cuts."""
+  data = bytearray(good)
+  for _ in range(rng.randint(1, 4)):
+    at = rng.randrange(len(data) + 1)
+    change = rng.randrange(4)
+    if change == 0:
+      data[at : at + 1] = rng.randbytes(1)
+    elif change == 1:
+      del data[at : at + rng.randint(1, 30)]
+    elif change == 2:
+      data[at:at] = rng.randbytes(rng.randint(1, 9))
+    else:
+      del data[at:]
+  return bytes(data)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_damage_is_an_error_or_another_text(tmp_path, name):
+  """No damage leads to an exception of another kind, or to a long message."""
+  path = tmp_path / name
+  WRITERS[name](path)
+  good, rng, refused = path.read_bytes(), random.Random(name), 0
+  for _ in range(30):
+    path.write_bytes(damaged(good, rng))
+    try:
+      read(path, fields=FIELDS, verifier="exact")
+    except UserError as e:
+      refused += 1
+      assert str(path) in str(e)
+      assert all(len(line) <= 600 for line in str(e).split("\n"))
+      str(e).encode()
+  assert refused > 15
 
 
 def test_rows_are_numbered_as_lines(tmp_path):
@@ -363,7 +399,7 @@ def test_examples_of_any_format(tmp_path):
   files.write_rows(tmp_path / "x.jsonl", [dict(prompt="", completion="b")])
   assert examples.read(tmp_path / "x.jsonl", fields)[0].completion == "b"
   files.write_rows(tmp_path / "x.jsonl", [dict(prompt="a"), dict(prompt="b")])
-  with pytest.raises(UserError, match='x.jsonl:1: .*"completion" is missing'):
+  with pytest.raises(UserError, match='x.jsonl: .*"completion" is missing'):
     examples.read(tmp_path / "x.jsonl")
 
 

@@ -41,7 +41,7 @@ def read(
   Raises:
     UserError: with a line for each fault; each names FILE:LINE.
   """
-  faults, found = Faults(), []
+  faults, found = Faults(path), []
   given = {
     field: column
     for field, column in (fields or {}).items()
@@ -49,8 +49,11 @@ def read(
   }
   needed = columns.Columns(given).needed() | {"prompt", "completion"}
   for row in formats.read(str(path), faults, needed, "train"):
+    faults.rows += 1
     try:
       found.append(_example(row, given))
+    except columns.NoColumn as e:
+      faults.add(row.where, str(e), e.column)
     except UserError as e:
       faults.add(row.where, str(e))
   faults.check()

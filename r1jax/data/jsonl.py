@@ -25,7 +25,7 @@ def read_jsonl(path: str | pathlib.Path) -> list[dict[str, Any]]:
     UserError: the file cannot be read, or lines of it are no JSON objects;
       each line of the message starts with FILE:LINE.
   """
-  faults = Faults()
+  faults = Faults(path)
   found = [row.values for row in rows(path, faults)]
   faults.check()
   return found

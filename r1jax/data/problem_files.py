@@ -146,13 +146,11 @@ class Files(Task):
 
 def _rendered(question, render):
   """The problem of a question with its prompt."""
-  _, problem, before = question
+  where, problem, before = question
   try:
-    prompt = (
-      render(problem.prompt, before) if before else render(problem.prompt)
-    )
+    prompt = render(problem.prompt, before)
   except UserError as e:
-    raise UserError(f"{question.where}: {e}") from None
+    raise UserError(f"{where}: {e}") from None
   return dataclasses.replace(problem, prompt=prompt)
 
 

@@ -72,7 +72,7 @@ class Reader:
     Raises:
       UserError: with a line for each fault.
     """
-    faults = Faults()
+    faults = Faults(path)
     found = list(self._questions(path, split, faults))
     _judge(found, self.most, faults)
     faults.check()
@@ -80,17 +80,15 @@ class Reader:
 
   def _questions(self, path, split, faults):
     seen: dict[str, str] = {}
-    lacking: dict[str, list[tuple[str, str]]] = {}
-    count = 0
     needed = None if self.layout else self.columns.needed()
     rows = formats.read(path, faults, needed, split)
     name = Path(path).name
     for row in tqdm(rows, desc=name, unit=" rows", disable=None, delay=2):
-      count += 1
+      faults.rows += 1
       try:
         question = self._question(row, seen)
       except columns.NoColumn as e:
-        lacking.setdefault(e.column, []).append((row.where, str(e)))
+        faults.add(row.where, str(e), e.column)
       except UserError as e:
         faults.add(row.where, str(e))
       except Exception as e:
@@ -103,12 +101,6 @@ class Reader:
       else:
         if question is not None:
           yield question
-    for without in lacking.values():
-      if 1 < count == len(without):
-        # A fault of the file, not of its rows.
-        raise UserError(f"{path}: {without[0][1]}") from None
-      for where, what in without:
-        faults.add(where, what)
 
   def _question(self, row, seen):
     """A row as a `Question`; None if the layout leaves it out."""

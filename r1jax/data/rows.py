@@ -1,6 +1,8 @@
 """Rows of files of data, each with its place, and the faults among them."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from r1jax.errors import UserError
@@ -30,33 +32,55 @@ class Row(NamedTuple):
 class Faults:
   """Collects the faults of a file, so that one error lists them all.
 
+  Args:
+    path: of the file.
+
   Attributes:
+    rows: of the file that were read so far; who reads them counts.
     count: faults so far.
   """
 
-  def __init__(self) -> None:
-    self._first: list[str] = []
-    self.count = 0
+  def __init__(self, path: str | Path = "") -> None:
+    self.rows, self.count = 0, 0
+    self._path = path
+    self._first: list[tuple[str, str]] = []
+    self._lacking: dict[str, tuple[int, str]] = {}
 
-  def add(self, where: str, what: str) -> None:
+  def add(self, where: str, what: str, column: str = "") -> None:
     """Notes a fault.
 
     Args:
       where: as in `Row`.
       what: what is wrong, and the way out.
+      column: the column that the row lacks, if that is the fault.
     """
     self.count += 1
     if len(self._first) < SHOWN:
-      self._first.append(one_line(f"{where}: {what}"))
+      self._first.append((where, what))
+    if column:
+      lacking, _ = self._lacking.get(column, (0, ""))
+      self._lacking[column] = lacking + 1, what
 
   def check(self) -> None:
-    """Raises a `UserError` with a line a fault, if there is any."""
+    """Raises a `UserError` with a line a fault, if there is any.
+
+    A column that all rows lack is a fault of the file, and is said once.
+    """
+    for lacking, what in self._lacking.values():
+      if 1 < lacking == self.rows:
+        raise UserError(one_line(f"{self._path}: {what}"))
     if not self.count:
       return
-    lines, more = list(self._first), self.count - len(self._first)
-    if more:
+    self._first.sort(key=lambda fault: _by_number(fault[0]))
+    lines = [one_line(f"{where}: {what}") for where, what in self._first]
+    if more := self.count - len(lines):
       lines.append(f"... and {more} more, {self.count} faults in all")
     raise UserError("\n".join(lines))
+
+
+def _by_number(where):
+  """A key that sorts line 9 before line 10."""
+  return [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", where)]
 
 
 def one_line(text: str) -> str:

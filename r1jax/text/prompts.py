@@ -64,7 +64,9 @@ def renderer(name: str, tokenizer: Any) -> Callable[..., str]:
   def render(question, before=()):
     if before:
       raise UserError(
-        'messages before the question need template="chat" or "chat_think"'
+        'messages before the question need template="chat" or "chat_think";'
+        f' or name the text alone, as in fields=dict(prompt="messages'
+        f'.{len(before)}.content")'
       )
     return single(question)
 
