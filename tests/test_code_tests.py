@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from r1jax.data import problem_files
 from r1jax.errors import UserError
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers.code import compare
@@ -373,3 +374,17 @@ def test_one_box_that_fails_is_no_verdict(monkeypatch):
   monkeypatch.setattr(code_tests.sandbox, "run", fails)
   verdict = code_tests.verify(problem(), block(GOOD))
   assert verdict == Verdict(False, 0.0, "sandbox_failed", judged=False)
+
+
+def test_numpy_for_all_problems_of_a_task(tmp_path):
+  answer = "import numpy as np\nprint(2 * np.int64(input()))"
+  row = {"prompt": "?", "kind": "code", "answer": answer}
+  row["data"] = {"tests": DOUBLE}
+  path = tmp_path / "a.jsonl"
+  path.write_text(json.dumps(row))
+  with pytest.raises(UserError, match="finds the answer .* error"):
+    problem_files.read(path)
+  (read,) = problem_files.read(path, data=dict(packages=["numpy"]))
+  assert read.data == {"packages": ["numpy"], "tests": DOUBLE}
+  with pytest.raises(UserError, match="known: numpy"):
+    problem_files.read(path, data=dict(packages=["torch"]))

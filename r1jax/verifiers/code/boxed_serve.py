@@ -193,6 +193,8 @@ class _Place:
     error = getattr(builtins, str(name), None)
     if not isinstance(error, type) or not issubclass(error, Exception):
       error = RuntimeError
+    if issubclass(error, (StopIteration, StopAsyncIteration)):
+      error = RuntimeError  # it would end a loop of the assertions
     try:
       error = error(message)
     except TypeError:

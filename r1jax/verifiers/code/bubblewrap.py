@@ -181,8 +181,11 @@ def fixed_arguments() -> list[str]:
   for outside, inside in _python_files():
     arguments += ["--ro-bind", outside, f"{_PREFIX}/{inside}"]
   # Hides the installed packages, this project perhaps among them.
-  arguments += ["--tmpfs", f"{_PREFIX}/lib/{_VERSION}/site-packages"]
-  arguments += ["--remount-ro", f"{_PREFIX}/lib/{_VERSION}/site-packages"]
+  library = Path(sysconfig.get_path("stdlib"))
+  for name in ("site-packages", "dist-packages"):
+    if (library / name).is_dir():
+      hidden = f"{_PREFIX}/lib/{_VERSION}/{name}"
+      arguments += ["--tmpfs", hidden, "--remount-ro", hidden]
   arguments += ["--dev-bind", "/dev/null", "/dev/null"]
   for name, value in _ENVIRONMENT.items():
     arguments += ["--setenv", name, value]
