@@ -384,7 +384,7 @@ def test_numpy_for_all_problems_of_a_task(tmp_path):
   path.write_text(json.dumps(row))
   with pytest.raises(UserError, match="finds the answer .* error"):
     problem_files.read(path)
-  (read,) = problem_files.read(path, data=dict(packages=["numpy"]))
+  (read,) = problem_files.read(path, shared_data=dict(packages=["numpy"]))
   assert read.data == {"packages": ["numpy"], "tests": DOUBLE}
   with pytest.raises(UserError, match="known: numpy"):
-    problem_files.read(path, data=dict(packages=["torch"]))
+    problem_files.read(path, shared_data=dict(packages=["torch"]))

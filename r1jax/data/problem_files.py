@@ -53,7 +53,7 @@ class Files(Task):
   language: str = ""
   # What the `data` of each problem holds where its row does not say it, such as
   # dict(packages=["numpy"]) for programs.
-  data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  shared_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   # Most problems of a file whose own answers are judged before the run, spread
   # evenly over the file; None judges all.
   golds: int | None = None
@@ -143,7 +143,7 @@ class Files(Task):
       verifier=self.verifier,
       language=self.language,
       kinds=self.kinds,
-      data=self.data,
+      shared_data=self.shared_data,
       most=self.golds,
     )
 

@@ -50,7 +50,7 @@ class Reader:
     verifier: kind of all problems; "" reads the kind of each.
     language: of questions whose row has none; "" goes by their letters.
     kinds: kind -> "package.module:function", a verifier of your own.
-    data: of problems whose own data does not say it.
+    shared_data: of problems whose own data does not say it.
     most: problems whose own answer is judged; None judges all.
   """
 
@@ -59,7 +59,7 @@ class Reader:
   verifier: str = ""
   language: str = ""
   kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  shared_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   most: int | None = None
 
   def read(self, path: str, split: str = "") -> list[Question]:
@@ -147,7 +147,7 @@ class Reader:
       prompt=turns.question,
       answer=answer,
       language=self._language(row, turns.question),
-      data={**self.data, **own.data(row)},
+      data={**self.shared_data, **own.data(row)},
       verifier=verifier,
     )
     for name, value in (*vars(problem).items(), ("messages", turns.before)):
