@@ -149,6 +149,14 @@ def says(problem, answer):
     "9**9**9**9",
     "9" * 300,
     "10**1000000",
+    "**1)+" * 78 + "**1**1",
+    "9**(99)**(99)**(99)",
+    "9**(99*99*99*99)",
+    "(((9**99)**99)**99)**99",
+    "((9**99 + 0)**99 + 0)**99",
+    "\uff11**\uff19",
+    "\x00",
+    "\ud800",
     "factorial(99999)",
     "Sum(x, (x, 1, 10**9))",
     "lambda: 1",
@@ -169,6 +177,12 @@ def test_scorers_that_evaluate_see_no_code(name, attack, tmp_path, monkeypatch):
   # And what is an answer still comes through.
   if entry["answer"] and name != "puzzle24":
     assert says(problem, entry["answer"]).correct
+
+
+def test_powers_of_answers_are_read():
+  problem, _ = logic("simple_integration")
+  for text in ("x**(3/2)", "(x**2 + 1)**3", "x**-2", "x ** ( -1 / 2 )"):
+    assert says(problem, text).reason == "wrong", text
 
 
 def test_partial_credit_is_none():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from r1jax.data import countdown_chains as task
-from r1jax.errors import UserError
+from r1jax.errors import BadProblem, UserError
 from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers import (
@@ -72,6 +72,37 @@ def reason(expression, **kwargs):
 )
 def test_countdown_reasons(expression, expected):
   assert reason(expression) == expected
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "3 * 7 + 8\x00", "\ud8003 * 7 + 8", "\u202e3 * 7 + 8", "3 \u00d7 7 + 8",
+    "\uff13 * \uff17 + \uff18", "\u0663 * 7 + 8", "3\u00b2 * 7 + 8",
+    "(" * 10_000 + "3 * 7 + 8", "3 * 7 + 8" + ")" * 10_000, "3 * 7 + 8 \u200b",
+    "9" * 1_000_000, "3 * 7 + 8 </answer <answer> x", "0x3 * 7 + 8", "3e0*7+8",
+    "3_ * 7 + 8", "3 * 7 + 8 if 1 else 0", "[3 * 7 + 8]", "3 * 7 + 8;",
+    "+" * 199,
+  ],
+)  # fmt: skip
+def test_countdown_pays_no_hostile_text(text):
+  said = countdown.verify(problem(), answered(text))
+  assert not said.correct and said.reason == "unparsable"
+  assert countdown.final_answer(problem(), answered(text)) is None
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    {}, {"numbers": [], "target": 1}, {"numbers": [1.0], "target": 1},
+    {"numbers": [True], "target": 1}, {"numbers": [10**9], "target": 1},
+    {"numbers": [-1], "target": 1}, {"numbers": "12", "target": 1},
+    {"numbers": [1], "target": None}, {"numbers": [1], "target": "1"},
+  ],
+)  # fmt: skip
+def test_countdown_problems_that_nobody_can_solve(data):
+  with pytest.raises(BadProblem, match="p7: data needs"):
+    check_problem(Problem("p7", "countdown", "?", "", "en", data))
 
 
 def test_countdown_is_exact():
@@ -216,6 +247,24 @@ def test_final_answer_is_what_a_vote_counts():
   for nothing in ("29", "3 *", "9" * 999):
     assert countdown.final_answer(p, answered(nothing)) is None
   assert countdown.final_answer(p, "<think> 3") is None
+
+
+@pytest.mark.parametrize(
+  ("gold", "text", "right"),
+  [
+    ("12 m", "12\n  m", True), ("12 m", "12\u00a0m", True),
+    ("12 m", "12m", False), ("12", "12.0", False),
+    ("12", "\uff11\uff12", False),
+    ("caf\u00e9", "cafe\u0301", True), ("a", "a\x00", False),
+    ("a", "\u200fa", False), ("a", "A", False), ("a", "a\ud800", False),
+    ("\ud55c", "\u1112\u1161\u11ab", True), ("a", "\u0430", False),
+  ],
+)  # fmt: skip
+def test_exact_texts(gold, text, right):
+  p = Problem("p", "exact", "?", gold, "en", {})
+  assert verify(p, f"</think><answer>{text}</answer>").correct == right
+  # A box or the text alone is no answer of this kind.
+  assert verify(p, f"</think>{text}").reason == "no_answer"
 
 
 def test_unknown_kind_is_named():

@@ -151,8 +151,8 @@ class _Reader:
   def _said(self, text):
     """The letters after the last "the answer is", or of "B is correct"."""
     for lead in (words.ANSWER, words.OPTION):
-      last = set()
-      for match in lead.finditer(text):
+      last, at = set(), 0
+      while match := lead.search(text, at):
         at = words.BETWEEN.match(text, match.end()).end()
         chosen, end = self._letters(text, at)
         if chosen and not words.DENIED.match(text, end):
@@ -168,22 +168,24 @@ class _Reader:
 
   def _letters(self, text, at):
     """The letters that are listed from a place on, and the end of the list."""
-    chosen = set()
-    end = at
-    while True:
-      run = self.several and words.RUN.match(text, at)
-      match = run or words.LETTER.match(text, at)
-      if not match:
-        return chosen, end
+    chosen, end, comma = set(), at, False
+    while match := self._run(text, at) or words.LETTER.match(text, at):
+      if comma and words.CLAUSE.match(text, match.end()):
+        break
       chosen |= set(match[0].upper())
       end = match.end()
       between = words.LIST.match(text, end)
       if not between:
-        return chosen, end
+        break
       if self.several and words.OR.search(between[0]):
         # Of alternatives none is chosen.
         return set(), end
+      comma = "," in between[0] and not words.AND.search(between[0])
       at = between.end()
+    return chosen, end
+
+  def _run(self, text, at):
+    return words.RUN.match(text, at) if self.several else None
 
 
 def _list(text):

@@ -23,7 +23,7 @@ ANSWER = re.compile(
     "risposta risposte antwoord odpowied\u017a odpov\u011b\u010f svar(?:et)?",
     "vastaus v\u00e1lasz r\u0103spuns(?:ul)? cevap cevab[\u0131i]",
     "yan\u0131t \u0111\u00e1p_\u00e1n jawaban(?:nya)? kunci_jawaban",
-    "\u043e\u0442\u0432\u0435\u0442(?:\u044b|\u043e\u043c)?",
+    "\u043e\u0442\u0432\u0435\u0442[\u0430-\u044f]{0,2}",
     "\u0432\u0456\u0434\u043f\u043e\u0432\u0456\u0434\u044c",
     "\u043e\u0442\u0433\u043e\u0432\u043e\u0440(?:\u044a\u0442)?",
     "\u03b1\u03c0\u03ac\u03bd\u03c4\u03b7\u03c3\u03b7",
@@ -56,6 +56,7 @@ OPTION = re.compile(
   )
   + r")|(?<![\u4e0d\u975e\u6ca1\u6c92\u52ff\u672a])(?:"
   + _any(
+    "\u6b63\u786e\u7684(?=[\u662f\u4e3a]) \u6b63\u78ba\u7684(?=[\u662f\u70ba])",
     "\u9009(?:\u62e9|\u9879)? \u9078(?:\u64c7|\u629e\u80a2|\u9805|\u3076)?",
     "\uc120\ud0dd\uc9c0? \uc120\uc9c0 \ubcf4\uae30",
     "\u0627\u0644\u062e\u064a\u0627\u0631 \u06af\u0632\u06cc\u0646\u0647",
@@ -145,6 +146,7 @@ LIST = re.compile(
   rf"(?>(?>{DRESS}){{0,10}}(?:{_COMMA}|(?i:{_AND}|{_OR}"
   rf")(?![{_WORD}]))){{1,3}}+(?>{DRESS}){{0,10}}+"
 )
+AND = re.compile(rf"(?<![{_WORD}])(?i:{_AND})(?![{_WORD}])")
 OR = re.compile(rf"(?<![{_WORD}])(?i:{_OR})(?![{_WORD}])|\u6216|\u3084")
 # The same within a list that is nothing else.
 SEPARATOR = re.compile(
@@ -162,6 +164,12 @@ DENIED = re.compile(
   r"|\u306f\u9593\u9055)"
   r"|[\uac00\uc774\uc740\ub294]\s?(?:\uc544\ub2c8|\ud2c0))",
   re.IGNORECASE,
+)
+# "the answer is B, C is too small": C is in a clause of its own.
+CLAUSE = re.compile(
+  r"[)\]}*\"'`$]{0,4}(?:\s{1,2}(?:is|was|are|were|has|have|does|can|would|will"
+  r"|fails?|ist|est|es)(?!\w)|[\u9879\u9805]?[\u662f\u4e3a\u70ba\u9519\u932f"
+  r"\u4e0d\u5219\u5247\u4e5f\u56e0\u306f\u304c])"
 )
 # "B is correct", where nothing else is said.
 REVERSED = re.compile(

@@ -8,6 +8,7 @@ from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
 
 _TOKEN = re.compile(r"\s*(?:(0|[1-9][0-9]{0,8})|(.))", re.DOTALL)
+MAX_NUMBER = 10**9 - 1
 MAX_CHARACTERS = 200
 MAX_DEPTH = 20
 
@@ -138,9 +139,14 @@ def final_answer(problem: Problem, completion: str) -> str | None:
 def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if "numbers" or "target" is missing or invalid."""
   numbers, target = (problem.data.get(k) for k in ("numbers", "target"))
-  if not (isinstance(numbers, list) and numbers and all(map(_whole, numbers))):
+  if not (
+    isinstance(numbers, list)
+    and numbers
+    and all(_whole(x) and x <= MAX_NUMBER for x in numbers)
+  ):
     raise BadProblem(
       f'problem {problem.id}: data needs "numbers", a list of whole numbers'
+      f" up to {MAX_NUMBER}"
     )
   if not _whole(target):
     raise BadProblem(

@@ -1,7 +1,7 @@
 """Is the answer the text in the data set?"""
 
 from r1jax.errors import BadProblem
-from r1jax.text import think_format
+from r1jax.text import characters, think_format
 from r1jax.types import Problem, Verdict
 
 
@@ -31,7 +31,8 @@ def final_answer(problem: Problem, completion: str) -> str | None:
 
 
 def _normal(text):
-  return " ".join(text.split())
+  # An accent may be a character of its own; both spellings look the same.
+  return " ".join(characters.normalized(text, "NFC").split())
 
 
 def check_problem(problem: Problem) -> None:

@@ -13,17 +13,29 @@ from r1jax.errors import BadProblem
 from r1jax.extras import need
 from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
+from r1jax.verifiers.math import time_limit
 
 MAX_CHARACTERS = 20_000
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _NAME = r"[A-Za-z]\d{0,2}|sin|cos|tan|exp|log|ln|sqrt|pi|Abs|asin|acos|atan"
-_EXPRESSION = re.compile(
-  # Words come first: the rest of a longer word is no expression. An exponent
-  # has at most two digits, and a power is not raised again.
-  rf"(?:(?:\b(?:{_NAME})\b)|\*\*\s*\(?-?\d{{1,2}}\b\)?(?!\s*\*\*)"
-  rf"|(?<![\w.]){_NUMBER}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*"
+# An exponent is a number of at most two digits, or a fraction of two such.
+_POWER = (
+  r"\*\*\s{0,9}(?:(?P<bare>-?\d{1,2})\b"
+  r"|\(\s{0,9}(?P<number>-?\d{1,2})\s{0,9}(?:/\s{0,9}\d{1,2}\s{0,9})?\))"
 )
-_SUM = re.compile(r"(?:(?<![\w.])\d{1,9}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*")
+_EXPRESSION = re.compile(
+  # Words come first: the rest of a longer word is no expression. A power is not
+  # raised again.
+  rf"(?>\b(?:{_NAME})\b|{_POWER}(?!\s{{0,9}}\*\*)"
+  rf"|(?<![\w.]){_NUMBER}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*+",
+  re.ASCII,
+)
+_STEP = re.compile(rf"{_POWER}|(?P<other>\S)", re.ASCII)
+# The most that exponents may multiply to where one power is in another.
+_MOST = 100
+_SUM = re.compile(
+  r"(?>(?<![\w.])\d{1,9}(?![\w.])|[-+/()\s]|(?<!\*)\*(?!\*))*+", re.ASCII
+)
 _LIST = re.compile(r"[\w\s\[\]',\".-]*")
 # Data set -> the only text that its scorer may see. These scorers evaluate the
 # text, by sympy's parse_expr or Python's eval.
@@ -39,6 +51,8 @@ GUARDS = {
   "string_insertion": _LIST,
 }
 MAX_GUARDED = 400
+# CPU time of a scorer; most of them take milliseconds.
+SECONDS = 10.0
 # Their scorers compare with tuples, which JSON does not have.
 _TUPLES = ("arc_agi", "rearc")
 
@@ -53,8 +67,8 @@ def verify(problem: Problem, completion: str) -> Verdict:
       counts.
 
   Returns:
-    `Verdict`; reason "correct", "wrong", "no_answer" or "unparsable". The last
-    is also that of a text which the scorer must not see.
+    `Verdict`; reason "correct", "wrong", "no_answer", "timed_out" or
+    "unparsable". The last is also that of a text which the scorer must not see.
 
   Raises:
     BadProblem: see `check_problem`.
@@ -65,7 +79,7 @@ def verify(problem: Problem, completion: str) -> Verdict:
   name = str(problem.data.get("dataset"))
   guard = GUARDS.get(name)
   long = len(text) > (MAX_GUARDED if guard else MAX_CHARACTERS)
-  if long or (guard and not (guard.fullmatch(text) and "__" not in text)):
+  if long or (guard and not _is_harmless(guard, text)):
     return Verdict(False, 0.0, "unparsable")
   scorer = _scorer_of(problem)
   metadata = problem.data["metadata"]
@@ -77,13 +91,43 @@ def verify(problem: Problem, completion: str) -> Verdict:
     "metadata": metadata,
   }
   try:
-    right = scorer.score_answer(text, entry) == 1.0
-  except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-    # Scorers expect well-formed input.
+    with time_limit.deadline(SECONDS):
+      right = scorer.score_answer(text, entry) == 1.0
+  except time_limit.TimedOut:
+    return Verdict(False, 0.0, "timed_out")
+  except MemoryError:
+    raise
+  except Exception:
+    # Scorers expect well-formed input and raise anything at other texts.
     return Verdict(False, 0.0, "unparsable")
   if right:
     return Verdict(True, 1.0, "correct")
   return Verdict(False, 0.0, "wrong")
+
+
+def _is_harmless(guard, text):
+  """Whether a scorer that evaluates texts may evaluate this one."""
+  if not guard.fullmatch(text) or "__" in text:
+    return False
+  return guard is not _EXPRESSION or _height(text) <= _MOST
+
+
+def _height(text):
+  """The largest product of exponents of powers that are in one another."""
+  most, heights, closed = 1, [1], 0
+  for step in _STEP.finditer(text):
+    exponent = step["bare"] or step["number"]
+    if exponent:
+      height = (closed or 1) * max(1, abs(int(exponent)))
+      heights[-1] = max(heights[-1], height)
+      most = max(most, height)
+    closed = 0
+    if step["other"] == "(":
+      heights.append(1)
+    elif step["other"] == ")" and len(heights) > 1:
+      closed = heights.pop()
+      heights[-1] = max(heights[-1], closed)
+  return most
 
 
 def check_problem(problem: Problem) -> None:
