@@ -209,14 +209,7 @@ def resolved(template: str, tokenizer: Tokenizer) -> str:
 
 def has_template(tokenizer: Tokenizer) -> bool:
   """Whether a tokenizer has a chat template."""
-  make = getattr(tokenizer, "template", None)
-  if make is None:
-    return False
-  try:
-    make()
-  except UserError:
-    return False
-  return True
+  return getattr(tokenizer, "has_template", hasattr(tokenizer, "template"))
 
 
 def _check(prompts, max_new_tokens, samples, temperature):

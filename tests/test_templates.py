@@ -12,7 +12,6 @@ import pytest
 from r1jax.errors import UserError
 from r1jax.text import template_process, think_format
 from r1jax.text.chat_template import ChatTemplate, target
-from r1jax.text.prompts import conversation
 
 DATA = Path(__file__).parent / "data" / "models"
 
@@ -111,30 +110,3 @@ def test_thinking_that_is_closed_cannot_be_opened():
   assert template.render([]) == "<think>\n\n</think>\n\n"
   with pytest.raises(UserError, match="enable_thinking=True"):
     template.render([], think=True)
-
-
-class Plain:
-  """A tokenizer without a chat template."""
-
-  has_template = False
-
-
-def test_a_conversation_with_any_model(tmp_path):
-  import hf_files
-
-  from r1jax.text.tokenizer import HFTokenizer
-
-  messages = [
-    {"role": "user", "content": "1 + 1"},
-    {"role": "assistant", "content": "2"},
-    {"role": "user", "content": "and 3?"},
-  ]
-  assert conversation(Plain(), messages[:1]) == "1 + 1"
-  assert conversation(Plain(), messages) == "1 + 1\n\n2\n\nand 3?"
-  assert conversation(Plain(), messages[:1], True) == "1 + 1\n<think>\n"
-  hf_files.write_tokenizer(tmp_path, chat=False)
-  assert conversation(HFTokenizer(tmp_path), messages[:1]) == "1 + 1"
-  hf_files.write_tokenizer(tmp_path)
-  text = conversation(HFTokenizer(tmp_path), messages, True)
-  assert text.startswith("<|im_start|>user\n1 + 1<|im_end|>\n")
-  assert text.endswith("<|im_start|>assistant\n<think>\n")

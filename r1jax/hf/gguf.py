@@ -1,12 +1,15 @@
 """GGUF files -> Hugging Face directories.
 
-Weights are dequantised; the tokenizer and its chat template are rebuilt. Only
-the Llama architecture is known, which SmolLM2 has.
+Weights are dequantised; the tokenizer and its chat template are rebuilt. The
+architectures of Llama, which SmolLM2 has, and of Gemma 3 are known.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -35,13 +38,19 @@ YARN = {
   "yarn_beta_slow": "beta_slow",
 }
 
+# The same of keys that may be absent.
+OPTIONAL = {
+  "attention.key_length": "head_dim",
+  "rope.freq_base_swa": "rope_local_base_freq",
+}
+
 # Tensor of a GGUF -> tensor of a Hugging Face checkpoint.
 TENSORS = {
   "token_embd.weight": "model.embed_tokens.weight",
   "output_norm.weight": "model.norm.weight",
   "output.weight": "lm_head.weight",
 }
-LAYER = {
+_LAYER = {
   "attn_norm.weight": "input_layernorm.weight",
   "ffn_norm.weight": "post_attention_layernorm.weight",
   "attn_q.weight": "self_attn.q_proj.weight",
@@ -52,6 +61,59 @@ LAYER = {
   "ffn_up.weight": "mlp.up_proj.weight",
   "ffn_down.weight": "mlp.down_proj.weight",
 }
+
+
+class Architecture(NamedTuple):
+  """What is particular to one architecture of GGUF files.
+
+  Attributes:
+    fixed: entries of config.json.
+    config: further keys, as in `CONFIG`, that the file must have.
+    layer: tensor of a layer -> tensor of a Hugging Face checkpoint.
+    permuted: whether the rows of q and k are in another order.
+    offset: what the gains of norms are larger by.
+  """
+
+  fixed: Mapping[str, Any]
+  layer: Mapping[str, str]
+  config: Mapping[str, str] = MappingProxyType({})
+  permuted: bool = False
+  offset: float = 0.0
+
+
+ARCHITECTURES = {
+  "llama": Architecture(
+    {
+      "architectures": ["LlamaForCausalLM"],
+      "model_type": "llama",
+      "hidden_act": "silu",
+    },
+    _LAYER,
+    permuted=True,
+  ),
+  "gemma3": Architecture(
+    {
+      "architectures": ["Gemma3ForCausalLM"],
+      "model_type": "gemma3_text",
+      "hidden_activation": "gelu_pytorch_tanh",
+    },
+    _LAYER
+    | {
+      "attn_q_norm.weight": "self_attn.q_norm.weight",
+      "attn_k_norm.weight": "self_attn.k_norm.weight",
+      "post_attention_norm.weight": "post_attention_layernorm.weight",
+      "ffn_norm.weight": "pre_feedforward_layernorm.weight",
+      "post_ffw_norm.weight": "post_feedforward_layernorm.weight",
+    },
+    {
+      "attention.key_length": "query_pre_attn_scalar",
+      "attention.sliding_window": "sliding_window",
+    },
+    offset=1.0,
+  ),
+}
+# Layers of the only Gemma 3 (27B) whose scores have a scale of their own.
+_GEMMA_27B = 62
 
 
 def convert(
@@ -70,10 +132,19 @@ def convert(
   """
   reader = _open(path)
   fields = {k: f.contents() for k, f in reader.fields.items()}
-  config = _config(path, reader, fields, dtype)
+  name = fields.get("general.architecture")
+  if name not in ARCHITECTURES:
+    raise UserError(
+      f"{path}: the architecture {str(name)[:60]} is unknown; known:"
+      f" {', '.join(ARCHITECTURES)}"
+    )
+  architecture = ARCHITECTURES[name]
+  config = _config(path, reader, fields)
+  config["torch_dtype"] = dtype
   tokenizer, tokenizer_config = gguf_tokenizer.rebuilt(path, fields)
   weights = {
-    _name(path, t.name): _weight(t, config, dtype) for t in reader.tensors
+    _name(path, architecture, t.name): _weight(t, architecture, config)
+    for t in reader.tensors
   }
   with files.whole_directory(directory) as unfinished:
     unfinished.mkdir()
@@ -89,28 +160,21 @@ def convert(
       (unfinished / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _config(path, reader, fields, dtype):
+def _config(path, reader, fields):
   """The dict of config.json, checked as the reader of such files does."""
-  architecture = fields.get("general.architecture")
-  if architecture != "llama":
-    raise UserError(
-      f'{path}: the architecture "{architecture}" is unknown; known: llama'
-    )
-  config = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "torch_dtype": dtype,
-  }
-  for key, name in CONFIG.items():
-    key = f"{architecture}.{key}"
+  prefix = fields["general.architecture"]
+  architecture = ARCHITECTURES[prefix]
+  config = dict(architecture.fixed)
+  for key, name in {**CONFIG, **architecture.config}.items():
+    key = f"{prefix}.{key}"
     if key not in fields:
       raise UserError(f"{path}: the key {key} is missing")
     value = fields[key]
     config[name] = round(value, 9) if isinstance(value, float) else value
-  own = {k.removeprefix("llama."): x for k, x in fields.items()}
-  if "attention.key_length" in own:
-    config["head_dim"] = own["attention.key_length"]
+  own = {k.removeprefix(f"{prefix}."): x for k, x in fields.items()}
+  for key, name in OPTIONAL.items():
+    if key in own:
+      config[name] = own[key]
   scaling = _scaling(path, own)
   if scaling:
     config["rope_scaling"] = scaling
@@ -119,7 +183,10 @@ def _config(path, reader, fields, dtype):
   config["vocab_size"] = len(fields.get("tokenizer.ggml.tokens", ()))
   config["bos_token_id"] = fields.get("tokenizer.ggml.bos_token_id")
   config["eos_token_id"] = gguf_tokenizer.ends(path, fields)
-  ours = families.of_config(config, str(path)).fields(config, str(path))
+  family = families.of_config(config, str(path))
+  ours = family.fields(config, str(path))
+  if prefix == "gemma3" and ours["n_layers"] == _GEMMA_27B:
+    config["query_pre_attn_scalar"] = ours["d_model"] // ours["n_heads"]
   checks.sizes(path, ours, stored)
   rotated = own.get("rope.dimension_count", ours["head_dim"])
   if rotated != ours["head_dim"]:
@@ -176,23 +243,26 @@ def _open(path):
     raise UserError(f"{path} cannot be read as GGUF ({words})") from None
 
 
-def _name(path, name):
+def _name(path, architecture, name):
   """The name of a tensor in a Hugging Face checkpoint."""
   if name in TENSORS:
     return TENSORS[name]
   layer, _, rest = name.removeprefix("blk.").partition(".")
-  if not name.startswith("blk.") or rest not in LAYER:
+  if not name.startswith("blk.") or rest not in architecture.layer:
     raise UserError(f"{path}: the tensor {name} is left over: no parameter")
-  return f"model.layers.{layer}.{LAYER[rest]}"
+  return f"model.layers.{layer}.{architecture.layer[rest]}"
 
 
-def _weight(tensor, config, dtype):
+def _weight(tensor, architecture, config):
   """A tensor as numpy array, as a Hugging Face checkpoint has it."""
   w = need("gguf.quants").dequantize(tensor.data, tensor.tensor_type)
-  if tensor.name.endswith("attn_q.weight"):
+  if architecture.permuted and tensor.name.endswith("attn_q.weight"):
     w = _unpermute(w, config["num_attention_heads"])
-  elif tensor.name.endswith("attn_k.weight"):
+  elif architecture.permuted and tensor.name.endswith("attn_k.weight"):
     w = _unpermute(w, config["num_key_value_heads"])
+  elif tensor.name.endswith("norm.weight") and architecture.offset:
+    w = w - np.float32(architecture.offset)
+  dtype = config["torch_dtype"]
   kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
   return np.ascontiguousarray(w.astype(kind))
 

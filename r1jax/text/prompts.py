@@ -1,11 +1,10 @@
 """Questions to prompts: the templates that a task's `template` can name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from r1jax.errors import UserError
 from r1jax.text import think_format
-from r1jax.text.chat_template import PREFILL
 from r1jax.types import Problem
 
 # "none": the question itself. "r1_zero": the paper's template for base models.
@@ -71,31 +70,6 @@ def renderer(name: str, tokenizer: Any) -> Callable[..., str]:
     return single(question)
 
   return render
-
-
-def conversation(
-  tokenizer: Any, messages: Sequence[Mapping[str, Any]], think: bool = False
-) -> str:
-  """The prompt that makes any model answer the last message.
-
-  Args:
-    tokenizer: the tokenizer. One without a chat template, as that of a base
-      model, gets the texts of the messages as they are, one below the other.
-    messages: as `ChatTemplate.render` takes them.
-    think: whether to prefill the opening think tag.
-
-  Returns:
-    str, whose tokens `Tokenizer.encode` gives.
-
-  Raises:
-    UserError: the template refuses the messages.
-  """
-  if getattr(tokenizer, "has_template", False):
-    return tokenizer.template().render(messages, think=think)
-  text = "\n\n".join(str(m["content"]) for m in messages)
-  if think and not think_format.is_prefilled(text):
-    text += f"\n{PREFILL}"
-  return text
 
 
 def solved_turns(problems: Sequence[Problem]) -> list[dict[str, str]]:
