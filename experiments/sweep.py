@@ -20,6 +20,7 @@ import json
 import re
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import commandline, plan
-from r1jax import files
+from r1jax import files, stopping
 from r1jax.errors import UserError
 from r1jax.phases import PHASES
 from r1jax.run import layout, report
@@ -57,13 +58,39 @@ def main():
     print(shlex.join(command), flush=True)
     if _LIST.value:
       continue
-    if subprocess.run(command).returncode:
+    if run(command):
       failed.append(name)
   if not _LIST.value:
     finish(commandline.WORKDIR.value, sweep, _METRIC.value)
   if failed:
     print(f"error: failed: {', '.join(failed)}", file=sys.stderr)
     sys.exit(1)
+
+
+def run(command, **options):
+  """Runs a command, which gets the signals that this process gets.
+
+  Args:
+    command: list of its words.
+    **options: of `subprocess.Popen`.
+
+  Returns:
+    its exit status.
+
+  Raises:
+    Stopped, KeyboardInterrupt: a signal came, and the command has ended.
+  """
+  process, asked = subprocess.Popen(command, **options), None
+  while True:
+    try:
+      status = process.wait()
+    except (stopping.Stopped, KeyboardInterrupt) as e:
+      asked = e
+      process.send_signal(getattr(e, "number", signal.SIGINT))
+      continue
+    if asked:
+      raise asked
+    return status
 
 
 def finish(root, sweep, metric):

@@ -33,12 +33,13 @@ class Stopped(BaseException):
     number: of the signal.
 
   Attributes:
+    number: of the signal.
     code: the exit status, 128 and the number, as shells have it.
     name: of the signal.
   """
 
   def __init__(self, number: int) -> None:
-    self.code = 128 + number
+    self.number, self.code = number, 128 + number
     self.name = signal.Signals(number).name
     super().__init__(f"stopped by {self.name}")
 

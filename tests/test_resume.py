@@ -9,6 +9,8 @@ import os
 import random
 import resource
 import signal
+import sys
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -21,8 +23,8 @@ import pytest
 from test_launch import contents, run
 from test_launch_errors import changed, snapshot
 
-from experiments import commandline, launch
-from r1jax import stopping
+from experiments import commandline, launch, sweep
+from r1jax import cli, stopping
 from r1jax.errors import UserError
 from r1jax.run import checkpoint, checksums
 from r1jax.run.logs import StepLog
@@ -409,3 +411,26 @@ def test_every_package_is_installed():
   }
   for package in there:
     assert any(fnmatch.fnmatch(package, one) for one in found["include"])
+
+
+def test_a_sweep_hands_its_signals_on(tmp_path):
+  """It ends when the run that it has started has saved and ended."""
+  child = (
+    "import pathlib, signal, sys, time\n"
+    "signal.signal(15, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0)))\n"
+    "pathlib.Path('ready').touch()\n"
+    "time.sleep(60)\n"
+  )
+  ready, saved = tmp_path / "ready", tmp_path / "saved"
+
+  def send():
+    while not ready.exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with cli.one_line_errors(), pytest.raises(stopping.Stopped):
+    threading.Thread(target=send).start()
+    sweep.run([sys.executable, "-c", child], cwd=tmp_path)
+  signal.signal(signal.SIGTERM, before)
+  assert saved.exists()

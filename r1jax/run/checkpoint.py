@@ -85,6 +85,37 @@ def restore(path: str | Path, target: Any) -> Any:
     return c.restore(path, args=args)
 
 
+def restore_newest(
+  root: str | Path, target: Any
+) -> tuple[tuple[int, Any] | None, dict[Path, str]]:
+  """Reads the newest checkpoint that is not damaged; changes nothing on disk.
+
+  Args:
+    root: the directory of checkpoints; it may be absent.
+    target: as of `restore`.
+
+  Returns:
+    (step, tree), or None if there is no checkpoint; and the damaged ones after
+    it, a dict from paths to what is wrong.
+
+  Raises:
+    UserError: all of them are damaged, or the tree differs from `target`.
+  """
+  damaged: dict[Path, str] = {}
+  for step in reversed(steps(root)):
+    path = Path(root) / str(step)
+    try:
+      return (step, restore(path, target)), damaged
+    except Damaged as e:
+      damaged[path] = e.culprit
+  for path, culprit in damaged.items():
+    raise UserError(
+      f"the checkpoint {path} is damaged: {culprit}; there is no good one"
+      f" before it; remove {root} to begin the phase anew"
+    )
+  return None, damaged
+
+
 def load(
   path: str | Path,
   remedy: str = "it has to be made again",

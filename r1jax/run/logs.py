@@ -1,5 +1,6 @@
 """What a run reports while it runs: JSON lines and a progress bar."""
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -94,6 +95,30 @@ class StepLog:
         os.close(file)
     self._lines += len(rows)
     self._sum.update(whole)
+
+
+def whole_steps(
+  log: StepLog, metrics: StepLog, total: str
+) -> tuple[int, list[dict[str, Any]]]:
+  """The steps whose lines are all there, from the first step on.
+
+  Args:
+    log: any number of rows for each step.
+    metrics: a row for each step, written after those of `log`.
+    total: key of `metrics`: how many rows `log` has after that step.
+
+  Returns:
+    the number of such steps; their rows in `log`.
+  """
+  rows = log.rows()
+  count = collections.Counter(row["step"] for row in rows)
+  step = there = 0
+  for row in metrics.rows():
+    there += count[step]
+    if (row["step"], row.get(total)) != (step, there):
+      break
+    step += 1
+  return step, [row for row in rows if row["step"] < step]
 
 
 class Progress:

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from r1jax import disk, files, hosts, stopping
-from r1jax.errors import UserError
 from r1jax.run import checkpoint, layout
-from r1jax.run.logs import Progress, StepLog, say
+from r1jax.run.logs import Progress, StepLog, say, whole_steps
 from r1jax.run.trackers import Trackers
 
 
@@ -92,30 +91,19 @@ class PhaseIO:
     Raises:
       UserError: no checkpoint can be read. Nothing on disk is changed.
     """
-    steps = checkpoint.steps(self._checkpoints)
-    found, damaged = None, {}
-    while steps and found is None:
-      path = self._checkpoints / str(steps[-1])
-      try:
-        found = checkpoint.restore(path, target)
-        self.first = self.saved = steps[-1]
-      except checkpoint.Damaged as e:
-        damaged[path] = e.culprit
-        steps.pop()
+    found, damaged = checkpoint.restore_newest(self._checkpoints, target)
+    if found is not None:
+      self.first = self.saved = found[0]
     for path, culprit in damaged.items():
-      said = f"the checkpoint {path} is damaged: {culprit}"
-      if found is None:
-        raise UserError(
-          f"{said}; there is no good one before it; remove"
-          f" {self._checkpoints} to begin the phase anew"
-        )
-      self._say(f"{said}; the run goes on from step {self.first} before it")
+      self._say(
+        f"the checkpoint {path} is damaged: {culprit}; the run goes on from"
+        f" step {self.first} before it"
+      )
       checkpoint.set_aside(path)
     stopping.defer(True)
-    if found is None:
-      return None
-    self._rewind()
-    return self.first, found
+    if found is not None:
+      self._rewind()
+    return found
 
   def resume(self, name: str, total: str) -> tuple[int, list[dict[str, Any]]]:
     """The steps that a phase without checkpoints has behind it, and their rows.
@@ -131,20 +119,12 @@ class PhaseIO:
     """
     self._logs[name] = StepLog(self.dir / name)
     self._by_rows = True
-    self.first, rows = hosts.on_first(self._finished, name, total)
+    self.first, rows = hosts.on_first(
+      whole_steps, self._logs[name], self._logs[layout.METRICS], total
+    )
     self.saved = self.first
     self._rewind()
     return self.first, rows
-
-  def _finished(self, name, total):
-    """The number of steps whose rows are all there, and these rows."""
-    rows, step = self._logs[name].rows(), 0
-    for metrics in self._logs[layout.METRICS].rows():
-      there = sum(row["step"] <= step for row in rows)
-      if (metrics["step"], metrics.get(total)) != (step, there):
-        break
-      step += 1
-    return step, [row for row in rows if row["step"] < step]
 
   def extend(self, name: str, step: int, rows: Iterable[Any]) -> None:
     """Appends the rows of a step to the file that `resume` read.
