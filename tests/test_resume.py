@@ -417,7 +417,10 @@ def test_a_sweep_hands_its_signals_on(tmp_path):
   """It ends when the run that it has started has saved and ended."""
   child = (
     "import pathlib, signal, sys, time\n"
-    "signal.signal(15, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0)))\n"
+    "def save(*_):\n"
+    "  pathlib.Path('saved').touch()\n"
+    "  sys.exit(0)\n"
+    "signal.signal(15, save)\n"
     "pathlib.Path('ready').touch()\n"
     "time.sleep(60)\n"
   )
