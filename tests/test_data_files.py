@@ -367,6 +367,42 @@ def halves(row):
   )  # fmt: skip
 
 
+def test_rows_with_faults_may_be_left_out(tmp_path, capsys):
+  path = tmp_path / "x.jsonl"
+  rows = [
+    dict(id="a", prompt="a", answer="2"), dict(id="b", prompt="", answer="2"),
+    dict(id="a", prompt="a", answer="2"), dict(id="c", prompt="c", answer=3),
+    dict(id="d", prompt="d", answer="\\frac{"),
+  ]  # fmt: skip
+  text = "".join(json.dumps(row) + "\n" for row in rows)
+  path.write_text(text + "{\n")
+  found = read(path, faults="leave_out")
+  assert [p.id for p in found] == ["a", "c"]
+  said = capsys.readouterr().err.splitlines()
+  assert said[0] == f"{path}: 4 of 6 rows are left out:" and len(said) == 5
+  # What none of the rows can mend is an error all the same.
+  with pytest.raises(UserError, match='no column "q"'):
+    read(path, faults="leave_out", fields=dict(prompt="q"))
+  path.write_text("{\n{\n")
+  with pytest.raises(UserError, match="x.jsonl:1: .*\n.*x.jsonl:2: "):
+    read(path, faults="leave_out")
+  keys = dict(verifier="own", kinds={"own": f"{__name__}:only_a"})
+  files.write_rows(path, [dict(prompt="a", answer=x) for x in "AxA"])
+  assert len(read(path, faults="leave_out", **keys)) == 2
+
+
+def test_files_of_the_same_name(tmp_path):
+  for folder in ("algebra", "geometry/plane"):
+    (tmp_path / folder).mkdir(parents=True)
+    path = tmp_path / folder / "1.json"
+    path.write_text(json.dumps(ROWS[0], indent=2))
+  found = read(f"{tmp_path}/**/*.json", fields=FIELDS)
+  assert [p.id for p in found] == [
+    "algebra/1.json:1",
+    "geometry/plane/1.json:1",
+  ]
+
+
 def test_a_layout_of_ones_own(tmp_path):
   path = tmp_path / "x.jsonl"
   files.write_rows(path, [{"n": 3}, {"n": -1}, {"n": 8}])

@@ -23,7 +23,7 @@ DATA = ROOT / "tests/data/layouts"
 # Benchmark, as the table of docs/tasks.md names it -> our files of its layout.
 FILES = {
   "GSM8K": ("gsm8k.jsonl", "gsm8k/main:train", "gsm8k:main/test"),
-  "MATH": ("math.jsonl",),
+  "MATH": ("math.jsonl", "MATH/train/*/*.json"),
   "MATH-500": ("math500.jsonl",),
   "AIME 2024": ("aime.parquet",),
   "AIME 2025": ("aime2025.jsonl",),
@@ -111,6 +111,13 @@ def test_rows_without_a_gold_are_left_out():
   assert [i[-1] for i in ids] == ["1", "3"]
   ids = [p.id for p in read("APPS", "apps.jsonl")]
   assert ids == ["9000", "9001", "9002", "9003"]
+
+
+def test_words_around_a_question_are_taken_off():
+  prompts = [p.prompt for p in read("DAPO-17k", "dapo.parquet")]
+  assert prompts == [
+    "How many positive divisors has 36?", "What is $7\\cdot 13-100$?",
+  ]  # fmt: skip
 
 
 def test_options_are_shuffled_the_same_everywhere(tmp_path):

@@ -56,7 +56,7 @@ def rows(path: str | pathlib.Path, faults: Faults) -> Iterator[Row]:
       try:
         values = _object(line, first=number == 1)
       except UserError as e:
-        faults.add(where, str(e))
+        faults.unread(where, str(e))
         continue
       yield Row(where, f"{name}:{number}", values, list(values))
 

@@ -11,11 +11,12 @@ import importlib
 import json
 import pickletools
 import random
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
 
-from r1jax.data import jsonl
+from r1jax.data import golds, jsonl
 from r1jax.errors import UserError, nearest
 from r1jax.verifiers import instructions
 
@@ -32,6 +33,11 @@ _STDIN = (
 _FUNCTION = (
   "Complete this Python code. Put all of it in one block that begins with"
   " ```python."
+)
+# What DAPO-17k puts before and after each question.
+_DAPO = (
+  re.compile(r"\ASolve the following math problem step by step\.[^\n]*\n\n"),
+  re.compile(r"\n\nRemember to put your answer on its own line[^\n]*\Z"),
 )
 _LETTER = "Answer with the letter of the right option."
 
@@ -198,14 +204,20 @@ def ifeval(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def numinamath(row: dict[str, Any]) -> dict[str, Any] | None:
-  """NuminaMath 1.5: a column of answers, some of which are none.
+  """NuminaMath: 1.5 has a column of answers, CoT has them in solutions.
 
   Args:
     row: the values of a row; proofs and problems without an answer are left
       out.
   """
-  answer = row["answer"]
-  if answer is None or answer.strip() in ("", "proof", "notfound"):
+  if "answer" in row:
+    answer = row["answer"] or ""
+  else:
+    try:
+      answer = golds.answer(row["solution"], "boxed")
+    except UserError:
+      return None
+  if answer.strip() in ("", "proof", "notfound"):
     return None
   return {
     "id": row.get("uuid"),
@@ -215,9 +227,40 @@ def numinamath(row: dict[str, Any]) -> dict[str, Any] | None:
   }
 
 
+def dapo(row: dict[str, Any]) -> dict[str, Any]:
+  """DAPO-17k: the question without the words that ask for "Answer: ...".
+
+  A task's own template says how to answer.
+
+  Source: Yu et al. 2025, arXiv 2503.14476.
+
+  Args:
+    row: the values of a row.
+  """
+  turns = row["prompt"]
+  question = turns if isinstance(turns, str) else turns[-1]["content"]
+  for words in _DAPO:
+    question = words.sub("", question)
+  return {
+    "id": row["extra_info"]["index"],
+    "kind": "math",
+    "prompt": _asked(question),
+    "answer": row["reward_model"]["ground_truth"],
+  }
+
+
 LAYOUTS: dict[str, Layout] = {
   f.__name__: f
-  for f in (apps, gpqa, humaneval, ifeval, livecodebench, mbpp, numinamath)
+  for f in (
+    apps,
+    dapo,
+    gpqa,
+    humaneval,
+    ifeval,
+    livecodebench,
+    mbpp,
+    numinamath,
+  )  # fmt: skip
 }
 
 

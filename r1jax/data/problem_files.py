@@ -57,6 +57,9 @@ class Files(Task):
   # Most problems of a file whose own answers are judged before the run, spread
   # evenly over the file; None judges all.
   golds: int | None = None
+  # What rows with faults lead to: an error ("stop"), or they are left out,
+  # which is said ("leave_out").
+  faults: Literal["stop", "leave_out"] = "stop"
   # Kind of problem -> "package.module:function", a verifier of your own.
   kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -145,6 +148,7 @@ class Files(Task):
       kinds=self.kinds,
       shared_data=self.shared_data,
       most=self.golds,
+      lenient=self.faults == "leave_out",
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,8 @@ class Reader:
     kinds: kind -> "package.module:function", a verifier of your own.
     shared_data: of problems whose own data does not say it.
     most: problems whose own answer is judged; None judges all.
+    lenient: whether rows with faults are left out, which is said, instead of
+      an error.
   """
 
   columns: columns.Columns
@@ -61,6 +64,7 @@ class Reader:
   kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
   shared_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   most: int | None = None
+  lenient: bool = False
 
   def read(self, path: str, split: str = "") -> list[Question]:
     """The questions of a file, when all of them are known to be good.
@@ -76,9 +80,17 @@ class Reader:
     """
     faults = Faults(path)
     found = list(self._questions(path, split, faults))
-    _judge(found, self.most, faults)
-    faults.check()
-    return found
+    bad = _judge(found, self.most, faults)
+    if not self.lenient or faults.count == faults.rows:
+      faults.check()
+    faults.check_columns()
+    if faults.count:
+      print(
+        f"{path}: {faults.count} of {faults.rows} rows are left out:\n"
+        + faults.text(),
+        file=sys.stderr,
+      )
+    return [q for q in found if q.where not in bad]
 
   def _questions(self, path, split, faults):
     seen: dict[str, str] = {}
@@ -183,11 +195,15 @@ def _guessed(question):
   return "en" if share("en") > 0.5 else max(_SCRIPTS, key=share)
 
 
-def _judge(found: list[Question], most: int | None, faults: Faults) -> None:
+def _judge(found: list[Question], most: int | None, faults: Faults) -> set[str]:
   """Notes the problems whose own answer their verifier does not find right.
 
   A problem without an answer is not tried.
+
+  Returns:
+    the places of these problems.
   """
+  bad = set()
   tried = [
     q for q in found
     if q.problem.answer and verifiers.name_of(q.problem) != "open"
@@ -203,6 +219,8 @@ def _judge(found: list[Question], most: int | None, faults: Faults) -> None:
         bar.update()
         if fault:
           faults.add(question.where, fault)
+          bad.add(question.where)
+  return bad
 
 
 def _faults(problems: Iterable[Problem]) -> Iterator[str | None]:

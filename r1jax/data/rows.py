@@ -36,12 +36,12 @@ class Faults:
     path: of the file.
 
   Attributes:
-    rows: of the file that were read so far; who reads them counts.
+    rows: of the file so far. Who uses rows counts them, `unread` the others.
     count: faults so far.
   """
 
   def __init__(self, path: str | Path = "") -> None:
-    self.rows, self.count = 0, 0
+    self.rows, self.count, self._unread = 0, 0, 0
     self._path = path
     self._first: list[tuple[str, str]] = []
     self._lacking: dict[str, tuple[int, str]] = {}
@@ -61,21 +61,31 @@ class Faults:
       lacking, _ = self._lacking.get(column, (0, ""))
       self._lacking[column] = lacking + 1, what
 
-  def check(self) -> None:
-    """Raises a `UserError` with a line a fault, if there is any.
+  def unread(self, where: str, what: str) -> None:
+    """As `add`, of a row that cannot be read and is not used."""
+    self.add(where, what)
+    self.rows += 1
+    self._unread += 1
 
-    A column that all rows lack is a fault of the file, and is said once.
-    """
+  def check_columns(self) -> None:
+    """Raises a `UserError` if all rows lack a column, which is said once."""
     for lacking, what in self._lacking.values():
-      if 1 < lacking == self.rows:
+      if 1 < lacking == self.rows - self._unread:
         raise UserError(one_line(f"{self._path}: {what}"))
-    if not self.count:
-      return
+
+  def check(self) -> None:
+    """Raises a `UserError` with a line a fault, if there is any."""
+    self.check_columns()
+    if self.count:
+      raise UserError(self.text())
+
+  def text(self) -> str:
+    """The faults, a line each."""
     self._first.sort(key=lambda fault: _by_number(fault[0]))
     lines = [one_line(f"{where}: {what}") for where, what in self._first]
     if more := self.count - len(lines):
       lines.append(f"... and {more} more, {self.count} faults in all")
-    raise UserError("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _by_number(where):

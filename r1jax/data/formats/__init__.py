@@ -1,6 +1,8 @@
 """Formats of files and directories of data, each read row by row."""
 
 import glob
+import itertools
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -72,7 +74,10 @@ def read(
     if not found:
       raise UserError(f"{path}: no file has such a name")
     for file in found:
-      yield from read(file, faults, columns, split)
+      # Files of the same name in several directories have other ids.
+      above = Path(os.path.relpath(file, _root(place))).parent
+      for row in read(file, faults, columns, split):
+        yield row._replace(id=(above / row.id).as_posix())
     return
   if Path(place).is_dir():
     yield from directories.read(place, faults, columns, named, split)
@@ -84,6 +89,13 @@ def read(
       f" {', '.join(FORMATS)}, text also with .gz, and directories"
     )
   yield from (reader or FORMATS[".jsonl"])(place, columns, faults)
+
+
+def _root(pattern):
+  """The directory below which the names of a pattern differ."""
+  parts = Path(pattern).parts
+  fixed = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
+  return Path(*fixed)
 
 
 def _format(path):

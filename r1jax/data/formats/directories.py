@@ -190,6 +190,6 @@ def _rows(
     try:
       values = {key: tables.plain(value) for key, value in values.items()}
     except UserError as e:
-      faults.add(where, str(e))
+      faults.unread(where, str(e))
       continue
     yield Row(where, f"{Path(at).name}:{number}", values, names or list(values))

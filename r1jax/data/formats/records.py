@@ -38,12 +38,12 @@ def array_record(
       try:
         values = jsonl.loads(jsonl.decode(record))
       except UserError as e:
-        faults.add(where, f"{e}; a set of TFDS is named by its directory")
+        faults.unread(where, f"{e}; a set of TFDS is named by its directory")
         continue
       if isinstance(values, dict):
         yield Row(where, f"{name}:{number}", values, list(values))
       else:
-        faults.add(where, "a record must be a JSON object")
+        faults.unread(where, "a record must be a JSON object")
 
 
 def _batches(path, reader_class):

@@ -49,7 +49,7 @@ def parquet(
           number += 1
           where = f"{path}: row {number}"
           if isinstance(values, UserError):
-            faults.add(where, str(values))
+            faults.unread(where, str(values))
           else:
             yield Row(where, f"{name}:{number}", values, names)
   except OSError as e:

@@ -13,7 +13,7 @@ from r1jax.errors import UserError
 def array(
   path: str, columns: Collection[str] | None, faults: Faults
 ) -> Iterator[Row]:
-  """The objects of a file that is an array of JSON, or of JSON lines.
+  """The objects of a file that is an array of JSON, an object, or JSON lines.
 
   Args:
     path: of the file.
@@ -28,20 +28,21 @@ def array(
   """
   with jsonl.opened(path) as file:
     data = file.read()
-  if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+  try:
+    items = jsonl.loads(jsonl.decode(data).strip())
+  except UserError as e:
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+      raise UserError(f"{path}: {e}") from None
     # Many files of JSON lines are called .json.
     yield from jsonl.rows(path, faults)
     return
-  try:
-    items = jsonl.loads(jsonl.decode(data))
-  except UserError as e:
-    raise UserError(f"{path}: {e}") from None
+  items = items if isinstance(items, list) else [items]
   for number, item in enumerate(items, 1):
     where = f"{path}: row {number}"
     if isinstance(item, dict):
       yield Row(where, f"{Path(path).name}:{number}", item, list(item))
     else:
-      faults.add(
+      faults.unread(
         where, f"a JSON object was expected, not {type(item).__name__}"
       )
 
@@ -81,7 +82,7 @@ def table(
         if fault and not names:
           raise UserError(f"{where}: {fault}")
         if fault:
-          faults.add(where, fault)
+          faults.unread(where, fault)
         elif names:
           id = f"{Path(path).name}:{where.rpartition(':')[2]}"
           yield Row(where, id, dict(zip(names, cells)), names)
