@@ -82,8 +82,9 @@ def run(config, workdir, kinds=PHASES):
         keys = workdir_lib.record(phase, phases)
         function = kinds[phase.phase][1]
         trackers = Trackers(experiment.trackers, workdir, phase.name)
+        state = _state(phase, phases, workdir, records)
         records[phase.name] = _run_phase(
-          phase, keys, function, workdir, records, trackers
+          phase, keys, function, workdir, records, state, trackers
         )
       hosts.barrier(f"launch.{phase.name}")
       _stop_between(phase, phases)
@@ -109,7 +110,7 @@ def _read_record(path):
     ) from None
 
 
-def _run_phase(phase, keys, function, workdir, records, trackers):
+def _run_phase(phase, keys, function, workdir, records, state, trackers):
   """Runs one phase and writes its outputs.
 
   Args:
@@ -118,12 +119,12 @@ def _run_phase(phase, keys, function, workdir, records, trackers):
     function: of its kind.
     workdir: Path of the run.
     records: name of each phase before -> what its done.json holds.
+    state: as of `_state`.
     trackers: `Trackers` of the phase.
 
   Returns:
     what done.json holds.
   """
-  state = _state(phase, workdir, records)
   data = _data(phase, workdir, records)
   begin = time.monotonic()
   parents = {}
@@ -181,16 +182,20 @@ def _run_phase(phase, keys, function, workdir, records, trackers):
   return record
 
 
-def _state(phase, workdir, records):
+def _state(phase, phases, workdir, records):
   """The `TrainState` that a phase starts from, with parameters only, or None.
 
   The parameters are another phase's, or those of the model's origin.
   """
   if phase.weights:
     return origin.initial(phase.weights, phase.model, phase.meshes()[0])
-  maker = records[phase.init]["state"] if phase.init else ""
-  if not maker:
+  if not phase.init:
     return None
+  maker = records[phase.init]["state"]
+  if not maker:
+    # That phase, an evaluation, left what it began with as it was.
+    (start,) = [p for p in phases if p.name == phase.init]
+    return _state(start, phases, workdir, records)
   _check_made(workdir / maker, records[maker])
   params = checkpoint.load_params(workdir / maker)
   return TrainState(step=None, params=params, opt_state=None)

@@ -14,6 +14,7 @@ from r1jax.model import ModelConfig
 from r1jax.sampling.sampler import Callbacks, Sampler, SamplerConfig
 from r1jax.text import prompts as prompts_lib
 from r1jax.text import tokenizer as tokenizer_lib
+from r1jax.text.stops import Stops
 from r1jax.text.tokenizer import Tokenizer
 
 # How R1 is sampled (DeepSeek-R1 v2, D.1).
@@ -29,11 +30,12 @@ class Completion:
 
   Attributes:
     prompt: the text that was asked, without the template.
-    text: the completion, without its end token.
+    text: the completion, without its end token or a stop string.
     tokens: how many the model wrote, the end token included.
-    logprob: the sum of their log-probabilities in nats, at the temperature of
-      the draw, over the whole vocabulary.
-    finish: "stop" if the model ended it, "length" if the limit did.
+    logprob: the sum of their log-probabilities in nats, in the distributions
+      that they were drawn from: at the temperature and within top_p.
+    finish: "stop" if the model or a stop string ended it, "length" if the
+      limit did.
     index: number of the prompt, from 0.
   """
 
@@ -78,6 +80,7 @@ class LanguageModel:
     temperature: float = TEMPERATURE,
     top_p: float = TOP_P,
     seed: int = 0,
+    stop: Sequence[str] = (),
     template: Template = "auto",
     slots: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -95,6 +98,7 @@ class LanguageModel:
       top_p: draws among the likeliest tokens with this share of the
         probability.
       seed: of the draws.
+      stop: strings; a completion ends before the first of them.
       template: how a text becomes a prompt, one of `TEMPLATES`.
       slots: completions that are decoded side by side.
       progress: function of the number of completions that are finished.
@@ -118,7 +122,9 @@ class LanguageModel:
       eos_id=self.tokenizer.end_ids,
       top_p=top_p,
       greedy=temperature == 0,
+      stop=tuple(stop),
     )
+    stops = Stops(stop, self.tokenizer.decode) if stop else None
     sampler = Sampler(self.config, config, samples, self._mesh)
     done = 0
 
@@ -134,13 +140,18 @@ class LanguageModel:
       jax.random.key(seed),
       temperature or 1.0,
       limits=np.repeat(limits, samples),
-      callbacks=Callbacks(on_finished=on_finished),
+      callbacks=Callbacks(
+        on_finished=on_finished, end_of=stops.end if stops else None
+      ),
     )
     rollout = jax.device_get(rollout)
-    return [
+    found = [
       self._completion(prompts, rollout, i, samples)
       for i in range(len(prompts) * samples)
     ]
+    if stops is None:
+      return found
+    return [dataclasses.replace(c, text=stops.trim(c.text)) for c in found]
 
   def renderer(self, template: Template = "auto") -> Callable[..., str]:
     """The function that makes a prompt of a text; see `prompts.renderer`.

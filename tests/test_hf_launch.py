@@ -73,6 +73,28 @@ def test_train_and_export(directory, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
 
+def test_a_phase_may_start_from_an_evaluation_of_the_model(directory, tmp_path):
+  """It gets the weights that were evaluated, not random ones."""
+  c = experiment(directory, tmp_path)
+  problem = dict(kind="exact", prompt="a", answer="1", language="en", data={})
+  files.write_rows(tmp_path / "test.jsonl", [problem])
+  c.task = dict(kind="files", test=str(tmp_path / "test.jsonl"))
+  c.look = dict(
+    phase="evaluate", label="start", problems=1, samples=1, temperature=0.0,
+    sampler=dict(slots=1, max_new_tokens=2),
+  )  # fmt: skip
+  c.first.update(init="look", lr=1e-9)
+  c.phases = ("look", "first")
+  (row,) = launch.run(c, tmp_path / "run")
+  assert row["checkpoint"] == "start" and row["tokens"] <= 2
+  after = language_model.load(f"run:{tmp_path}/run/first").params
+  _, before = hf.load(directory)
+  # A step that is much too small to see.
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), before, after
+  )
+
+
 def test_weights_go_to_the_devices_of_the_learner(directory, tmp_path):
   c = experiment(directory, tmp_path)
   problem = dict(kind="exact", prompt="a", answer="1", language="en", data={})

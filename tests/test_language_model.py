@@ -77,6 +77,15 @@ def test_samples_of_a_prompt_stand_side_by_side(model):
   assert other != found
 
 
+def test_a_stop_string_ends_a_completion(model):
+  keys = dict(max_new_tokens=12, temperature=0, template="none")
+  (whole,) = model.sample(["a b c"], **keys)
+  stop = whole.text[4:6]
+  (found,) = model.sample(["a b c"], stop=[stop], **keys)
+  assert found.text == whole.text[: whole.text.index(stop)]
+  assert found.finish == "stop" and found.tokens < whole.tokens
+
+
 def test_the_limit_is_the_room_that_a_prompt_leaves(model):
   size = model.config.max_length
   long = "x1" * 200

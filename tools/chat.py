@@ -192,7 +192,7 @@ class Chat:
         view.show(text)
     except KeyboardInterrupt:
       tokens.close()
-    view.end(clock.facts())
+    view.end(clock.facts(self._args.max_new_tokens))
     return text
 
   def _close(self):
@@ -217,13 +217,15 @@ class _Clock:
       self._first = self._last
     self._count += 1
 
-  def facts(self):
-    """Tokens and tokens/s, in words."""
+  def facts(self, most):
+    """Tokens and tokens/s, in words; `most` is the limit of an answer."""
     seconds = self._last - self._first
+    said = f"{self._count} tokens"
+    if self._count >= most:
+      said += " (the limit, --max_new_tokens)"
     if self._count < 2 or seconds <= 0:
-      return f"{self._count} tokens"
-    speed = (self._count - 1) / seconds
-    return f"{self._count} tokens, {speed:.1f} tokens/s"
+      return said
+    return f"{said}, {(self._count - 1) / seconds:.1f} tokens/s"
 
 
 if __name__ == "__main__":

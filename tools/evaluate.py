@@ -106,6 +106,7 @@ def add_sampling(parser):
   )
   add("--top_p", type=float, default=top_p, help=f"{top_p}")
   add("--max_new_tokens", type=int, help="of a completion; at most 1024")
+  add("--stop", nargs="+", default=[], help="strings that end a completion")
   add("--slots", type=int, default=64, help="decoded side by side; 64")
   add("--seed", type=int, default=0, help="of the draws; 0")
   add("--dtype", help="of parameters and activations; default as stored")
@@ -234,7 +235,10 @@ def _config(args, model, tokenizer, task, samples):
   given = dict(name="evaluate", seed=args.seed, model=model, weights=None)
 
   def build(new):
-    sampler = dict(slots=args.slots, max_new_tokens=new, top_p=args.top_p)
+    sampler = dict(
+      slots=args.slots, max_new_tokens=new, top_p=args.top_p,
+      stop=tuple(args.stop),
+    )  # fmt: skip
     keys["sampler"] = sampler
     return config_lib.build(evaluate.Evaluate, keys, given=given)
 

@@ -9,8 +9,8 @@ file of prompts has a column "prompt" in any format that the task `files` reads
 completions are printed.
 
 A line of the output has the fields prompt, completion, logprob (the sum of
-the completion's log-probabilities in nats, at the temperature of the draw and
-over the whole vocabulary), tokens, finish ("stop", or "length" where the limit
+its tokens' log-probabilities in nats, at the temperature of the draw and
+within top_p), tokens, finish ("stop", or "length" where the limit
 cut it), sample, and the columns that the prompt's row has besides. A phase of
 SFT can train on the file: data="out.jsonl".
 """
@@ -70,6 +70,7 @@ def run(args):
     temperature=args.temperature,
     top_p=args.top_p,
     seed=args.seed,
+    stop=args.stop,
     template=args.template,
     slots=args.slots,
     progress=bar and (lambda done: bar.update(done, {})),
