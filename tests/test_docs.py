@@ -74,7 +74,7 @@ def place(tmp_path_factory):
   path = tmp_path_factory.mktemp("docs")
   model = ModelConfig(
     vocab_size=640, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1,
-    head_dim=8, d_ff=16, max_length=64,
+    head_dim=8, d_ff=16, max_length=2048,
   )  # fmt: skip
   hf.save(path / "smollm2", model, model_lib.init(model, jax.random.key(0)))
   write_tokenizer(path / "smollm2")

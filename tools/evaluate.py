@@ -117,7 +117,7 @@ def measure(args):
   found = origin.find(args.checkpoint)
   samples = args.samples or (8 if args.temperature else 1)
   ks = _ks(args.k, samples)
-  out = args.out or _named(args)
+  out = args.out or _named(args, samples)
   for path in (out, out.with_suffix(".json")):
     if path.exists():
       raise UserError(f"{path} exists; name another file with --out")
@@ -287,10 +287,11 @@ def _ks(text, samples):
   return sorted(found)
 
 
-def _named(args):
-  """The file of the results: from model and data, in this directory."""
+def _named(args, samples):
+  """The file of the results: from data, model and draws, in this directory."""
   model = re.sub(r"\W+", "-", args.checkpoint).strip("-")
-  return Path(f"{Path(args.data).stem}.{model}.jsonl")
+  draws = f"{samples}x{args.temperature}" if args.temperature else "greedy"
+  return Path(f"{Path(args.data).stem}.{model}.{draws}.jsonl")
 
 
 def _as_flags(message):
