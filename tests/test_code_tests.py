@@ -11,6 +11,7 @@ from r1jax.errors import UserError
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers.code import compare
 from r1jax.verifiers.code import tests as code_tests
+from tools import evaluate
 
 DOUBLE = [{"input": "4\n", "output": "8\n"}, {"input": "-1", "output": "-2"}]
 needs_compiler = pytest.mark.skipif(
@@ -388,3 +389,10 @@ def test_numpy_for_all_problems_of_a_task(tmp_path):
   assert read.data == {"packages": ["numpy"], "tests": DOUBLE}
   with pytest.raises(UserError, match="known: numpy"):
     problem_files.read(path, shared_data=dict(packages=["torch"]))
+
+
+def test_numpy_on_the_command_line():
+  args = ["--checkpoint=a", "--data=b", "--template=none", "--shared_data"]
+  args = evaluate.parse([*args, 'packages=["numpy"]', "compare=lines"])
+  found = evaluate._task(args, None).shared_data
+  assert found == {"packages": ["numpy"], "compare": "lines"}

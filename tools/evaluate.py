@@ -262,7 +262,10 @@ def _task(args, tokenizer):
     if isinstance(text, list):
       if not all("=" in pair for pair in text):
         raise UserError(f"--{name} takes NAME=VALUE, several with spaces")
-      keys[name] = dict(pair.split("=", 1) for pair in text)
+      values = dict(pair.split("=", 1) for pair in text)
+      if typing.get_args(hint)[1] is typing.Any:
+        values = {name: _json(value) for name, value in values.items()}
+      keys[name] = values
     elif text is not None:
       try:
         keys[name] = overrides.parse(hint, text)
@@ -271,6 +274,14 @@ def _task(args, tokenizer):
           f"--{name}={text} must be {config_lib.words(hint)}"
         ) from None
   return config_lib.convert(Files, keys, "task")
+
+
+def _json(text):
+  """The value of JSON, or the text where it is none."""
+  try:
+    return json.loads(text)
+  except ValueError:
+    return text
 
 
 def _ks(text, samples):
