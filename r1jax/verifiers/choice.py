@@ -136,8 +136,8 @@ class _Reader:
       chosen, end = {first[0].upper()}, first.end()
     else:
       chosen, end = self._letters(text, at)
-    if len(chosen) != 1:
-      return chosen
+    if len(chosen) != 1 or words.DENIED.match(text, end):
+      return chosen if len(chosen) > 1 else set()
     # "(C) the mass of A", but not "C because B is a plane" or "(A) 3 (B) 4".
     set_off = _SET_OFF.match(text, end)
     others = {
@@ -155,8 +155,10 @@ class _Reader:
       while match := lead.search(text, at):
         at = words.BETWEEN.match(text, match.end()).end()
         chosen, end = self._letters(text, at)
-        if chosen and not words.DENIED.match(text, end):
-          last = chosen
+        if not chosen or words.DENIED.match(text, end):
+          continue
+        before = text[max(0, match.start() - 48) : match.start()]
+        last = last if words.HEDGED.search(before) else chosen
       if last:
         return last
     texts = [_plain(t) for t in words.TEXT.findall(text)[-1:]]

@@ -171,6 +171,14 @@ CLAUSE = re.compile(
   r"|fails?|ist|est|es)(?!\w)|[\u9879\u9805]?[\u662f\u4e3a\u70ba\u9519\u932f"
   r"\u4e0d\u5219\u5247\u4e5f\u56e0\u306f\u304c])"
 )
+# What comes before "the answer is A" where that is only thought of.
+HEDGED = re.compile(
+  r"(?:(?:n['\u2019]t|not|never)\s(?:think|believe|say|sure)|if|suppose|unless"
+  r"|whether|assum(?:e|ing))\s(?:that\s)?(?:the\s|your\s)?(?:\w{1,12}\s)?\Z"
+  r"|(?:\u5982\u679c|\u5047\u8bbe|\u5047\u5982|\u5047\u5b9a|\u82e5"
+  r"|\u4e0d\u8ba4\u4e3a)\w{0,4}\Z",
+  re.IGNORECASE,
+)
 # "B is correct", where nothing else is said.
 REVERSED = re.compile(
   rf"(?<![{_WORD}0-9_\\-])([A-J])[)\]}}*\"'`.$]{{0,4}}\s{{0,3}}(?i:"

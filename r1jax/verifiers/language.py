@@ -18,7 +18,10 @@ _MARKS = (
   "\u0300-\u036f\u0483-\u0487\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
   "\u06df-\u06e4\u0900-\u0903\u093a-\u094f\u0955-\u0957\u0962\u0963"
 )
-_WORD = re.compile(rf"[{_SINGLE}]|(?:[^\W\d_{_SINGLE}]|[{_MARKS}])+")
+_GREEK = "\u0370-\u03ff\u1f00-\u1fff"
+_WORD = re.compile(
+  rf"[{_SINGLE}]|[{_GREEK}]+|(?:[^\W\d_{_SINGLE}{_GREEK}]|[{_MARKS}])+"
+)
 _LATIN = "a-z\u00aa\u00ba\u00c0-\u024f\u02bc\u1e00-\u1eff\u0300-\u036f"
 _CYRILLIC = "\u0400-\u052f\u0300-\u036f"
 # Without a dictionary only the script can be seen, so French words count as
@@ -42,18 +45,21 @@ _SIGNS = dict.fromkeys(
    *range(0x2150, 0x218C), *range(0x3250, 0x3400), *range(0x1F100, 0x1F200)),
   " ",
 )  # fmt: skip
-_FORMULA = re.compile(r"[A-Za-z\u0370-\u03ff]+")
+_SHORT_GREEK = re.compile(f"[{_GREEK}]{{1,3}}")
 _NAMES = (
   "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp"
   " lim max min sup inf mod gcd lcm det dim ker rank deg arg sgn sqrt floor"
   " ceil sum prod int pi theta alpha beta gamma delta epsilon lambda mu sigma"
   " omega phi infty cm mm km dm kg mg ml kwh khz mhz hz ev mev gev kj kpa mol"
-  " rad"
+  " rad tg ctg arctg arcctg const div grad rot sh ch"
 )
 _FUNCTIONS = frozenset(_NAMES.split())
 # Products of variables: letters without a vowel, or the last of the alphabet.
-_PRODUCT = re.compile(r"[b-df-hj-np-tv-xz]{2,3}|[xyz]{2,3}|[ad][bcdxt]")
-_BESIDE = frozenset("0123456789=+*/^_<>|\u00d7\u00b7\u2264\u2265\u2260\u2212(")
+_PRODUCT = re.compile(r"[b-df-hj-np-tv-xz]{2,3}|[xyz]{2,3}|a[bcdxt]|d[r-z]")
+_BESIDE = frozenset(
+  "0123456789=+*/^<>|\u00d7\u00b7\u2264\u2265\u2260\u2212(){}"
+)
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def consistency(text: str, language: str) -> float:
@@ -103,15 +109,17 @@ def _is_formula(word, text, start, end):
   """Whether a word of another script is a symbol, as x, AB, sin and kg are."""
   if len(word) == 1:
     return not re.match(f"[{_SINGLE}]", word)
-  if not _FORMULA.fullmatch(word):
-    return False
-  before, after = text[start - 1 : start], text[end : end + 1]
+  if not word.isascii():
+    return _SHORT_GREEK.fullmatch(word) is not None
+  beside = {text[start - 1 : start], text[end : end + 1]}
   return bool(
-    (word.isupper() and len(word) <= 5)
+    # AB, NaCl, pH.
+    (len(word) <= 5 and word[1:] != word[1:].lower())
+    or word in _CAPITALS
     or word.lower() in _FUNCTIONS
     or _PRODUCT.fullmatch(word)
-    or "_" in (before, after)
-    or (len(word) <= 3 and (before in _BESIDE or after in _BESIDE))
+    or "_" in beside
+    or (len(word) <= 3 and beside & _BESIDE)
   )
 
 
