@@ -30,7 +30,7 @@ def permuted(w, heads):
 
 def write(
   path, params, tokenizer, architecture="llama", pre="smollm", more=(),
-  entries=(), heads=HEADS,
+  entries=(), heads=HEADS, blocks=LAYERS,
 ):  # fmt: skip
   """A GGUF file of our parameters, its norms in float32, the rest in Q8_0.
 
@@ -40,7 +40,7 @@ def write(
   tokens = [t for t, _ in vocab]
   writer = gguf_lib.GGUFWriter(path, architecture)
   writer.add_embedding_length(D)
-  writer.add_block_count(LAYERS)
+  writer.add_block_count(blocks)
   writer.add_head_count(heads)
   writer.add_head_count_kv(KV)
   writer.add_feed_forward_length(FF)
@@ -237,6 +237,25 @@ def test_frequencies_as_a_tensor(made, tmp_path):
   write(tmp_path / "m.gguf", params, tokenizer, more=["rope_freqs.weight"])
   with pytest.raises(UserError, match="rope_freqs.weight"):
     gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    (dict(entries=[("split.count", 3)]), "one of 3 parts"),
+    (dict(blocks=LAYERS + 1), r"model.layers.2.* \(and 8 more\) is missing"),
+    (dict(blocks=LAYERS - 1), "model.layers.1.* is left over"),
+    (dict(blocks=10**6), "num_hidden_layers=1000000 must be"),
+    (dict(blocks=9999), "asks for more than the weights"),
+  ],
+)
+def test_a_file_that_is_not_the_whole_model(made, tmp_path, change, words):
+  _, _, params, tokenizer = made
+  write(tmp_path / "m.gguf", params, tokenizer, **change)
+  with pytest.raises(UserError, match=words) as e:
+    gguf.convert(tmp_path / "m.gguf", tmp_path / "out")
+  assert ".tmp" not in str(e.value)
+  assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
 
 
 def test_no_heads(made, tmp_path):

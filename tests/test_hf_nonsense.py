@@ -54,7 +54,7 @@ def test_a_config(directory, case):
     (directory / "config.json").write_text(case["text"])
   else:
     change(directory, **case["change"])
-  for act in (hf.load, reader.check):
+  for act in (hf.load, hf.read_config, reader.check):
     tracemalloc.start()
     begin = time.process_time()
     with pytest.raises(UserError) as e:

@@ -1,10 +1,13 @@
 """Imported and exported models against transformers itself."""
 
+import json
+
 import hf_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
 from r1jax import hf, meshes
 from r1jax.model.rope import frequencies
@@ -250,6 +253,30 @@ def test_templates_render_as_transformers_renders_them(tmp_path):
   special = {"bos_token": theirs.bos_token, "eos_token": theirs.eos_token}
   got = ChatTemplate(source, special).render(messages, generate=False)
   assert got == want
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+@pytest.mark.parametrize("single", ["$A", "<|im_start|> $A"])
+def test_a_text_begins_as_in_transformers(tmp_path, single, asked):
+  hf_files.write_tokenizer(tmp_path)
+  path = str(tmp_path / "tokenizer.json")
+  inner = tokenizers.Tokenizer.from_file(path)
+  inner.post_processor = tokenizers.processors.TemplateProcessing(
+    single=single, special_tokens=[("<|im_start|>", 0)]
+  )
+  inner.save(path)
+  if asked is not None:
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"add_bos_token": asked}
+    path.write_text(json.dumps(config))
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  ours = HFTokenizer(tmp_path)
+  for text in ("ab", " a b", ""):
+    assert ours.encode(text) == theirs.encode(text)
+  messages = [{"role": "user", "content": "a"}]
+  want = theirs.apply_chat_template(messages, add_generation_prompt=True)
+  text = ours.template().render(messages)
+  assert ours.encode(text) == want["input_ids"]
 
 
 @pytest.mark.slow

@@ -197,10 +197,12 @@ def test_an_end_that_the_tokenizer_puts_is_not_the_beginning(directory):
 
 @pytest.mark.parametrize("single", ["$A", "<|im_start|> $A"])
 @pytest.mark.parametrize("asked", [True, False])
-def test_the_older_key_has_the_last_word(directory, single, asked):
+def test_the_older_key_has_no_say(directory, single, asked):
+  """As in transformers 5."""
   with_beginning(directory, single)
   edit(directory, add_bos_token=asked)
-  assert (HFTokenizer(directory).encode("ab")[0] == 0) == asked
+  begins = HFTokenizer(directory).encode("ab")[0] == 0
+  assert begins == single.startswith("<")
 
 
 def test_an_example_begins_once_and_ends_once(directory):
@@ -219,6 +221,32 @@ def test_an_example_begins_once_and_ends_once(directory):
     assert trained.tolist() == [i >= begin for i in range(len(tokens))]
   tokens, _ = sft.encode(ours, Example("ab", ours._tokenizer.decode([40, 9])))
   assert tokens[-1] == 9
+
+
+def test_special_tokens_in_a_file_of_their_own(directory):
+  (directory / "special_tokens_map.json").write_text(
+    json.dumps({"eos_token": "<|im_start|>", "bos_token": "<|im_end|>"})
+  )
+  # Where both name it, tokenizer_config.json has the last word.
+  assert HFTokenizer(directory).end_ids == (1,)
+  (directory / "tokenizer_config.json").write_text("{}")
+  ours = HFTokenizer(directory)
+  assert ours.end_ids == (0,) and ours.bos_id == 1
+  (directory / "chat_template.json").write_text(
+    json.dumps({"chat_template": "{{ eos_token }}"})
+  )
+  assert HFTokenizer(directory).template().render([]) == "<|im_start|>"
+
+
+def test_a_sentencepiece_model_instead(directory):
+  (directory / "tokenizer.json").unlink()
+  with pytest.raises(UserError, match="there is no .*tokenizer.json$"):
+    HFTokenizer(directory)
+  (directory / "tokenizer.model").write_text("")
+  with pytest.raises(
+    UserError, match='only tokenizer.model; .*"sentencepiece"'
+  ):
+    HFTokenizer(directory)
 
 
 def test_half_a_surrogate_pair(directory):

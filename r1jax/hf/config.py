@@ -35,6 +35,7 @@ _MOST = 2**31 - 1
 FIXED = {
   "hidden_act": "silu",
   "mlp_bias": False,
+  "partial_rotary_factor": 1.0,
   "use_sliding_window": False,
 }
 
@@ -181,6 +182,8 @@ def scaling(
   Raises:
     UserError: it is of an unknown kind, or a value is missing or no number.
   """
+  if rope.get("partial_rotary_factor", 1.0) != 1.0:
+    raise UserError(f"{where}: partial_rotary_factor is not supported; only 1")
   kind = rope.get("rope_type", rope.get("type", "default"))
   if kind == "default":
     return None

@@ -17,7 +17,7 @@ import numpy as np
 from r1jax import files
 from r1jax.errors import UserError
 from r1jax.extras import need
-from r1jax.hf import checks, families, gguf_tokenizer, tensors
+from r1jax.hf import checks, families, gguf_tokenizer, reader, tensors
 
 # Key of a GGUF, without its architecture -> key of config.json.
 CONFIG = {
@@ -130,21 +130,26 @@ def convert(
     UserError: the file is damaged, has another architecture or an unknown
       tokenizer, or the directory is not empty.
   """
-  reader = _open(path)
-  fields = {k: f.contents() for k, f in reader.fields.items()}
+  file = _open(path)
+  fields = {k: f.contents() for k, f in file.fields.items()}
   name = fields.get("general.architecture")
   if name not in ARCHITECTURES:
     raise UserError(
       f"{path}: the architecture {str(name)[:60]} is unknown; known:"
       f" {', '.join(ARCHITECTURES)}"
     )
+  if fields.get("split.count", 1) not in (0, 1):
+    raise UserError(
+      f"{path} is one of {fields['split.count']!r:.20} parts; join them with"
+      " llama.cpp's gguf-split --merge first"
+    )
   architecture = ARCHITECTURES[name]
-  config = _config(path, reader, fields)
+  config = _config(path, file, fields)
   config["torch_dtype"] = dtype
   tokenizer, tokenizer_config = gguf_tokenizer.rebuilt(path, fields)
   weights = {
     _name(path, architecture, t.name): _weight(t, architecture, config)
-    for t in reader.tensors
+    for t in file.tensors
   }
   with files.whole_directory(directory) as unfinished:
     unfinished.mkdir()
@@ -158,9 +163,14 @@ def convert(
       }),
     ):  # fmt: skip
       (unfinished / name).write_text(json.dumps(content, indent=2) + "\n")
+    try:
+      reader.check(unfinished)
+    except UserError as e:
+      words = str(e).replace(str(unfinished), "what it makes")
+      raise UserError(f"{path}: {words}") from None
 
 
-def _config(path, reader, fields):
+def _config(path, file, fields):
   """The dict of config.json, checked as the reader of such files does."""
   prefix = fields["general.architecture"]
   architecture = ARCHITECTURES[prefix]
@@ -178,7 +188,7 @@ def _config(path, reader, fields):
   scaling = _scaling(path, own)
   if scaling:
     config["rope_scaling"] = scaling
-  stored = {t.name: t for t in reader.tensors}
+  stored = {t.name: t for t in file.tensors}
   config["tie_word_embeddings"] = "output.weight" not in stored
   config["vocab_size"] = len(fields.get("tokenizer.ggml.tokens", ()))
   config["bos_token_id"] = fields.get("tokenizer.ggml.bos_token_id")

@@ -49,13 +49,11 @@ def rebuilt(path: str | Path, fields: Mapping[str, Any]) -> tuple[Any, dict]:
     i = fields.get(f"tokenizer.ggml.{key}_token_id")
     if i is not None:
       config[f"{name}_token"] = _token(path, tokens, f"{key}_token_id", i)
-  if "tokenizer.ggml.add_bos_token" in fields:
-    config["add_bos_token"] = bool(fields["tokenizer.ggml.add_bos_token"])
   if "tokenizer.chat_template" in fields:
     config["chat_template"] = fields["tokenizer.chat_template"]
   make = _byte_level if model == "gpt2" else _sentencepiece
   tokenizer = make(path, fields, tokens)
-  if config.get("add_bos_token") and "bos_token" in config:
+  if fields.get("tokenizer.ggml.add_bos_token") and "bos_token" in config:
     bos = config["bos_token"]
     tokenizer.post_processor = _beginning(bos, tokens.index(bos))
   return tokenizer, config

@@ -45,16 +45,21 @@ def read_config(directory: str | Path) -> dict[str, Any]:
   """The fields of the `ModelConfig` of a Hugging Face directory.
 
   Args:
-    directory: with a `config.json`.
+    directory: with a `config.json`; and with weights, unless these are not
+      fetched yet.
 
   Returns:
     dict of keyword arguments.
 
   Raises:
-    UserError: the file is absent or damaged, or as for `from_hf`.
+    UserError: the file is absent or damaged, or as for `from_hf`; or it asks
+      for more than the weights beside it hold.
   """
   path = Path(directory) / "config.json"
-  return from_hf(objects.read(path), where=str(path))
+  fields = from_hf(objects.read(path), where=str(path))
+  if any(Path(directory).glob("*.safetensors")):
+    checks.sizes(path, fields, tensors.find(Path(directory)))
+  return fields
 
 
 def load(

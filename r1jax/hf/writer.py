@@ -20,6 +20,7 @@ COMPANIONS = (
   "generation_config.json",
   "special_tokens_map.json",
   "chat_template.jinja",
+  "chat_template.json",
 )
 
 

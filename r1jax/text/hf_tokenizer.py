@@ -40,7 +40,11 @@ class HFTokenizer:
     directory = Path(directory)
     self._tokenizer = _read(directory / "tokenizer.json")
     self._where, self._arguments = directory, template_args
-    self._config = _object(directory / "tokenizer_config.json")
+    # Older directories name their special tokens in a file of their own.
+    older = _object(directory / "special_tokens_map.json")
+    named = {k: x for k, x in older.items() if k.endswith("_token")}
+    own = _object(directory / "tokenizer_config.json")
+    self._config = named | {k: x for k, x in own.items() if x is not None}
     self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
     self.end_ids = self._ends()
     self.eos_id = self.end_ids[0]
@@ -108,7 +112,9 @@ class HFTokenizer:
         return path.read_text(encoding="utf-8")
       except (OSError, ValueError) as e:
         raise UserError(f"tokenizer: {path} cannot be read ({e})") from None
-    source = self._config.get("chat_template")
+    source = self._config.get("chat_template") or _object(
+      self._where / "chat_template.json"
+    ).get("chat_template")
     if isinstance(source, list):  # several, by name
       entries = [entry for entry in source if isinstance(entry, dict)]
       named = {str(e.get("name")): e.get("template") for e in entries}
@@ -144,19 +150,16 @@ class HFTokenizer:
     return tuple(dict.fromkeys(found))
 
   def _beginning(self):
-    """What the tokenizer's own encoding puts before a text: token ids."""
+    """What the tokenizer's own encoding puts before a text: token ids.
+
+    As in `transformers` 5, only the post-processor of tokenizer.json decides,
+    and not the older key `add_bos_token` of tokenizer_config.json.
+    """
     plain = self.encode_rest("a")
     whole = self._tokenizer.encode("a", add_special_tokens=True).ids
     starts = range(len(whole) - len(plain) + 1)
     found = (i for i in starts if whole[i : i + len(plain)] == plain)
-    begin = whole[: next(found, 0)]
-    # An older key, which has the last word in `transformers`.
-    asked = self._config.get("add_bos_token")
-    if asked is True and not begin and self.bos_id is not None:
-      return [self.bos_id]
-    if asked is False:
-      return [i for i in begin if i != self.bos_id]
-    return begin
+    return whole[: next(found, 0)]
 
 
 def whole(text: str) -> str:
@@ -177,7 +180,10 @@ def _read(path):
   import tokenizers
 
   if not path.exists():
-    raise UserError(f"tokenizer: there is no {path}")
+    pieces = path.with_name("tokenizer.model")
+    hint = f'; tokenizer=dict(kind="sentencepiece", path="{pieces}") takes that'
+    hint = f", only {pieces.name}{hint}" if pieces.exists() else ""
+    raise UserError(f"tokenizer: there is no {path}{hint}")
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
   except (KeyboardInterrupt, SystemExit):
