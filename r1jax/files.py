@@ -7,6 +7,7 @@ that is full or read-only is a `UserError`, and leaves what was there before.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -135,6 +136,9 @@ def whole_directory(
     check_empty(path)
   with room(path, size):
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Half, since compression may help.
+    if shutil.disk_usage(path.parent).free < size / 2:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with _aside(path) as unfinished:
       yield unfinished
       if path.exists() and replace:

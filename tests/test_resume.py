@@ -124,7 +124,9 @@ def test_an_ignored_signal_stays_ignored():
 
 
 @pytest.mark.parametrize("size", (0, 20, 100, 300, 500, 800))
-def test_a_full_disk_is_one_line_and_the_run_goes_on(size, alone, tmp_path):
+def test_a_full_disk_is_one_line_and_the_run_goes_on(
+  size, alone, tmp_path, capfd
+):
   hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
   try:
@@ -133,6 +135,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(size, alone, tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
   said = str(error.value)
+  assert "Traceback" not in capfd.readouterr().err
   assert "\n" not in said and "cannot be written (file too large: " in said
   assert str(tmp_path / "run") in said and "MB are needed, " in said
   for path in (tmp_path / "run").rglob("*"):

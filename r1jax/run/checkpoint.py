@@ -6,6 +6,8 @@ compared whenever it is read.
 """
 
 import contextlib
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def save(
   size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
   place = files.whole_directory(path, replace=True, size=size)
   with hosts.entered_on_first(place) as unfinished:
-    with _checkpointer() as c:
+    with _quiet(), _checkpointer() as c:
       c.save(unfinished, args=ocp.args.PyTreeSave(tree))
     if hosts.is_first():
       for name, text in (notes or {}).items():
@@ -280,6 +282,25 @@ def _remove_old(root, step, keep):
 
 def _checkpointer():
   return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Keeps Orbax from printing what it also raises, pages of tracebacks."""
+  logger, hook = logging.getLogger("absl"), sys.unraisablehook
+  level = logger.level
+
+  def without_loop(unraisable):
+    # Writes that were under way report to a loop that has failed before them.
+    if "Event loop is closed" not in str(unraisable.exc_value):
+      hook(unraisable)
+
+  sys.unraisablehook = without_loop
+  logger.setLevel(logging.CRITICAL)
+  yield
+  # After a failure both stay as they are: some writes end, and fail, later.
+  sys.unraisablehook = hook
+  logger.setLevel(level)
 
 
 def _abstract(x):
