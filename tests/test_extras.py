@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r1jax import extras, verifiers
-from r1jax.data import gym
+from r1jax.data import gym, problem_files
 from r1jax.errors import BadProblem, UserError
 from r1jax.hf import gguf
 from r1jax.run import report
@@ -45,6 +45,25 @@ def test_gguf(missing, tmp_path):
   missing("gguf")
   with pytest.raises(UserError, match=r'gguf is not installed.*"\.\[gguf\]"'):
     gguf.convert(tmp_path / "x.gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+  ("package", "extra", "name"),
+  [
+    ("pyarrow", "parquet", "x.parquet"),
+    ("datasets", "datasets", "saved/state.json"),
+    ("datasets", "datasets", "hub/train.jsonl"),
+    ("tensorflow_datasets", "tfds", "1.0.0/features.json"),
+  ],
+)
+def test_formats_of_data(missing, tmp_path, package, extra, name):
+  missing(package)
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  path.write_text("{}")
+  place = path.parent if "/" in name else path
+  with pytest.raises(UserError, match=rf'{package} is not.*"\.\[{extra}\]"'):
+    problem_files.read(place, verifier="math")
 
 
 def test_plot(missing, tmp_path):

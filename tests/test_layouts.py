@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from r1jax import files
-from r1jax.data import layouts, problem_files
+from r1jax.data import problem_files
+from r1jax.data.layouts import answers, cells
 from r1jax.errors import UserError
 from r1jax.rewards import judges
 
@@ -140,7 +141,7 @@ def test_options_are_shuffled_the_same_everywhere(tmp_path):
   many = [
     row | {"Record ID": f"rec{i}"} for i in range(400) for row in rows[:1]
   ]
-  letters = [layouts.gpqa(row)["answer"] for row in many]
+  letters = [answers.gpqa(row)["answer"] for row in many]
   # 100 of each are expected, with a deviation of 8.7.
   assert all(60 < letters.count(letter) < 140 for letter in "ABCD")
 
@@ -152,7 +153,7 @@ def packed(pickled):
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("text", ["", "[]", "é试" * 99, "x" * 99_999, "\n"])
 def test_texts_are_unpacked_without_unpickling(protocol, text):
-  assert layouts.unpacked(packed(pickle.dumps(text, protocol))) == text
+  assert cells.unpacked(packed(pickle.dumps(text, protocol))) == text
 
 
 class Bad:
@@ -176,12 +177,12 @@ class Bad:
     (packed(pickle.dumps("abc"))[:-8], "cut short|cannot be unpacked"),
     ("no base64!", "cannot be unpacked"),
     (base64.b64encode(b"no zlib").decode(), "cannot be unpacked"),
-    (packed(bytes(layouts.MOST + 1)), "unpack to more than"),
+    (packed(bytes(cells.MOST + 1)), "unpack to more than"),
   ],
 )  # fmt: skip
 def test_what_is_no_packed_text(text, message):
   with pytest.raises(UserError, match=message):
-    layouts.unpacked(text)
+    cells.unpacked(text)
 
 
 ROWS = {

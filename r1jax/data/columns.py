@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
-from r1jax.data import golds, jsonl
+from r1jax.data import golds, jsonl, messages
 from r1jax.data.rows import Row
 from r1jax.errors import UserError, nearest
 
@@ -25,8 +25,6 @@ _USUAL = {
   ),
   "completion": ("response", "output", "answer", "generation", "solution"),
 }  # fmt: skip
-# Names of roles in ShareGPT's layout -> in the usual one.
-_ROLES = {"human": "user", "gpt": "assistant"}
 _ABSENT = object()
 # Levels of lists and objects in a value; deeper ones cannot be sent to judges.
 DEPTH = 100
@@ -43,20 +41,6 @@ class NoColumn(UserError):
   def __init__(self, what: str, column: str) -> None:
     super().__init__(what)
     self.column = column
-
-
-class Turns(NamedTuple):
-  """A conversation up to a question.
-
-  Attributes:
-    question: text of the last turn of the user.
-    before: the messages before it.
-    reply: text of the assistant's turn after it, or None.
-  """
-
-  question: str
-  before: tuple[Mapping[str, Any], ...] = ()
-  reply: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +91,7 @@ class Columns:
     value = self.get(row, field)
     return "" if value is None else as_text(value, self.name(field))
 
-  def turns(self, row: Row, empty: bool = False) -> Turns:
+  def turns(self, row: Row, empty: bool = False) -> messages.Turns:
     """The question of a row, with the turns before it.
 
     Args:
@@ -128,13 +112,13 @@ class Columns:
     )
     name = field if field == "messages" else self.name("prompt")
     if isinstance(value, str):
-      found = Turns(value)
+      found = messages.Turns(value)
     elif isinstance(value, list | Mapping):
-      found = conversation(value, name)
+      found = messages.conversation(value, name)
     else:
       raise UserError(
         f'the prompt ("{name}") must be text or a list of messages, not'
-        f" {_type(value)}"
+        f" {messages.type_name(value)}"
       )
     if not empty and not found.question.strip():
       raise UserError(f'the prompt ("{name}") is empty')
@@ -158,7 +142,7 @@ class Columns:
     if not isinstance(value, Mapping):
       raise UserError(
         f'the field "data" ("{self.name("data")}") must be an object, not'
-        f' {_type(value)}; fields=dict(data="") reads none'
+        f' {messages.type_name(value)}; fields=dict(data="") reads none'
       )
     found = dict(value)
     for field in self.fields:
@@ -243,64 +227,8 @@ def as_text(value: Any, name: str) -> str:
   elif isinstance(value, Mapping) and value:
     hint = f'; "{name}.{next(iter(value))}" is an item of it'
   raise UserError(
-    f'"{name}" must be text or a number, not {_type(value)}{hint}'
+    f'"{name}" must be text or a number, not {messages.type_name(value)}{hint}'
   )
-
-
-def conversation(value: Any, name: str = "messages") -> Turns:
-  """A list of messages up to the last turn of the user.
-
-  Args:
-    value: list of {"role", "content"}, or of ShareGPT's {"from", "value"}, or
-      an object of two lists.
-    name: of the column.
-
-  Raises:
-    UserError: it is no conversation with a turn of the user.
-  """
-  messages = [_message(m, i, name) for i, m in enumerate(_listed(value))]
-  users = [i for i, m in enumerate(messages) if m["role"] == "user"]
-  if not users:
-    raise UserError(f'"{name}" has no turn of the user')
-  last = users[-1]
-  after = messages[last + 1 :]
-  reply = after[0] if after and after[0]["role"] == "assistant" else None
-  return Turns(
-    messages[last]["content"],
-    tuple(messages[:last]),
-    reply["content"] if reply else None,
-  )
-
-
-def _listed(value):
-  """A list of messages; TFDS and old sets keep an object of lists."""
-  if isinstance(value, Mapping):
-    lists = list(value.values())
-    if not all(isinstance(x, list) for x in lists):
-      return [value]
-    return [dict(zip(value, group)) for group in zip(*lists)]
-  return value
-
-
-def _message(message, i, name):
-  if not isinstance(message, Mapping):
-    raise UserError(
-      f'"{name}": message {i + 1} must be an object of role and content, not'
-      f" {_type(message)}"
-    )
-  role = message.get("role", message.get("from"))
-  content = message.get("content", message.get("value"))
-  if isinstance(content, list):
-    parts = [p.get("text") if isinstance(p, Mapping) else p for p in content]
-    if not all(isinstance(p, str) for p in parts):
-      raise UserError(f'"{name}": message {i + 1} has parts that are no text')
-    content = "".join(parts)
-  if not isinstance(role, str) or not isinstance(content, str):
-    raise UserError(
-      f'"{name}": message {i + 1} must have the keys role and content, both'
-      f" text; it has: {', '.join(map(str, message)) or 'none'}"
-    )
-  return {"role": _ROLES.get(role, role), "content": content}
 
 
 def _no_column(row, field, column):
@@ -319,10 +247,6 @@ def _no_column(row, field, column):
     f" {', '.join(map(str, found)) or 'none'}{way}",
     column,
   )
-
-
-def _type(value):
-  return "null" if value is None else type(value).__name__
 
 
 def unsound(value: Any) -> str | None:

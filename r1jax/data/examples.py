@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r1jax.data import columns, formats
+from r1jax.data.messages import Turns
 from r1jax.data.rows import Faults, Row
 from r1jax.errors import UserError
 from r1jax.types import Example
@@ -20,7 +21,7 @@ class Written(NamedTuple):
   """
 
   where: str
-  turns: columns.Turns
+  turns: Turns
   completion: str
 
 
