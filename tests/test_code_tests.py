@@ -357,6 +357,12 @@ def f(n):
   assert code_tests.verify(with_it, others).reason == "error"
 
 
+def test_columns_without_a_value_are_absent():
+  names = ("language", "limits", "compare", "tolerance", "checker", "packages")
+  empty = problem(**dict.fromkeys((*names, "preamble")))
+  assert code_tests.verify(empty, block(GOOD)).correct
+
+
 def test_output_as_long_as_expected():
   code = "print('7 ' * int(input()))"
   long = {"input": "700000", "output": "7 " * 700_000}

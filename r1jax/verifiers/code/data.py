@@ -62,6 +62,12 @@ def limits_of(changes: Mapping[str, Any] | None) -> bubblewrap.Limits:
   return bubblewrap.Limits(**changes)
 
 
+def language_of(data: Mapping[str, Any]) -> str:
+  """The language of a problem's programs; a column may hold no value."""
+  language = data.get("language")
+  return "python" if language is None else language
+
+
 def rules_of(data: Mapping[str, Any]) -> Rules:
   """The rules of a problem.
 
@@ -71,7 +77,9 @@ def rules_of(data: Mapping[str, Any]) -> Rules:
   Raises:
     UserError: a field is invalid.
   """
-  rules = Rules(**{k: data[k] for k in Rules._fields if k in data})
+  rules = Rules(
+    **{k: data[k] for k in Rules._fields if data.get(k) is not None}
+  )
   if rules.compare not in _COMPARE:
     raise UserError(
       f"compare={rules.compare!r:.80} must be one of {', '.join(_COMPARE)}"
@@ -95,7 +103,7 @@ def rules_of(data: Mapping[str, Any]) -> Rules:
       "checker must be Python code that begins a line with"
       ' "def check(input, expected, output)"'
     )
-  _check_packages(rules.packages, data.get("language", "python"))
+  _check_packages(rules.packages, language_of(data))
   return rules._replace(packages=tuple(rules.packages))
 
 

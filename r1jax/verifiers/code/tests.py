@@ -12,7 +12,13 @@ from r1jax.text import think_format
 from r1jax.types import Problem, Verdict
 from r1jax.verifiers.code import compare, programs, sandbox
 from r1jax.verifiers.code.blocks import fenced_code
-from r1jax.verifiers.code.data import Rules, check_tests, limits_of, rules_of
+from r1jax.verifiers.code.data import (
+  Rules,
+  check_tests,
+  language_of,
+  limits_of,
+  rules_of,
+)
 
 _USUAL = Rules()
 _FAILED = Verdict(False, 0.0, "sandbox_failed", judged=False)
@@ -84,7 +90,7 @@ def verify(problem: Problem, completion: str) -> Verdict:
   """
   check_problem(problem)
   data = problem.data
-  language = data.get("language", "python")
+  language = language_of(data)
   code = fenced_code(completion, language)
   if code is None:
     code = think_format.answer(completion)
@@ -99,7 +105,7 @@ def check_problem(problem: Problem) -> None:
   data = problem.data
   try:
     limits_of(data.get("limits"))
-    check_tests(data.get("tests"), data.get("language", "python"))
+    check_tests(data.get("tests"), language_of(data))
     rules_of(data)
   except UserError as error:
     raise BadProblem(f"problem {problem.id}: {error}") from None
