@@ -1,6 +1,9 @@
 """Each kind of docs/answers.md: reported cases, pairs by hand, drawn pairs."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import math_pairs
@@ -8,7 +11,8 @@ import pytest
 
 from r1jax.verifiers.math.answer import equivalent
 
-DATA = Path(__file__).parent / "data"
+HERE = Path(__file__).parent
+DATA = HERE / "data"
 
 
 def wrong(pairs):
@@ -31,6 +35,13 @@ def test_reported_cases():
   assert not wrong(from_file("math_reported.jsonl"))
 
 
+def test_siblings_by_hand():
+  """More answers of the reported kinds and of the kinds in the docs."""
+  pairs = from_file("math_siblings.jsonl")
+  assert len(pairs) >= 250
+  assert not wrong(pairs)
+
+
 @pytest.mark.parametrize("kind", math_pairs.KINDS)
 def test_drawn_pairs(kind):
   assert not wrong(math_pairs.pairs(kind, 24))
@@ -42,3 +53,23 @@ def test_many_drawn_pairs(kind):
   failed = wrong(math_pairs.pairs(kind, 400, seed=1))
   assert len(failed) <= 4, failed
   assert not [pair for pair in failed if not pair[2]]
+
+
+def hostile(start, count):
+  """Judges formulas of a grammar in a process of its own."""
+  process = subprocess.run(
+    [sys.executable, HERE / "hostile_formulas.py", str(start), str(count)],
+    capture_output=True, text=True, timeout=3600,
+    env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+  )  # fmt: skip
+  assert process.returncode == 0, process.stderr[-2000:]
+  assert f"{count} formulas" in process.stdout
+
+
+def test_hostile_formulas():
+  hostile(0, 150)
+
+
+@pytest.mark.slow
+def test_many_hostile_formulas():
+  hostile(1000, 2000)

@@ -78,10 +78,17 @@ def _is_false(expression):
   return False
 
 
-_BRACES = re.compile(
-  r"(\\?)(?:left\s*\\)?\{(.*?)(?:\\right\s*)?\\?\}", re.DOTALL
-)
-_ROUND = re.compile(r"(?:\\left\s*)?\((.*)(?:\\right\s*)?\)", re.DOTALL)
+_OPEN_BRACE = re.compile(r"\A(\\?)(?:left\s{0,3}\\)?\{")
+_OPEN_ROUND = re.compile(r"\A(\\?)(?:left\s{0,3})?\(")
+
+
+def _between(text, opening, end):
+  """(what is before the bracket, what is in it), or None."""
+  match = opening.match(text)
+  if not match or not text.endswith(end):
+    return None
+  inner = text[match.end() : -1].removesuffix("\\").rstrip()
+  return match[1], inner.removesuffix("\\right").rstrip()
 
 
 def _brackets_differ(gold, got):
@@ -90,11 +97,12 @@ def _brackets_differ(gold, got):
   Bare braces {1, 2} may also mean a tuple.
   """
   for a, b in ((gold, got), (got, gold)):
-    braces, round_ = _BRACES.fullmatch(a.taken), _ROUND.fullmatch(b.taken)
+    braces = _between(a.taken, _OPEN_BRACE, "}")
+    round_ = _between(b.taken, _OPEN_ROUND, ")")
     if not (braces and round_ and "," in b.taken) or _several(round_[1]):
       continue
-    bare = not braces[1]
-    return not (bare and _squeezed(braces[2]) == _squeezed(round_[1]))
+    bare = not braces[0]
+    return not (bare and _squeezed(braces[1]) == _squeezed(round_[1]))
   return False
 
 

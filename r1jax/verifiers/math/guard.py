@@ -17,19 +17,30 @@ from r1jax.verifiers.math.size import MAX_BITS, Refused
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 24
+# Round brackets in round brackets: with each, the library takes longer to see
+# whether the outermost is a point, an interval or a product.
+MAX_ROUND = 5
+MAX_FUNCTIONS = 12
 # Nested exponents.
 MAX_TOWER = 3
 MAX_DIGITS = 300
 MAX_NODES = 400
 # How often each may occur in a formula, since all pairs are compared.
 MAX_MARKS = {
-  "=": 12, "<": 12, "\\le": 12, "|": 12, "!": 12, "/": 24, "^": 40,
+  "=": 12, "<": 12, "\\le": 12, "|": 12, "!": 12, "/": 24, "^": 24,
   ",": 64, "&": 64, "(": 32, "{": 64, "_": 24,
 }  # fmt: skip
 
 _COMMANDS = re.compile(
   r"\\(?:input|include|write|read|open|def|let|csname|catcode|loop|usepackage)"
 )
+
+
+_FUNCTION = re.compile(
+  r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|coth|ln|log|exp|Gamma"
+  r"|zeta|gcd|lcm|max|min|det|vec|overline)(?![A-Za-z])"
+)
+_NOT_CLOSED = re.compile(r"\\(?:i{0,3}int|oint|lim)(?![A-Za-z])")
 
 
 def check_text(text: str) -> None:
@@ -44,6 +55,8 @@ def check_text(text: str) -> None:
   for formula in re.split(r"\$|\\[()\[\]]", text):
     if any(formula.count(mark) > most for mark, most in MAX_MARKS.items()):
       raise Refused("too many parts")
+  if len(_FUNCTION.findall(text)) > MAX_FUNCTIONS:
+    raise Refused("too many functions")
   # A factorial of a factorial is a large number by itself.
   if re.search(r"![\s)}\]]{0,30}!", text):
     raise Refused("too large")
@@ -52,14 +65,26 @@ def check_text(text: str) -> None:
   size.check(text)
 
 
+def check_closed(text: str) -> None:
+  """Raises `Refused` for integrals and limits, which nothing here evaluates.
+
+  Args:
+    text: LaTeX. The library takes long to read several of them.
+  """
+  if _NOT_CLOSED.search(text):
+    raise Refused("not in closed form")
+
+
 def _check_depth(text):
   opened, before = [], ""
   for c in text:
     if c in "([{":
-      opened.append(before in "^_" and before != "")
+      opened.append((c, before in "^_" and before != ""))
     elif c in ")]}" and opened:
       opened.pop()
-    if len(opened) > MAX_DEPTH or sum(opened) > MAX_TOWER:
+    round_ = sum(bracket != "{" for bracket, _ in opened)
+    scripts = sum(script for _, script in opened)
+    if len(opened) > MAX_DEPTH or scripts > MAX_TOWER or round_ > MAX_ROUND:
       raise Refused("too deep")
     before = before if c == " " else c
   if text.count("\\sqrt") > MAX_DEPTH:

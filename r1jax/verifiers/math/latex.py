@@ -71,9 +71,10 @@ def _is_words(text):
   return closed and "\\" not in words and re.search("[A-Za-z]", words)
 
 
-_DANGLING = re.compile(r"\d\s*[-*/=]\s*\$*\s*$")
+_DANGLING = re.compile(r"\d\s{0,3}[-*/=][\s$]{0,9}$|[\^_][\s$)}]{0,9}$")
 _BUILDER = re.compile(
-  r"^\\?\{\s*\w\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\||:)\s*(.*?)\s*\\?\}$"
+  r"\A\\?\{\s?\w\s?(?:\\in\s?\\mathbb\s?\{?R\}?\s?)?(?:\\mid|\||:)\s{0,3}"
+  r"(.{0,300}?)\s{0,3}\\?\}$"
 )
 
 
@@ -136,10 +137,10 @@ def _extract(text, latex_only):
 
 def _is_formula(text):
   """Whether a short text is all formula and no prose."""
-  if re.fullmatch(r"-?\d+(?: \d{3})+(?:\.\d+)?|-?\d+,\d\d", text):
+  if re.fullmatch(r"\A(?:-?\d+(?: \d{3})+(?:\.\d+)?|-?\d+,\d\d)", text):
     return False  # written as in prose: 1 000 and 1,22
   if re.search(r"[a-z]'[a-z]{1,2} ", text):
     return False  # it's prose
-  prose = re.sub(r"\\\w+\{[^}]*\}", "", text)
+  prose = re.sub(r"\\\w{1,20}\{[^}]{0,200}\}", "", text)
   words = re.findall(r"(?<!\\)\b[A-Za-z]{3,}", prose)
   return len(words) <= 2 and len(text) < 300

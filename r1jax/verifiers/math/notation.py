@@ -79,7 +79,7 @@ _REWRITTEN = tuple(
   (re.compile(pattern), by)
   for pattern, by in (
     # Dress and space around a formula.
-    (r"\\fbox\b|\\boxed\s+(?=\{)", r"\\boxed"),
+    (r"\\fbox\b|\\boxed\s(?=\{)", r"\\boxed"),
     (r"\\(?:display|text|script)style\b|\\q?quad\b", " "),
     (r"\\checkmark\b", " "),
     (r"\\[bB]igg?[lrm]?(?![A-Za-z])|\\middle(?![A-Za-z])", ""),
@@ -87,65 +87,66 @@ _REWRITTEN = tuple(
     (r"^([\s$]{0,9}(?:\\boxed\{)?)[\s$]{0,9}(?:\\approx|\\sim(?:eq)?(?![A-Za-z])"
      r"|~|(?:about|approximately|approx\.?|roughly|around) ?(?=[\d\\$-]))",
      r"\1"),
-    (r"^([\s$]{0,9}(?:\\boxed\{)?[A-Za-z])\s{0,3}\\approx", r"\1="),
+    (r"^([\s$]{0,9}(?:\\boxed\{)?[A-Za-z])\s?\\approx", r"\1="),
     (r"\{:\}|\\colon(?![A-Za-z])", ":"),
-    (r"\\(?:left|right)\s*\.", " "),
+    (r"\\(?:left|right)\s?\.", " "),
     (r"\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b", " "),
-    (r"\\underline\s*(?=\{)|\\(?:text)?color\s*\{\w+\}", ""),
-    (r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|gathered|split)"
+    (r"\\underline\s?(?=\{)|\\(?:text)?color\s?\{\w+\}", ""),
+    (r"\\(?:begin|end)\s?\{(?:align|aligned|equation|gather|gathered|split)"
      r"\*?\}", " "),
-    (r"&\s*(?=[=<>]|\\[lg]eq?\b)", ""),
-    (r"\\begin\{cases\}([^&]*?)(?:\\\\\s*)?\\end\{cases\}",
+    (r"&\s?(?=[=<>]|\\[lg]eq?\b)", ""),
+    (r"\\begin\{cases\}([^&]{0,300}?)(?:\\\\\s?)?\\end\{cases\}",
      lambda m: m[1].replace("\\\\", ", ")),
     (r"\\[lc]?dots\b|\u2026", r"\\dots"),
     (r"\\[lr]brace\b", lambda m: "\\{" if m[0][1] == "l" else "\\}"),
-    (r"\\(?:left)?\s*\\?langle\b", "("),
-    (r"\\(?:right)?\s*\\?rangle\b", ")"),
-    (rf"{_TEXT}\s*\{{\s*((?:[Ff]inal )?[Aa]nswer\s*:?)\s*\}}", r"\1 "),
-    (rf"^{_TEXT}\s*\{{[^{{}}]*\bis\s*:?\s*\}}", ""),
-    (rf"{_TEXT}\s*\{{\s*,\s*(and|or)\s*\}}", r"\\text{ \1 }"),
+    (r"\\(?:left)?\s?\\?langle\b", "("),
+    (r"\\(?:right)?\s?\\?rangle\b", ")"),
+    (rf"{_TEXT}\s?\{{\s?((?:[Ff]inal )?[Aa]nswer\s?:?)\s?\}}", r"\1 "),
+    (rf"^{_TEXT}\s?\{{[^{{}}]*\bis\s?:?\s?\}}", ""),
+    (rf"{_TEXT}\s?\{{\s?,\s?(and|or)\s?\}}", r"\\text{ \1 }"),
     # Commands of the same meaning.
     (r"\\[dtc]frac\b", r"\\frac"),
     (r"\\[dt]binom\b", r"\\binom"),
-    (r"\{([^{}]*)\\choose\b([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"\{([^{}]{0,200})\\choose\b([^{}]{0,200})\}", r"\\binom{\1}{\2}"),
     (r"\bC\((\d{1,9}),\s?(\d{1,9})\)", _chosen),
     (r"[_^]\{?(\d+)\}?C_\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?<![A-Za-z\\])C_\{?(\d{1,4})\}?\^\{?(\d{1,4})\}?", r"\\binom{\1}{\2}"),
     (r"(?<![A-Za-z\\])C\^\{?(\d{1,4})\}?_\{?(\d{1,4})\}?", r"\\binom{\2}{\1}"),
     (r"\\varnothing\b", r"\\emptyset"),
-    (r"^([\s$]*)[a-z]\s*\\neq?\s*\\pm\s*(\d{1,9})(?=[\s$]*$)",
+    (r"^([\s$]{0,9})[a-z]\s?\\neq?\s?\\pm\s?(\d{1,9})(?=[\s$]{0,9}$)",
      r"\1\\mathbb{R}\\setminus\\{-\2,\2\\}"),
     (r"\\backslash\b", r"\\setminus "),
     (r"\\lg\b", r"\\log_{10}"),
-    (r"(\\mathbb\s*\{?\s*R\s*\}?)\s*-\s*(?=\\\{)", r"\1\\setminus "),
-    (r"(\\log_\s*(?:\d|\{\d{1,4}\})|\\ln)\s*(\d{1,9})\s*"
+    (r"(\\mathbb\s?\{?\s?R\s?\}?)\s?-\s?(?=\\\{)", r"\1\\setminus "),
+    (r"(\\log_\s?(?:\d|\{\d{1,4}\})|\\ln)\s?(\d{1,9})\s?"
      r"(?=\\(?:cdot|times)\b)", r"\1(\2)"),
     # The name of a point before its coordinates.
     (r"^([\s$]{0,9})(?:(?:[Tt]he )?[Pp]oints? )?[\s$]{0,3}[A-Z]'?(?:_\{?\d\}?)?"
-     r"\s{0,3}=?\s{0,3}"
+     r"\s?=?\s?"
      r"(?=(?:\\left\s?)?\([^()]{1,200},[^()]{1,200}\)[\s$.]{0,9}$)", r"\1"),
     (r"\\([lg])eqslant\b", r"\\\1e"),
     (r"\\degrees?\b", r"^\\circ"),
-    (rf"\^\s*(?:\{{\s*)?{_TEXT}\s*\{{\s*o\s*\}}\}}?", r"^\\circ"),
-    (r"(?<=\d)\^\s*(?:o\b|\{\s*o\s*\})", r"^\\circ"),
-    (r"\\log_\s*(?:e\b|\{\s*e\s*\})", r"\\ln "),
-    (rf"{_TEXT}\s*\{{\s*([ie])\s*\}}", r"\1"),
+    (rf"\^\s?(?:\{{\s?)?{_TEXT}\s?\{{\s?o\s?\}}\}}?", r"^\\circ"),
+    (r"(?<=\d)\^\s?(?:o\b|\{\s?o\s?\})", r"^\\circ"),
+    (r"\\log_\s?(?:e\b|\{\s?e\s?\})", r"\\ln "),
+    (rf"{_TEXT}\s?\{{\s?([ie])\s?\}}", r"\1"),
     (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
-    (r"(?<=\d)\s*x\s*(?=10\s*\^)", r"\\cdot "),
+    (r"(?<=\d)\s?x\s?(?=10\s?\^)", r"\\cdot "),
     # Styles: a bold number is that number.
-    (r"\\(?:mathbf|boldsymbol|bm)\b(?=\s*\{)", ""),
-    (r"\\text(?:bf|it|rm)\{\s*([-+\d.,/\s]+)\}", r"\1"),
+    (r"\\(?:mathbf|boldsymbol|bm)\b(?=\s?\{)", ""),
+    (r"\\text(?:bf|it|rm)\{\s?([-+\d.,/\s]{1,60})\}", r"\1"),
     # Numbers. Thousands do not begin with 0, so the comma of 0,125 is a point.
-    (r"^([\s$]*(?:\\boxed\{)?\s*-?0),(?=\d{3,20}\s*\}?[\s$]*$)", r"\1."),
-    (rf"{_TEXT}\s*\{{\s*(?:percent(?:age)?|pct)\s*\}}", r"\\%"),
-    (r"(?:\\[,;:! ]|~)\s*(?=\\?%)", ""),
+    (r"^([\s$]{0,9}(?:\\boxed\{)?\s?-?0),(?=\d{3,20}\s?\}?[\s$]{0,9}$)",
+     r"\1."),
+    (rf"{_TEXT}\s?\{{\s?(?:percent(?:age)?|pct)\s?\}}", r"\\%"),
+    (r"(?:\\[,;:! ]|~)\s?(?=\\?%)", ""),
     (r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|\\,|\\!|,\\!|\\ |~|\{\\,\})\d{3})+)"
      r"(?!\d)", _grouped),
     (r"(?<=\d)\{(?:\.\}(?=\d)|,\}(?=\d{1,2}(?!\w)))", "."),
     (r"(?<![\w.])(\d+(?:\.\d*)?)[eE]([-+]?\d{1,3})(?![\w.])",
      r"\1\\cdot 10^{\2}"),
     (r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\(?:overline|bar|dot)\s?"
-     r"\{(\d{1,20})\}(?!\d)", _repeating),
+     r"\{(\d{1,20})\}(?!\d|\\dot)", _repeating),
     (r"(?<![\w.])(\d{0,20})\.(\d{0,20})\\dot\s?\{(\d)\}(\d{0,20})"
      r"\\dot\s?\{(\d)\}",
      lambda m: _fraction(m[1] or "0", m[2], m[3] + m[4] + m[5])),
@@ -153,39 +154,41 @@ _REWRITTEN = tuple(
      lambda m: m[1] + _fraction(m[2] or "0", m[3], m[4])),
     (r"(?<![\w.])(\d{0,20})\.(\d{2,60})\s?(?:\\dots(?![A-Za-z])|\.{2,6})(?!\d)",
      _dotted),
-    (rf"(\d)\s*\^?\s*\{{?\s*(?:{_TEXT}\s*\{{\s*)?(?:st|nd|rd|th)\b\s*\}}?\}}?",
+    (rf"(\d)\s?\^?\s?\{{?\s?(?:{_TEXT}\s?\{{\s?)?(?:st|nd|rd|th)\b\s?\}}?\}}?",
      r"\1"),
-    (r"(?<![\w.])(\d{1,2})!!(?!\s*!)", _double_factorial),
+    (r"(?<![\w.])(\d{1,2})!!(?!\s?!)", _double_factorial),
     # Functions of degrees.
-    (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+(?:\.\d+)?)\s*"
-     r"\^\s*\{?\s*\\circ\s*\}?\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
+    (r"(\\(?:sin|cos|tan|cot|sec|csc))\s?[({]?\s?(\d+(?:\.\d+)?)\s?"
+     r"\^\s?\{?\s?\\circ\s?\}?\s?[)}]?", r"\1(\\frac{\2\\pi}{180})"),
     # Units.
-    (rf"{_TEXT}\s*\{{\s*(-?\d[\d,.]{{0,20}})\s+"
+    (rf"{_TEXT}\s?\{{\s?(-?\d[\d,.]{{0,20}})\s"
      r"(?!(?:or|and|to|more|less|at|if|mod)\b)([A-Za-z][a-z ]{1,30})\}",
      r"\1\\text{ \2}"),
-    (r"(\^\s*\{?\s*\\circ\s*\}?)\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*)?"
-     r"([CF])\b\s*\}?", r"\1\\text{ \2}"),
-    (rf"\\frac\s*\{{\s*{_TEXT}\{{([^{{}}]*)\}}\s*\}}\s*"
-     rf"\{{\s*{_TEXT}\{{([^{{}}]*)\}}\s*\}}", r"\\text{ \1/\2}"),
+    (r"(\^\s?\{?\s?\\circ\s?\}?)\s?(?:\\(?:text|mathrm|mbox)\s?\{\s?)?"
+     r"([CF])\b\s?\}?", r"\1\\text{ \2}"),
+    (rf"\\frac\s?\{{\s?{_TEXT}\{{([^{{}}]*)\}}\s?\}}\s?"
+     rf"\{{\s?{_TEXT}\{{([^{{}}]*)\}}\s?\}}", r"\\text{ \1/\2}"),
     (r"\\(?:textdollar|pounds|euro)\b|[\u20ac\u00a3\u00a5\u20b9]|\\\$", ""),
-    (r"\b(?:USD|EUR|GBP)\s*(?=\d)", ""),
-    (r"\\mathbb\s*\{?R\}?\s*\^\s*\{?\+\}?", r"(0,\\infty)"),
+    (r"\b(?:USD|EUR|GBP)\s?(?=\d)", ""),
+    (r"\\mathbb\s?\{?R\}?\s?\^\s?\{?\+\}?", r"(0,\\infty)"),
     # In a matrix, d is an entry and not a differential.
-    (r"(?<![A-Za-z\\])d\s*(?=\\(?:end\b|\\)|&)", "{d}"),
+    (r"(?<![A-Za-z\\])d\s?(?=\\(?:end\b|\\)|&)", "{d}"),
     # After k pi, "k in Z" adds nothing.
-    (rf"(?<=[\w)}}])\s*[,;]?\s*(?:{_TEXT}\{{[^{{}}]*\}}|for|where|with)?\s*\(?"
-     r"[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[ZN]\}?\)?(?=\$?$)", ""),
+    (rf"(?<=[\w)}}])\s?[,;]?\s?(?:{_TEXT}\{{[^{{}}]*\}}|for|where|with)?\s?\(?"
+     r"[a-z]\s?\\in\s?\\mathbb\s?\{?\s?[ZN]\}?\)?(?=\$?$)", ""),
     # "x is in" a set means the set.
-    (r"^([\s$(]*)[A-Za-z]\s*\\in\s*(?=\(|\[|\\\{|\\left|\\mathbb)", r"\1"),
+    (r"^([\s$(]{0,9})[A-Za-z]\s?\\in\s?(?=\(|\[|\\\{|\\left|\\mathbb)", r"\1"),
     # A unit at the end of a sentence.
     (r"(?<=[a-z] )(-?\d[\d,.]{0,20})\s?(?:[cmk]?m|ft|in)\^\{?[23]\}?"
      r"(?=[\s.]{0,9}$)", r"\1"),
     # Ends of sentences and lines.
-    (r"(?<!\\)(?:[\s.,;:]|(?<!\\)\\(?:\s|$)|\\\\(?=\s*$))+$", ""),
-    (r"(?<!\\)(?:[\s.,;:]|\\\s)+(?=\$*$)", ""),
+    (r"(?<!\\)(?:[\s.,;:]|(?<!\\)\\(?:\s|$)|\\\\(?=\s?$)){1,40}$", ""),
+    (r"(?<!\\)(?:[\s.,;:]|\\\s){1,40}(?=\${0,2}$)", ""),
   )
 )  # fmt: skip
-_OVER = re.compile(r"\{([^{}]*)\\over\b([^{}]*)\}|^([^{}]*)\\over\b([^{}]*)$")
+_OVER = re.compile(
+  r"\{([^{}]{0,200})\\over\b([^{}]{0,200})\}|^([^{}]{0,200})\\over\b([^{}]{0,200})$"
+)
 
 
 def spelled(text: str) -> str:
@@ -270,9 +273,9 @@ _NAMED = (
   r"(?:[a-z]{1,12}|\([a-z0-9]\)),?\s){0,4}"
 )
 _BETWEEN = re.compile(
-  rf"[\s$,;.()\[\]\\]*(?:{_NAMED}(?:and|or)"
-  rf"|\\text\s*\{{\s*{_NAMED},?\s*(?:and|or)\s*\}})?"
-  r"[\s$,;()\[\]\\]*(?:[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=[\s$]*)?"
+  rf"[\s$,;.()\[\]\\]{{0,40}}(?:{_NAMED}(?:and|or)"
+  rf"|\\text\s?\{{\s?{_NAMED},?\s?(?:and|or)\s?\}})?"
+  r"[\s$,;()\[\]\\]{0,40}(?:[A-Za-z](?:_\{?\w{1,3}\}?)?\s?=[\s$]{0,9})?"
 )
 
 
@@ -301,7 +304,8 @@ def tail(text: str) -> str:
   """
   if len(text) > guard.MAX_CHARACTERS:
     text = _last_part(text)
-  # Long runs of white space only cost time.
+  # The patterns below allow one space, where any may be.
+  text = re.sub(r"[ \t\r]+", " ", text)
   return re.sub(r"(?<!\s)(\s{3})\s+", r"\1", text)
 
 

@@ -26,20 +26,20 @@ class Number(NamedTuple):
 
 
 _POWER = re.compile(
-  r"([-+]?\d+(?:\.\d*)?)\s*(?:\\cdot|\\times|\*)\s*10\s*\^\s*"
-  r"(?:\{\s*([-+]?\d{1,3})\s*\}|(\d))"
+  r"\A([-+]?\d+(?:\.\d*)?)\s{0,3}(?:\\cdot|\\times|\*)\s{0,3}10\s?\^\s?"
+  r"(?:\{\s?([-+]?\d{1,3})\s?\}|(\d))"
 )
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
-_DECIMAL = re.compile(rf"([-+]?)\s*(?=[\d.])({_UNSIGNED})")
+_DECIMAL = re.compile(rf"\A([-+]?)\s{{0,3}}(?=[\d.])({_UNSIGNED})")
 _FRACTION = re.compile(
-  r"([-+]?)\s*(?:(\d+)\s*)?\\frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*"
-  r"(?:\{\s*([-+]?\d+)\s*\}|(\d))"
+  r"\A([-+]?)\s{0,3}(?:(\d+)\s{0,3})?\\frac\s?(?:\{\s?([-+]?\d+)\s?\}|(\d))\s?"
+  r"(?:\{\s?([-+]?\d+)\s?\}|(\d))"
 )
-_RATIO = re.compile(r"([-+]?\d+)\s*/\s*([-+]?\d+)")
-_MIXED = re.compile(r"([-+]?)(\d+)\s+(\d+)\s*/\s*(\d+)")
+_RATIO = re.compile(r"\A([-+]?\d+)\s{0,3}/\s{0,3}([-+]?\d+)")
+_MIXED = re.compile(r"\A([-+]?)(\d+)\s{1,3}(\d+)\s{0,3}/\s{0,3}(\d+)")
 _BASED = re.compile(
-  r"([0-9][0-9A-Za-z]{0,60})_\s*(?:\{\s*(\d{1,2})\s*\}|(\d)"
-  r"|\{?\s*\\(?:text|mathrm)\s*\{\s*([a-z]+)\s*\}\s*\}?)"
+  r"\A([0-9][0-9A-Za-z]{0,60})_\s?(?:\{\s?(\d{1,2})\s?\}|(\d)"
+  r"|\{?\s?\\(?:text|mathrm)\s?\{\s?([a-z]+)\s?\}\s?\}?)"
 )
 
 

@@ -85,7 +85,7 @@ def _powers(text):
       exponent, rest = after[1:end], after[end + 1 :]
     else:
       return text
-    if rest[:1] == "^":
+    if rest[:2] == "^{":
       # The exponent is a power itself, made in an earlier turn.
       end = closing(rest, 1)
       if end is None:

@@ -14,10 +14,10 @@ _BUILDER = re.compile(
 )
 _MEMBER = re.compile(rf"({_NAME}){_IN}(.{{1,300}})")
 _REAL_FIRST = re.compile(
-  rf"(?:{_NAME}){_IN}{_REALS}\s?(?:[,;:|]|with|where|and|such that)\s?"
+  rf"(?:{_NAME}{_IN})?{_REALS}\s?(?:[,;:|]|with|where|and|such that)\s?"
   r"(.{1,300})"
 )
-_REAL_LAST = re.compile(rf"(.{{1,300}}?)\s?[,;]\s?(?:{_NAME}){_IN}{_REALS}")
+_REAL_LAST = re.compile(rf"\A(.{{1,300}}?)\s?[,;]\s?(?:{_NAME}){_IN}{_REALS}")
 _EXCEPT = re.compile(
   r"(?:(?:the set of )?(?:all )?(?:the )?(?:reals?(?: numbers?)?"
   rf"|(?:real )?numbers|(?:real )?values(?: of {_NAME})?|{_REALS}"

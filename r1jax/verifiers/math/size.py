@@ -58,6 +58,7 @@ _NAMES = frozenset(
    "\\!", "\\:", "$", "*", "/", "\\circ", "\\boxed", "\\mathrm", "\\cdots"]
 )  # fmt: skip
 MAX_DEPTH = 40
+MAX_TOWER = 4
 
 
 def check(text: str) -> None:
@@ -73,7 +74,7 @@ class _Reader:
   """Reads tokens from left to right; any text has a reading."""
 
   def __init__(self, tokens):
-    self.tokens, self.at, self.depth = tokens, 0, 0
+    self.tokens, self.at, self.depth, self.tower = tokens, 0, 0, 0
     # The largest value of an index of a sum or product.
     self.index = 1.0
 
@@ -124,6 +125,9 @@ class _Reader:
   def exponent(self):
     """The exponent, with the exponents above it."""
     self.deeper()
+    self.tower += 1
+    if self.tower > MAX_TOWER:
+      raise Refused("too high a tower")
     size = self.thing()
     while self.at < len(self.tokens) and self.tokens[self.at] in "^!":
       token = self.tokens[self.at]
@@ -136,6 +140,7 @@ class _Reader:
         size = max(
           (_power(size, above), _times(size, above)), key=lambda s: s.value
         )
+    self.tower -= 1
     self.depth -= 1
     return size
 

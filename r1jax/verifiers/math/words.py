@@ -117,8 +117,8 @@ def phrase(text: str) -> tuple[str, ...] | None:
   if not re.search("[A-Za-z]{3}", plain) or re.fullmatch("[A-Z]+", plain):
     return None
   plain = plain.lower()
-  parts = re.split(r"\s*(?:,\s*and\b|[,;]|\band\b)\s*", plain)
-  return tuple(sorted(re.sub("^(?:a|an|the) ", "", part) for part in parts))
+  parts = re.split(r"\s?(?:,\s?and\b|[,;]|\band\b)\s?", plain)
+  return tuple(sorted(re.sub("^(?:a|an|the) ", "", p.strip()) for p in parts))
 
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?: ?([ap])\.? ?m\.?)?", re.IGNORECASE)
@@ -159,8 +159,8 @@ def ratio(text: str) -> tuple | None:
 
 
 _RESIDUE = re.compile(
-  r"(?:[A-Za-z] ?\\(?:equiv|cong)\b)? ?"
-  r"(-?\d{1,30}(?: ?(?:,|or|and)+ ?-?\d{1,30})*) ?"
+  r"\A(?:[A-Za-z] ?\\(?:equiv|cong)\b)? ?"
+  r"(-?\d{1,30}(?: ?(?:,|or|and){1,3} ?-?\d{1,30}){0,30}) ?"
   r"(?:\\p?mod|\\bmod|\(?\\?(?:mod|bmod)) ?(\d{1,30})\)?"
 )
 
@@ -169,7 +169,7 @@ def residues(text: str) -> tuple | None:
   """(modulus, residues) of "x = 1, 3 (mod 7)" as LaTeX, or None."""
   found: set[tuple[int, int]] = set()
   text = re.sub(r"\bx ?=", "", spoken(text)).strip()
-  parts = re.split(r"(?: |,|\bor\b|\band\b)+(?=[A-Za-z] ?\\equiv)", text)
+  parts = re.split(r"(?: |,|\bor\b|\band\b){1,9}(?=[A-Za-z] ?\\equiv)", text)
   for part in parts:
     match = _RESIDUE.fullmatch(part)
     if not match or not int(match[2]):
@@ -183,15 +183,13 @@ def residues(text: str) -> tuple | None:
   return moduli.pop(), frozenset(n for _, n in found)
 
 
-_PIECE = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
-
-
 def pieces(text: str) -> frozenset | None:
   """The rows of a piecewise function, without order; or None."""
-  match = _PIECE.search(text)
-  if not match:
+  _, begin, rest = text.partition("\\begin{cases}")
+  inner, end, _ = rest.rpartition("\\end{cases}")
+  if not (begin and end):
     return None
-  rows = match[1].split("\\\\")
+  rows = inner.split("\\\\")
   rows = (re.sub(r"\b(?:if|for|when)\b|[\s,.]", "", spoken(r)) for r in rows)
   return frozenset(row for row in rows if row)
 
