@@ -42,6 +42,7 @@ def same(gold: latex.Answer, got: latex.Answer) -> bool:
     return _equal(a, b * sympy.Rational(scale.numerator, scale.denominator))
   a, b = _as_set(a, b, gold.taken), _as_set(b, a, got.taken)
   a, b = _values(a, b), _values(b, a)
+  a, b = _vector(a, b), _vector(b, a)
   a, b = _roots(a, b)
   answer = equations.same_equation(a, b)
   if answer is None:
@@ -176,6 +177,17 @@ def _values(a, b):
   if not (equations and isinstance(b, sympy.Tuple) and len(a.args) > 1):
     return a
   return sympy.Tuple(*(x.rhs for x in getattr(a, "_unsorted_args", a.args)))
+
+
+def _vector(a, b):
+  """A matrix of one column or row as a tuple, if b is a tuple."""
+  pair = isinstance(b, sympy.Interval) and b.is_open
+  if isinstance(a, sympy.MatrixBase) and 1 in a.shape:
+    return sympy.Tuple(*a) if pair or isinstance(b, sympy.Tuple) else a
+  open_pair = isinstance(a, sympy.Interval) and a.is_open
+  if open_pair and isinstance(b, sympy.MatrixBase) and 1 in b.shape:
+    return sympy.Tuple(*a.args[:2])
+  return a
 
 
 def _roots(a, b):

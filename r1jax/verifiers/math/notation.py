@@ -12,6 +12,7 @@ from r1jax.verifiers.math import (
   guard,
   programs,
   sets,
+  units,
   words,
 )
 
@@ -70,6 +71,13 @@ def _chosen(match):
   return f"\\binom{{{n}}}{{{k}}}" if int(k) <= int(n) else f"({n},{k})"
 
 
+def _unit_as_text(match):
+  """A word after a formula as a text, if it is a unit."""
+  if units.unit_of(match[2]) is None:
+    return match[0]
+  return f"{match[1]}\\text{{ {match[2]}}}{match[3] or ''}"
+
+
 def _double_factorial(match):
   return str(math.prod(range(int(match[1]), 0, -2)))
 
@@ -121,7 +129,9 @@ _REWRITTEN = tuple(
     (r"(\\log_\s?(?:\d|\{\d{1,4}\})|\\ln)\s?(\d{1,9})\s?"
      r"(?=\\(?:cdot|times)\b)", r"\1(\2)"),
     # The name of a point before its coordinates.
-    (r"^([\s$]{0,9})(?:(?:[Tt]he )?[Pp]oints? )?[\s$]{0,3}[A-Z]'?(?:_\{?\d\}?)?"
+    (r"^([\s$]{0,9})(?:\\text\s?\{\s?)?(?:[Tt]he )?[Pp]oints?\s?\}?[\s$]{0,3}"
+     r"(?=[A-Z(\\])", r"\1"),
+    (r"^([\s$]{0,9})[A-Z]'?(?:_\{?\d\}?)?"
      r"\s?=?\s?"
      r"(?=(?:\\left\s?)?\([^()]{1,200},[^()]{1,200}\)[\s$.]{0,9}$)", r"\1"),
     (r"\\([lg])eqslant\b", r"\\\1e"),
@@ -181,6 +191,9 @@ _REWRITTEN = tuple(
     # A unit at the end of a sentence.
     (r"(?<=[a-z] )(-?\d[\d,.]{0,20})\s?(?:[cmk]?m|ft|in)\^\{?[23]\}?"
      r"(?=[\s.]{0,9}$)", r"\1"),
+    # A unit after a closed form.
+    (r"(\\pi|\})\s((?:(?:square|cubic|sq\.?|cu\.?) )?[A-Za-z]{1,12})"
+     r"(\^\{?[23]\}?)?(?=[\s.$]{0,9}$)", _unit_as_text),
     # Ends of sentences and lines.
     (r"(?<!\\)(?:[\s.,;:]|(?<!\\)\\(?:\s|$)|\\\\(?=\s?$)){1,40}$", ""),
     (r"(?<!\\)(?:[\s.,;:]|\\\s){1,40}(?=\${0,2}$)", ""),
@@ -229,6 +242,12 @@ _WRAPS = (
 )  # fmt: skip
 
 
+_ANSWER = re.compile(
+  r"\A\s{0,9}(?:the )?(?:final |correct )?(?:answer|option|choice)"
+  r"(?: is:?|:)\s{1,3}", re.IGNORECASE,
+)  # fmt: skip
+
+
 def unwrapped(text: str) -> str:
   """A text without the dollars and the box around all of it.
 
@@ -251,6 +270,8 @@ def unwrapped(text: str) -> str:
         text = inner
         break
     text = _unboxed(text)
+    if len(text) < 100:  # a longer text may go on after the answer
+      text = _ANSWER.sub("", text)
     if text == before:
       break
   return text

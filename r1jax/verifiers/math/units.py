@@ -82,7 +82,17 @@ UNITS = {
 # Words of a phrase that is no unit.
 _PROSE = frozenset(
   ["or", "and", "to", "more", "less", "at", "if", "mod", "than", "of", "is",
-   "not", "in", "the", "times", "by", "on", "with", "from", "no", "old"]
+   "not", "in", "the", "times", "by", "on", "with", "from", "no", "old",
+   "half", "halve", "halves", "third", "thirds", "fourth", "fourths",
+   "quarter", "quarters", "fifth", "fifths", "sixth", "sixths", "eighth",
+   "eighths", "tenth", "tenths", "hundredth", "hundredths", "hundred",
+   "thousand", "million", "billion", "dozen", "percent", "percentage",
+   "infinity", "squared", "cubed", "factorial", "root", "sqrt", "base",
+   "modulo", "remainder", "choose", "plus", "minus", "over", "divided",
+   "power", "where", "when", "only", "then", "either", "neither", "least",
+   "most", "exactly", "points", "because", "sinh", "cosh", "tanh", "wrong",
+   "pairs", "pair", "gross", "score", "but", "which", "that", "alpha", "beta",
+   "theta", "sigma", "omega", "does", "false", "true", "except"]
 )  # fmt: skip
 _TOKEN = re.compile(r"\^\\circ|[A-Za-z]+|-?\d+|\S")
 _WORDS = {"squared": 2, "cubed": 3}
@@ -92,8 +102,8 @@ _PREFIXES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 def unit_of(text: str) -> Unit | None:
   """The `Unit` that a text means, or None.
 
-  A word that is no unit counts as a thing, but only in a rate: "people per
-  square mile". Its name is the word's, after "~".
+  A word that is no unit counts as a thing, as in "people per square mile". Its
+  name is the word's, after "~".
 
   Args:
     text: "cm", "m/s^2", "square miles", "miles per hour", "kg m^{-3}".
@@ -117,7 +127,7 @@ def unit_of(text: str) -> Unit | None:
     power, at = _power(tokens, at)
     unit, at = _named(token, tokens, at)
     if unit is None:
-      if not token.isalpha() or len(token) < 3 or token.lower() in _PROSE:
+      if not _is_thing(token.lower()):
         return None
       things += 1
       unit = Unit((("~" + token.lower().removesuffix("s"), 1),), Fraction(1))
@@ -125,10 +135,18 @@ def unit_of(text: str) -> Unit | None:
     factor *= unit.factor**power
     for name, own in unit.dimension:
       powers[name] = powers.get(name, 0) + own * power
-  if not powers or (things and sign > 0) or things > 3:
+  if not powers or things > 3:
     return None
   dimension = tuple(sorted((n, p) for n, p in powers.items() if p))
   return Unit(dimension, factor)
+
+
+def _is_thing(word):
+  """Whether a word may name what is counted, and is no unknowns or number."""
+  return (
+    len(word) > 3 and word.isalpha() and word not in _PROSE
+    and re.search("[aeiouy]", word) is not None
+  )  # fmt: skip
 
 
 def _power(tokens, at):
@@ -179,7 +197,7 @@ _DRESS = re.compile(r"\\(?:text|textbf|mathrm|mbox|rm|textrm|operatorname)\b")
 _PREFIX = r"(?:(?:square|sq|cubic|cu)\.?\s{1,3})?"
 _LAST = re.compile(
   r"(?:[\d)}.$]|\\pi\b)\s{0,3}\$?\s{0,3}((?:\^\{?\\circ\}?(?:\s{1,3}[CF]\b)?)"
-  rf"|{_PREFIX}[A-Za-z]{{1,20}})\s{{0,3}}(?:\^\{{?([23])\}}?)?[\s.$]{{0,9}}$"
+  rf"|{_PREFIX}[A-Za-z]{{1,20}})\s{{0,3}}(?:\^\s?\{{?([23])\}}?)?[\s.$]{{0,9}}$"
 )
 
 

@@ -189,8 +189,10 @@ def pieces(text: str) -> frozenset | None:
   inner, end, _ = rest.rpartition("\\end{cases}")
   if not (begin and end):
     return None
-  rows = inner.split("\\\\")
-  rows = (re.sub(r"\b(?:if|for|when)\b|[\s,.]", "", spoken(r)) for r in rows)
+  rows = (
+    re.sub(r"\b(?:if|for|when)\b|[\s,.]", "", spoken(r))
+    for r in inner.split("\\\\")
+  )
   return frozenset(row for row in rows if row)
 
 
