@@ -1,8 +1,14 @@
 """A conversation, with a model that is told what to say."""
 
 import io
+import os
+import select
+import subprocess
+import sys
+import time
 
 import pytest
+import tiny_models
 
 from tools import chat, view
 
@@ -36,7 +42,7 @@ class Terminal(io.StringIO):
 class Plain(Words):
   """The same without a chat template."""
 
-  template = None
+  has_template = False
 
 
 def converse(monkeypatch, script, lines, *flags, out=None, words=None):
@@ -192,3 +198,67 @@ def test_an_error_of_one_turn_does_not_end_the_chat(monkeypatch):
   monkeypatch.setattr(__import__(__name__), "Words", Fails)
   _, text = converse(monkeypatch, ["fine\0"], ["one", "two"])
   assert text == "error: too long\nfine\n\n"
+
+
+class Pty:
+  """A program in a terminal of 40 columns."""
+
+  # In a process of its own: JAX has threads, which a fork does not take along.
+  SPAWN = (
+    "import os, pty, sys;"
+    "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+  )
+
+  def __init__(self, *command):
+    self._process = subprocess.Popen(
+      [sys.executable, "-c", self.SPAWN, *command],
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+      env=os.environ | {"COLUMNS": "40"},
+    )  # fmt: skip
+    self._read = b""
+
+  def write(self, text):
+    self._process.stdin.write(text.encode())
+
+  def until(self, text, seconds=240):
+    """What it prints until a text comes, and that text."""
+    end = time.monotonic() + seconds
+    while text.encode() not in self._read:
+      assert time.monotonic() < end, self._read
+      if select.select([self._process.stdout], [], [], 1)[0]:
+        self._read += os.read(self._process.stdout.fileno(), 4096)
+    out, _, self._read = self._read.partition(text.encode())
+    return out.decode(errors="replace") + text
+
+  def close(self):
+    """Its exit status."""
+    with self._process as process:
+      return process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_chat_in_a_terminal(tmp_path):
+  """Lines are edited, answers wrapped, Ctrl-C stops the answer only."""
+  model = tiny_models.hf_directory(tmp_path / "model")
+  chat_ = Pty(
+    sys.executable, "-m", "tools.chat", f"--checkpoint=hf:{model}",
+    "--max_new_tokens=40",
+  )  # fmt: skip
+  chat_.until("> ")
+  # Backspace and Ctrl-A: the line that counts is "/help".
+  chat_.write("helpx\x7f\x01/\n")
+  assert "Ctrl-C  stops an answer" in chat_.until("earlier ones.")
+  chat_.until("> ")
+  chat_.write("a word\n")
+  said = chat_.until("tokens/s")
+  assert "compiling ..." in said
+  answer = said.partition("\x1b[K")[2].partition("\x1b[")[0]
+  lines = answer.replace("\r", "").split("\n")
+  assert all(view.columns(line) <= 40 for line in lines if " " in line)
+  chat_.until("> ")
+  # Ctrl-C at the prompt, then the line before comes back and is replaced.
+  chat_.write("\x03")
+  assert "/exit ends" in chat_.until("> ")
+  chat_.write("\x1b[A\x15/exit\n")
+  chat_.until("/exit")
+  assert chat_.close() == 0

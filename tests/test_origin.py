@@ -1,5 +1,6 @@
 """A name means the same model in configs and in tools."""
 
+import dataclasses
 import json
 import shutil
 
@@ -142,6 +143,25 @@ def test_an_export_of_a_run_that_moved(run, tmp_path):
   hf_export.main([f"--checkpoint=run:{moved}/first", f"--out={tmp_path}/out"])
   equal(hf.load(tmp_path / "out")[1], origin.find(f"{run}/first").read())
   assert (tmp_path / "out/tokenizer.json").exists()
+
+
+def test_an_export_of_a_model_that_began_at_random(directory, tmp_path):
+  """With a tokenizer of Hugging Face that came without a model."""
+  words = tmp_path / "words"
+  shutil.copytree(directory, words)
+  (words / "config.json").unlink()
+  (words / "model.safetensors").unlink()
+  c = tiny_models.experiment(tmp_path, "mine")
+  c.models = dict(mine=dataclasses.asdict(tiny_models.CONFIG))
+  c.tokenizer = dict(kind="hf", path=str(words))
+  launch.run(c, tmp_path / "run")
+  hf_export.main([f"--checkpoint=run:{tmp_path}/run/first",
+                  f"--out={tmp_path}/out"])  # fmt: skip
+  found = origin.find(f"hf:{tmp_path}/out")
+  equal(
+    found.load(mesh(), None)[1], origin.find(f"{tmp_path}/run/first").read()
+  )
+  assert tokenizer_lib.load(found.tokenizer()).vocab_size == 601
 
 
 @pytest.fixture(scope="module")

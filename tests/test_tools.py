@@ -95,6 +95,8 @@ def test_the_scores_of_what_was_said(directory, data, said, capsys):
   assert rows[0]["completions"][3]["reason"] == "no_answer"
   out = capsys.readouterr().out
   assert "pass@2" in out and "out.jsonl" in out
+  # Of 16: 7 right, 3 without an answer.
+  assert "correct 43.8%" in out and "no_answer 18.8%" in out
   with pytest.raises(SystemExit):
     evaluate.main(
       [f"--checkpoint={directory}", f"--data={data}", "--out=out.jsonl"]

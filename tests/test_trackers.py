@@ -109,13 +109,17 @@ def test_a_service_gets_the_numbers(name, tmp_path, monkeypatch):
   trackers.log({"step": 1, "time": 2.0, "reward": 1, "text": "x"})
   trackers.close()
   (_, keys), *logged, end = service.calls
-  assert keys["name"] == "run/rl" and keys["resume"] == "allow"
+  assert keys["name"].startswith("run/rl") and keys["resume"] == "allow"
   assert logged == [("log", 0, {"reward": 0.5}), ("log", 1, {"reward": 1.0})]
   assert end == ("finish",)
   # A resumed phase goes on with the same run there.
   again = Trackers((name,), tmp_path / "run", "rl")
   again.log({"step": 2, "time": 3.0, "reward": 0.0})
   assert service.calls[-2][1] == keys
+  # That of another directory does not, though its last name is the same.
+  other = Trackers((name,), tmp_path / "other/run", "rl")
+  other.log({"step": 0, "time": 1.0, "reward": 0.5})
+  assert service.calls[-2][1] != keys
 
 
 def test_a_tracker_that_fails_does_not_end_the_run(

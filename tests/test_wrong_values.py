@@ -140,7 +140,7 @@ def all_keys():
   """Every key of a config that has a phase of each kind, as `inside`."""
   found = []
   own = config_lib.keys(plan.Experiment)
-  for name in ("phases", "seed", "report"):
+  for name in ("phases", "seed", "report", "trackers"):
     found += inside(name, own[name])
   found += [
     key for key in inside("models.base", Shape) if key[0] != "models.base"

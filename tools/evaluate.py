@@ -18,11 +18,14 @@ independent problems as would have the error that is measured over problems
 """
 
 import argparse
+import collections
 import collections.abc
 import json
 import re
 import typing
 from pathlib import Path
+
+import numpy as np
 
 from experiments import overrides
 from r1jax import cli, describe, files, language_model, meshes, origin, scores
@@ -149,6 +152,9 @@ def measure(args):
     ) + "\n",
   )  # fmt: skip
   print(report.table(rows))
+  counts = collections.Counter(v.reason for v in scored.verdicts)
+  shares = [f"{r} {n / counts.total():.1%}" for r, n in counts.most_common()]
+  print(f"verdicts: {', '.join(shares)}")
   cut = 1 - float(scored.rollout.ended.mean())
   print(
     f"{len(problems)} problems, {samples} samples each,"
@@ -215,6 +221,7 @@ def results(problems, scored, correct, answers):
           "score": scored.verdicts[j].score,
           "reason": scored.verdicts[j].reason,
           "tokens": int(rollout.lengths[j]),
+          "logprob": float(rollout.logprobs[j].astype(np.float64).sum()),
           "finish": "stop" if rollout.ended[j] else "length",
         }
         for j in range(i * n, (i + 1) * n)

@@ -51,8 +51,8 @@ def save(
     params: its parameters, sharded or not. Adapters are merged into their
       kernels in float32, which are then rounded once.
     source: a Hugging Face directory. Its tokenizer and generation config are
-      copied, and those entries of its `config.json` that do not describe the
-      architecture. None for none.
+      copied, and those entries of its `config.json`, if it has one, that do not
+      describe the architecture. None for none.
     shard_bytes: size of a file at most, unless one tensor is larger.
 
   Raises:
@@ -60,7 +60,7 @@ def save(
   """
   config = model.config if isinstance(model, Decoder) else model
   raw = to_hf(config)
-  if source is not None:
+  if source is not None and (Path(source) / "config.json").exists():
     theirs = objects.read(Path(source) / "config.json")
     # `raw` has the RoPE entries and the dtype, perhaps by another name.
     for key in ("rope_scaling", "rope_parameters", "dtype"):

@@ -63,12 +63,9 @@ class _Service:
   A phase of a run is a run there, which a resumed phase continues.
   """
 
-  def __init__(self, package, root, phase, **options):
+  def __init__(self, package, **options):
     self._package = need(package)
-    root = root.absolute()
-    self._package.init(
-      project=_PROJECT, name=f"{root.name}/{phase}", resume="allow", **options
-    )
+    self._package.init(project=_PROJECT, resume="allow", **options)
 
   def log(self, step, numbers, time):
     self._package.log(dict(numbers), step=step)
@@ -78,13 +75,21 @@ class _Service:
 
 
 def _wandb(root, phase, first):
-  text = f"{root.absolute()}/{phase}"
-  own = hashlib.sha256(text.encode()).hexdigest()[:16]
-  return _Service("wandb", root, phase, id=own, dir=str(root))
+  name, own = _names(root, phase)
+  return _Service("wandb", name=name, id=own, dir=str(root))
 
 
 def _trackio(root, phase, first):
-  return _Service("trackio", root, phase)
+  name, own = _names(root, phase)
+  # Its runs have no names but the one that is shown.
+  return _Service("trackio", name=f"{name} {own[:6]}")
+
+
+def _names(root, phase):
+  """The name of a phase for people, and one that no other phase has."""
+  root = root.absolute()
+  own = hashlib.sha256(f"{root}/{phase}".encode()).hexdigest()[:16]
+  return f"{root.name}/{phase}", own
 
 
 _MAKERS: dict[str, Callable[[Path, str, int], Tracker]] = {
