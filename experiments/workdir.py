@@ -86,7 +86,12 @@ def check(workdir, phases):
     there, here = _read(directory / layout.KEYS), record(phase, phases)
     before = there["keys"]
     done = before.get("steps", 0) if finished else max(steps, default=0)
-    changed = differences(before, here["keys"])
+    changed = {
+      key: said
+      for key, said in differences(before, here["keys"]).items()
+      # A later version of the program may have keys that this one had not.
+      if "absent there" not in said or not _is_default(phase, key)
+    }
     altered[phase.name] = [f"{phase.name}.{said}" for said in changed.values()]
     refused = [k for k in changed if not phase.may_change(k, before, done)]
     origins = [n for n, d in here["from"].items() if there["from"].get(n) != d]
@@ -237,10 +242,28 @@ def _digest(phase, phases):
   """A number that tells apart the results that a phase can have."""
   keys = dict(_flat(record(phase, phases)))
   for key in list(keys):
-    if phase.is_free(key.removeprefix("keys.")):
+    name = key.removeprefix("keys.")
+    if name != key and (phase.is_free(name) or _is_default(phase, name)):
       del keys[key]
   text = json.dumps(keys, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_default(value, key):
+  """Whether a dotted key of a dataclass, or a group around it, has its default.
+
+  Args:
+    value: a dataclass.
+    key: the dotted key.
+  """
+  name, _, rest = key.partition(".")
+  if not dataclasses.is_dataclass(value) or not hasattr(value, name):
+    return False
+  (field,) = [f for f in dataclasses.fields(value) if f.name == name]
+  made = field.default_factory
+  default = field.default if made is dataclasses.MISSING else made()
+  inner = getattr(value, name)
+  return inner == default or bool(rest) and _is_default(inner, rest)
 
 
 def _flat(tree, prefix=""):

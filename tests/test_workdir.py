@@ -139,6 +139,19 @@ def test_a_phase_without_a_record_is_not_trusted(tmp_path):
   run(tmp_path)
 
 
+def test_a_key_of_a_later_version_changes_nothing_at_its_default(tmp_path):
+  run(tmp_path)
+  path = tmp_path / "rl/keys.json"
+  record = json.loads(path.read_text())
+  del record["keys"]["parents"], record["keys"]["model"]["rope_theta"]
+  path.write_text(json.dumps(record))
+  run(tmp_path)
+  del record["keys"]["lr"]
+  path.write_text(json.dumps(record))
+  with pytest.raises(UserError, match="rl.lr is absent there, 0.1 here"):
+    run(tmp_path)
+
+
 @dataclasses.dataclass
 class Schedule:
   """The keys that `Training.learning_rate` reads."""
