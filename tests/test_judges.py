@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def pool():
-  with judges.Judges(2, seconds=3.0, memory=512 << 20, wall=3.0) as pool:
+  with judges.Judges(2, seconds=3.0, memory=512 << 20, wall=2.0) as pool:
     yield pool
 
 
@@ -32,7 +32,6 @@ def problem(**data):
   [
     ("sleep", "stalled"),
     ("stubborn", "stalled"),
-    ("stop", "stalled"),
     ("scribble", "verifier_died"),
     ("hoard", "out_of_memory"),
     ("exit", "verifier_died"),

@@ -446,6 +446,31 @@ def test_no_exception_leaves_a_verifier(caplog):
   assert verify(own, "x").reason == "out_of_memory"
 
 
+def test_no_exception_leaves_the_built_in_ones(caplog):
+  """Strings of what the verifiers look for, in any order."""
+  pieces = [
+    *think_format.TAGS, "answer", "Answer:", " is ", "(", ")", "[", "]", "{",
+    "}", "\\boxed{", "\\text{", "A", "I", "b", " ", "\n", "**", "$", ",", "and",
+    "\u7b54\u6848", "\x00", "\ud800", "\u200f", "\uff21", "e\u0301", "3", "*",
+    "/", "^", "`", "```", "\\(", "\\)", "<b>", "http://", "***", "<<", ">>", '"',
+  ]  # fmt: skip
+  problems = [
+    problem((3, 3), 9),
+    Problem("p", "exact", "?", "x", "en", {}),
+    Problem("p", "choice", "?<think>\n", "AB", "en", {"options": ["A", "{"]}),
+    Problem("p", "open", "?", "", "en", {}),
+  ]
+  rng = random.Random(3)
+  for _ in range(4000):
+    text = "".join(rng.choices(pieces, k=rng.randint(1, 30)))
+    for p in problems:
+      verify(p, text)
+      final_answer(p, text)
+    for code in ("en", "zh", "ru"):
+      assert 0.0 <= language.consistency(text, code) <= 1.0
+  assert not caplog.text
+
+
 def seen(problem, completion):
   return Verdict(False, 0.0, completion)
 
