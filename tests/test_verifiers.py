@@ -452,7 +452,8 @@ def test_no_exception_leaves_the_built_in_ones(caplog):
     *think_format.TAGS, "answer", "Answer:", " is ", "(", ")", "[", "]", "{",
     "}", "\\boxed{", "\\text{", "A", "I", "b", " ", "\n", "**", "$", ",", "and",
     "\u7b54\u6848", "\x00", "\ud800", "\u200f", "\uff21", "e\u0301", "3", "*",
-    "/", "^", "`", "```", "\\(", "\\)", "<b>", "http://", "***", "<<", ">>", '"',
+    "/", "^", "`", "```", "\\(", "\\)", "<b>", "http://", "***", "<<", ">>",
+    '"',
   ]  # fmt: skip
   problems = [
     problem((3, 3), 9),
