@@ -261,7 +261,7 @@ def points(draw, equal):
   c, d = (
     (a, b) if equal else draw.choice(((a + 1, b), (a, -b - 1), (b, a + 19)))
   )
-  name = draw.choice("ABCDPQMNT")
+  name = draw.choice("ABDPQMNT")
   forms = (
     f"{name}({c},{d})",
     f"({c},{d})",

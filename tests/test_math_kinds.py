@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import math_pairs
 import pytest
 
+from r1jax.verifiers.math import answer
 from r1jax.verifiers.math.answer import equivalent
 
 HERE = Path(__file__).parent
@@ -53,6 +55,33 @@ def test_many_drawn_pairs(kind):
   failed = wrong(math_pairs.pairs(kind, 400, seed=1))
   assert len(failed) <= 4, failed
   assert not [pair for pair in failed if not pair[2]]
+
+
+def test_circles_compare_without_algebra():
+  """They took half a second, so a busy machine changed the verdict."""
+  equivalent("x^2+y^2=1", "x^2+y^2=4")
+  begin = time.thread_time()
+  assert not equivalent("(x+5)^2+(y-2)^2=9", "(x+5)^2+(y-2)^2=3").correct
+  assert time.thread_time() - begin < 0.3
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["1e9^{3^{1e9}}", "f(-1^{3^{" + "9" * 40 + "}})",
+   "\\binom{y}{10^{10^{10}}}", "i^" * 30 + "i"],
+)  # fmt: skip
+def test_towers_are_refused_from_the_text(text):
+  begin = time.thread_time()
+  assert equivalent("2", text).reason == "refused"
+  assert time.thread_time() - begin < 0.1
+
+
+def test_a_failure_inside_is_a_reason(monkeypatch):
+  def fails(*_):
+    raise MemoryError
+
+  monkeypatch.setattr(answer, "_same_without_algebra", fails)
+  assert equivalent("2", "2").reason == "error"
 
 
 def hostile(start, count):

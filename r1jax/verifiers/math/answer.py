@@ -250,10 +250,10 @@ def final_answer(problem: Problem, completion: str) -> str | None:
   text = answer_of(completion)
   if text is None:
     return None
-  value = plain(clean(text))
-  if value is not None:
-    return str(value.value)
   try:
+    value = plain(clean(text))
+    if value is not None:
+      return str(value.value)
     with time_limit.deadline():
       return str(_read(clean(text)).parsed[0])
   except (time_limit.TimedOut, Exception):
@@ -262,12 +262,16 @@ def final_answer(problem: Problem, completion: str) -> str | None:
 
 def check_problem(problem: Problem) -> None:
   """Raises a `BadProblem` if the problem's answer cannot be read."""
-  if _is_no_algebra(clean(problem.answer)):
-    return
   try:
-    _read_gold(problem.answer)
+    if not _is_no_algebra(clean(problem.answer)):
+      _read_gold(problem.answer)
   except BadProblem as e:
     raise BadProblem(f"problem {problem.id}: {e}") from None
+  except Exception as e:
+    raise BadProblem(
+      f"problem {problem.id}: the answer {problem.answer[:80]!r} cannot be"
+      f" read ({e}); write it as a number, LaTeX or a word"
+    ) from None
 
 
 def answer_of(completion: str) -> str | None:

@@ -40,6 +40,7 @@ _FUNCTION = re.compile(
   r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|coth|ln|log|exp|Gamma"
   r"|zeta|gcd|lcm|max|min|det|vec|overline)(?![A-Za-z])"
 )
+_CHAIN = re.compile(r"(?:\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|log)h?\s?){4}")
 _NOT_CLOSED = re.compile(r"\\(?:i{0,3}int|oint|lim)(?![A-Za-z])")
 
 
@@ -57,6 +58,8 @@ def check_text(text: str) -> None:
       raise Refused("too many parts")
   if len(_FUNCTION.findall(text)) > MAX_FUNCTIONS:
     raise Refused("too many functions")
+  if _CHAIN.search(text):
+    raise Refused("too many functions of functions")
   # A factorial of a factorial is a large number by itself.
   if re.search(r"![\s)}\]]{0,30}!", text):
     raise Refused("too large")

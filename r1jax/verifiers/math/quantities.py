@@ -151,8 +151,6 @@ def same_quantity(a: Quantity, b: Quantity) -> bool:
   if things[0] <= things[1] or things[1] <= things[0]:
     # "72 per minute" may be 72 words per minute, "5 apples" 5 red ones.
     x, y = (tuple(d for d in u if d[0][0] != "~") for u in (x, y))
-    if not (x and y):
-      return a.parts == b.parts and a.number == b.number
   if x == y:
     return a.value == b.value
   pound = {(("pounds", 1),), (("mass", 1),)}
