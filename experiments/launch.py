@@ -127,17 +127,7 @@ def _run_phase(phase, keys, function, workdir, records, state, trackers):
   """
   data = _data(phase, workdir, records)
   begin = time.monotonic()
-  parents = {}
-  for key, name in phase.parents.items():
-    maker = records[name]["state"]
-    _check_made(workdir / maker, records[maker])
-    parents[key] = workdir / maker
-  describe = functools.partial(
-    stored.describe,
-    model=phase.model,
-    tokenizer=getattr(phase, "tokenizer", None),
-  )
-  io = PhaseIO(workdir, phase.name, parents, describe, trackers)
+  io = _phase_io(phase, workdir, records, trackers)
   _say(f"{phase.name}: {phase.phase}")
   if hosts.is_first():
     text = json.dumps(keys, indent=1) + "\n"
@@ -180,6 +170,26 @@ def _run_phase(phase, keys, function, workdir, records, state, trackers):
     write_atomically(io.dir / layout.DONE, text)
     (io.dir / layout.KEPT).unlink(missing_ok=True)  # data.jsonl has it now
   return record
+
+
+def _phase_io(phase, workdir, records, trackers):
+  """The `PhaseIO` of a phase; arguments as of `_run_phase`."""
+  parents = {}
+  for key, name in phase.parents.items():
+    maker = records[name]["state"]
+    if not maker:
+      raise UserError(
+        f"{phase.name}.parents.{key}: the phase {name} made no parameters, nor"
+        " did one that it starts from; name a phase that trains"
+      )
+    _check_made(workdir / maker, records[maker])
+    parents[key] = workdir / maker
+  describe = functools.partial(
+    stored.describe,
+    model=phase.model,
+    tokenizer=getattr(phase, "tokenizer", None),
+  )
+  return PhaseIO(workdir, phase.name, parents, describe, trackers)
 
 
 def _state(phase, phases, workdir, records):

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from r1jax import meshes, origin
+from r1jax import checks, meshes, origin
+from r1jax import config as config_lib
 from r1jax.errors import UserError
 from r1jax.meshes import Mesh
 from r1jax.model import ModelConfig
@@ -19,7 +20,6 @@ from r1jax.text.tokenizer import Tokenizer
 
 # How R1 is sampled (DeepSeek-R1 v2, D.1).
 TEMPERATURE, TOP_P = 0.6, 0.95
-# "auto": the chat template if the tokenizer has one, else the text as it is.
 Template = Literal["auto", prompts_lib.Template]
 TEMPLATES = get_args(Literal["auto"]) + prompts_lib.TEMPLATES
 
@@ -45,6 +45,34 @@ class Completion:
   logprob: float
   finish: Literal["stop", "length"]
   index: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw:
+  """How completions are drawn."""
+
+  # Most tokens of a completion.
+  max_new_tokens: int = 256
+  # Completions of each prompt.
+  samples: int = 1
+  # Divides the logits; 0 takes the likeliest token.
+  temperature: float = TEMPERATURE
+  # Draws among the likeliest tokens with this share of the probability.
+  top_p: float = TOP_P
+  # Seed of the draws.
+  seed: int = 0
+  # Strings; a completion ends before the first of them.
+  stop: tuple[str, ...] = ()
+  # How a text becomes a prompt: one of those of a task, or "auto", which is
+  # the chat template if the tokenizer has one, else the text as it is.
+  template: Template = "auto"
+  # Completions that are decoded side by side.
+  slots: int = 64
+
+  def __post_init__(self):
+    checks.at_least(self, 1, "max_new_tokens", "samples", "slots")
+    checks.at_least(self, 0, "temperature", "seed")
+    checks.shares(self, "top_p")
 
 
 class LanguageModel:
@@ -75,57 +103,70 @@ class LanguageModel:
     self,
     prompts: Sequence[str],
     *,
-    max_new_tokens: int = 256,
-    samples: int = 1,
-    temperature: float = TEMPERATURE,
-    top_p: float = TOP_P,
-    seed: int = 0,
-    stop: Sequence[str] = (),
-    template: Template = "auto",
-    slots: int = 64,
     progress: Callable[[int], None] | None = None,
+    **draw: Any,
   ) -> list[Completion]:
     """Completions of prompts.
 
-    The draw of a completion depends on the seed, the number of its prompt and
-    its own number only.
+    A completion depends on the seed, the number of its prompt and its own
+    number only.
 
     Args:
       prompts: N texts.
-      max_new_tokens: most tokens of a completion.
-      samples: completions of each prompt.
-      temperature: divides the logits; 0 takes the likeliest token.
-      top_p: draws among the likeliest tokens with this share of the
-        probability.
-      seed: of the draws.
-      stop: strings; a completion ends before the first of them.
-      template: how a text becomes a prompt, one of `TEMPLATES`.
-      slots: completions that are decoded side by side.
       progress: function of the number of completions that are finished.
+      **draw: fields of `Draw`, such as `max_new_tokens` and `samples`.
 
     Returns:
       list of N * samples `Completion`s, those of a prompt side by side.
 
     Raises:
-      UserError: an argument is out of range, or a prompt is empty or leaves no
-        room for a completion.
+      UserError: an argument is unknown or out of range, or a prompt is empty
+        or leaves no room for a completion.
     """
-    _check(prompts, max_new_tokens, samples, temperature)
-    render = self.renderer(template)
+    if isinstance(prompts, str):
+      raise UserError("prompts is one text; give a list of texts")
+    how = config_lib.build(Draw, draw)
+    render = self.renderer(how.template)
     encoded = [self.tokenizer.encode(render(text)) for text in prompts]
-    limits = self._limits(encoded, max_new_tokens)
-    if not prompts:
+    if not encoded:
       return []
+    limits = self._limits(encoded, how.max_new_tokens)
+    stops = Stops(how.stop, self.tokenizer.decode) if how.stop else None
+    rollout = self._rollout(encoded, limits, how, stops, progress)
+    completions = []
+    for i in range(len(encoded) * how.samples):
+      n = int(rollout.lengths[i])
+      text = self.tokenizer.decode(rollout.tokens[i, :n].tolist())
+      completions.append(
+        Completion(
+          prompt=prompts[i // how.samples],
+          text=stops.trim(text) if stops else text,
+          tokens=n,
+          logprob=float(rollout.logprobs[i, :n].astype(np.float64).sum()),
+          finish="stop" if rollout.ended[i] else "length",
+          index=i // how.samples,
+        )
+      )
+    return completions
+
+  def _rollout(self, encoded, limits, how, stops, progress):
+    """The `Rollout`, as numpy arrays.
+
+    Args:
+      encoded: N lists of tokens.
+      limits: N numbers, the most tokens of the completions of each.
+      how: `Draw`.
+      stops: `Stops` or None.
+      progress: as of `sample`.
+    """
     config = SamplerConfig(
-      slots=min(slots, len(prompts) * samples),
+      slots=min(how.slots, len(encoded) * how.samples),
       max_new_tokens=max(limits),
       eos_id=self.tokenizer.end_ids,
-      top_p=top_p,
-      greedy=temperature == 0,
-      stop=tuple(stop),
+      top_p=how.top_p,
+      greedy=how.temperature == 0,
+      stop=how.stop,
     )
-    stops = Stops(stop, self.tokenizer.decode) if stop else None
-    sampler = Sampler(self.config, config, samples, self._mesh)
     done = 0
 
     def on_finished(ids, rows):
@@ -134,24 +175,18 @@ class LanguageModel:
       if progress is not None:
         progress(done)
 
+    sampler = Sampler(self.config, config, how.samples, self._mesh)
     rollout = sampler.sample(
       sampler.load(self.params),
       encoded,
-      jax.random.key(seed),
-      temperature or 1.0,
-      limits=np.repeat(limits, samples),
+      jax.random.key(how.seed),
+      how.temperature or 1.0,
+      limits=np.repeat(limits, how.samples),
       callbacks=Callbacks(
         on_finished=on_finished, end_of=stops.end if stops else None
       ),
     )
-    rollout = jax.device_get(rollout)
-    found = [
-      self._completion(prompts, rollout, i, samples)
-      for i in range(len(prompts) * samples)
-    ]
-    if stops is None:
-      return found
-    return [dataclasses.replace(c, text=stops.trim(c.text)) for c in found]
+    return jax.device_get(rollout)
 
   def renderer(self, template: Template = "auto") -> Callable[..., str]:
     """The function that makes a prompt of a text; see `prompts.renderer`.
@@ -175,17 +210,6 @@ class LanguageModel:
         )
       limits.append(min(most, room))
     return limits
-
-  def _completion(self, prompts, rollout, i, samples):
-    n = int(rollout.lengths[i])
-    return Completion(
-      prompt=prompts[i // samples],
-      text=self.tokenizer.decode(rollout.tokens[i, :n].tolist()),
-      tokens=n,
-      logprob=float(rollout.logprobs[i, :n].astype(np.float64).sum()),
-      finish="stop" if rollout.ended[i] else "length",
-      index=i // samples,
-    )
 
 
 def load(
@@ -221,14 +245,3 @@ def resolved(template: str, tokenizer: Tokenizer) -> str:
 def has_template(tokenizer: Tokenizer) -> bool:
   """Whether a tokenizer has a chat template."""
   return getattr(tokenizer, "has_template", hasattr(tokenizer, "template"))
-
-
-def _check(prompts, max_new_tokens, samples, temperature):
-  """Raises a `UserError` for arguments of `sample` that are out of range."""
-  if isinstance(prompts, str):
-    raise UserError("prompts is one text; give a list of texts")
-  for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples)):
-    if not value >= 1:
-      raise UserError(f"{name}={value} must be at least 1")
-  if not 0 <= temperature < float("inf"):
-    raise UserError(f"temperature={temperature} must be at least 0, and finite")
