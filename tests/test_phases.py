@@ -618,6 +618,24 @@ def test_verdicts_of_the_pool_come_back_in_order(monkeypatch):
   assert scored.judged.tolist() == [True, False]
 
 
+def test_a_text_ends_before_its_stop_string(monkeypatch):
+  """For the verifier too: what a model invents after it is no answer."""
+  form = "<think> b </think> <answer> {} </answer>"
+  texts = [form.format(2) + " User: " + form.format(3), form.format(2)]
+  rollout = Rollout(
+    np.arange(2)[:, None], np.zeros((2, 1)), np.ones(2, int), np.ones(2, bool)
+  )
+  monkeypatch.setattr(actor, "Sampler", fake_sampler(rollout, range(2)))
+  setup = SETUP._replace(tokenizer=FakeTokenizer(texts))
+  problems = [Problem("0", "exact", "a", "2", "en", {})]
+  for stop, correct in (((), [0, 1]), (("User:",), [1, 1])):
+    sampler = SamplerConfig(slots=4, max_new_tokens=8, stop=stop)
+    a = actor.Actor(rl(sampler=sampler), setup, 2, {"accuracy": 1.0})
+    scored = a.rollout(problems)
+    assert [row["accuracy"] for row in scored.scores] == correct
+  assert scored.texts == [form.format(2) + " ", form.format(2)]
+
+
 def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
   """The last 4 of 8 tokens cost reward: 3, 6 and 8 tokens lose 0, 0.5, 1."""
   problems = [Problem("0", "exact", "a", "2", "en", {})] * 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from r1jax.text.tokenizer import CountdownWords, load
 WORDS_MODEL = dataclasses.replace(
   MODEL, vocab_size=load(CountdownWords()).vocab_size, max_length=64
 )
+ROOT = Path(__file__).parents[1]
 
 
 def config(**fields):
@@ -64,6 +66,9 @@ def test_a_run_with_top_p(tmp_path):
     assert row["grad_norm"] > 0 and row["skipped_steps"] == 0
     assert 0 < row["cut"] < 1 or row["tokens_max"] <= 12
   assert rows[1]["kl"] > 0 and rows[0]["lr"] == 1e-2
+  page = (ROOT / "docs" / "metrics.md").read_text()
+  for name in rows[0]:
+    assert f"`{name}`" in page or name.startswith("reason_"), name
   again, others = run(tmp_path / "killed", c, kill=1)
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   timed = ("time", "per_s", "seconds", "memory")
