@@ -189,7 +189,7 @@ def judge(directory):
   class Sampler:
     """Samples nothing."""
 
-    def __init__(self, model, config, group, mesh):
+    def __init__(self, model, config, group, mesh, keep):
       self.group = group
 
     def sample(self, loaded, prompts, key, temperature, callbacks):
@@ -203,7 +203,8 @@ def judge(directory):
   )
   config = types.SimpleNamespace(
     model=types.SimpleNamespace(max_length=9), temperature=1.0,
-    sampler=types.SimpleNamespace(max_new_tokens=1), decoder=lambda t: None,
+    sampler=types.SimpleNamespace(max_new_tokens=1, stop=()),
+    decoder=lambda t: None,
   )  # fmt: skip
   setup = Setup(mesh, mesh, tokenizer, None)
   scored = actor.Actor(config, setup, 3, {"accuracy": 1.0}).rollout(problems)
