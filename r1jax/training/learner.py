@@ -290,9 +290,8 @@ def _apply(model, optimizer, mesh, old, grads, metrics, learning_rate):
   def step():
     variables, ruled = state_lib.split_rules(model, old.params)
     new, _ = optim.apply_gradients(
-      optimizer, facts, old._replace(params=variables), grads, learning_rate,
-      norm,
-    )  # fmt: skip
+      optimizer, facts, old._replace(params=variables), grads, learning_rate
+    )
     ruled = state_lib.apply_rules(model, ruled, signals)
     return new._replace(params=state_lib.join(new.params, ruled))
 

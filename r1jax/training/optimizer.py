@@ -58,16 +58,17 @@ class OptimizerConfig:
 
 
 def transform(
-  config: OptimizerConfig, facts: Any, norm: Any = None
+  config: OptimizerConfig, facts: Any
 ) -> optax.GradientTransformation:
   """The optax chain, without the learning rate: what is subtracted.
 
   Args:
     config: the `OptimizerConfig`.
     facts: nested dict of `model.Facts`, one for each parameter.
-    norm: [] float32, the global norm of the gradients; needed for an update.
   """
-  clip = optax.stateless(lambda grads, _: _clip(grads, norm, config.clip_norm))
+  clip = optax.stateless(
+    lambda grads, _: _clip_by_global_norm(grads, config.clip_norm)
+  )
   if config.kind == "muon":
     return optax.chain(
       clip,
@@ -94,14 +95,14 @@ def transform(
   )
 
 
-def _clip(grads, norm, most):
-  """Scales gradients of a global norm down to a norm of at most `most`.
+def _clip_by_global_norm(grads, most):
+  """Scales gradients down to a global norm of at most `most`.
 
   `optax.clip_by_global_norm` divides each entry. XLA finds that division
   expensive and stores the result, a second set of gradients. A multiplication
   by one factor avoids this.
   """
-  factor = jnp.minimum(1.0, most / norm)
+  factor = jnp.minimum(1.0, most / optax.global_norm(grads))
   return jax.tree.map(lambda g: (g * factor).astype(g.dtype), grads)
 
 
@@ -139,7 +140,6 @@ def apply_gradients(
   state: TrainState,
   grads: Any,
   learning_rate: Any,
-  norm: Any = None,
 ) -> tuple[TrainState, jax.Array]:
   """One step of the optimizer.
 
@@ -148,19 +148,17 @@ def apply_gradients(
     state: the `TrainState`.
     grads: a tree like its parameters.
     learning_rate: [] float32.
-    norm: [] float32, the global norm of `grads`; None computes it.
 
   Returns:
     the new `TrainState`, and the global norm of `grads` before clipping.
   """
-  if norm is None:
-    norm = optax.global_norm(grads)
-  updates, opt_state = transform(config, facts, norm).update(
+  updates, opt_state = transform(config, facts).update(
     grads, state.opt_state, state.params
   )
   params = jax.tree.map(
     lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
   )
+  norm = optax.global_norm(grads)
   return TrainState(state.step + 1, params, opt_state), norm
 
 
