@@ -181,7 +181,10 @@ class _Reader:
         self.at += 1
         if self.sequence("]").value > MAX_EXPONENT:
           raise Refused("too large a root")
-      return self.thing()
+      size = self.thing()
+      if size.kind == "matrix":
+        raise Refused("the root of a matrix")
+      return size
     if name in _EXPONENTIALS:
       return _power(Size(2.0, 3.0), self.argument())
     if name == "\\Gamma":
@@ -272,7 +275,9 @@ def _power_of_two(bits):
 
 def _power(base, exponent):
   value = exponent.value
-  if base.kind == "matrix" and value > MAX_MATRIX_EXPONENT:
+  if base.kind == "matrix" and not (
+    value <= MAX_MATRIX_EXPONENT and value == int(value)
+  ):
     raise Refused("too large")
   if base.unknown and value > MAX_EXPONENT:
     raise Refused("too large")
@@ -297,6 +302,8 @@ def _factorial(size):
 
 def _binomial(top, bottom):
   n, k = top.value, bottom.value
+  if bottom.unknown and n > MAX_EXPONENT:
+    raise Refused("too large")
   if k > MAX_EXPONENT and (top.unknown or n > MAX_BITS):
     raise Refused("too large")
   bits = min(n + 1, k * max(1.0, top.bits))
