@@ -192,8 +192,9 @@ def group_advantages(rewards: Array, epsilon: float = 1e-6) -> Array:
   Returns:
     [N, G] float32.
   """
-  centred = centred_advantages(rewards)
-  return centred / (rewards.std(axis=1, keepdims=True) + epsilon)
+  centred = _centred(rewards)
+  std = rewards.std(axis=1, keepdims=True)
+  return _zero_if_equal(rewards, centred / (std + epsilon))
 
 
 def centred_advantages(rewards: Array) -> Array:
@@ -209,9 +210,18 @@ def centred_advantages(rewards: Array) -> Array:
   Returns:
     [N, G] float32.
   """
+  return _zero_if_equal(rewards, _centred(rewards))
+
+
+def _centred(rewards):
   arguments.matrix("[N, G], a row for each prompt", rewards=rewards)
+  return rewards - rewards.mean(axis=1, keepdims=True)
+
+
+def _zero_if_equal(rewards, advantages):
+  """Last of all: what numpy computes before is rounded as numpy rounds."""
   equal = (rewards == rewards[:, :1]).all(axis=1, keepdims=True)
-  return jnp.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
+  return jnp.where(equal, 0.0, advantages)
 
 
 def leave_one_out_advantages(rewards: Array) -> Array:
@@ -228,14 +238,14 @@ def leave_one_out_advantages(rewards: Array) -> Array:
   Returns:
     [N, G] float32.
   """
-  centred = centred_advantages(rewards)
+  centred = _centred(rewards)
   group = rewards.shape[1]
   if group < 2:
     raise UserError(
       f"rewards has the shape {rewards.shape}; without the others of a group"
       " there is no baseline: G in [N, G] must be at least 2"
     )
-  return centred * (group / (group - 1))
+  return _zero_if_equal(rewards, centred * (group / (group - 1)))
 
 
 def sequence_log_ratio(
