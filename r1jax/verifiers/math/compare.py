@@ -61,8 +61,8 @@ def _is_infinite(expression):
   """Whether it is infinite, such as 1/0, which equals all to the library."""
   if not isinstance(expression, sympy.Expr | sympy.Eq):
     return False
-  if _is_number(expression):
-    expression = exact(expression)
+  if isinstance(expression, sympy.Expr):
+    expression = exact(expression)  # a logarithm to the base 1 is infinite
   return expression.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
 
 
