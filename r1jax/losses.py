@@ -5,8 +5,7 @@ a config or a mesh. `r1jax.variants` picks the functions that a config names.
 
 A loss has the form `-(weights * objective).sum()`. Each token carries its own
 weight, from `r1jax.means`, and the weights of one optimizer step sum to one.
-Losses of micro-batches, packed rows and devices can therefore be added, and the
-sum is exact. A mean of means would not be exact.
+Losses of micro-batches, packed rows and devices can therefore be added exactly.
 
 Arrays are [B, T] (rows, tokens) unless a docstring says otherwise. The
 functions also accept any other common shape. Log-probabilities are natural
@@ -67,8 +66,7 @@ def grpo_loss(
   if ref_logprobs is None:
     if isinstance(beta, jax.core.Tracer) or beta != 0:
       raise UserError(
-        f"ref_logprobs is missing: beta={beta} needs log pi_ref, [B, T]; only"
-        " beta=0, a plain number, needs none"
+        f"ref_logprobs is missing: beta={beta} needs log pi_ref, [B, T]"
       )
     ref_logprobs = jax.lax.stop_gradient(logprobs)
   arguments.tokens(
@@ -242,8 +240,7 @@ def leave_one_out_advantages(rewards: Array) -> Array:
   group = rewards.shape[1]
   if group < 2:
     raise UserError(
-      f"rewards has the shape {rewards.shape}; without the others of a group"
-      " there is no baseline: G in [N, G] must be at least 2"
+      f"rewards has the shape {rewards.shape}; G in [N, G] must be at least 2"
     )
   return _zero_if_equal(rewards, centred * (group / (group - 1)))
 
