@@ -54,8 +54,7 @@ def grpo_loss(
     weights: [B, T], w_it; 0 in prompts and padding.
     epsilon: half-width of the clip.
     beta: coefficient of the KL term; 0 for none.
-    parts: functions in place of (`clipped_surrogate`, `kl_k3`), for the
-      variants of `variants.policy_loss`.
+    parts: functions in place of (`clipped_surrogate`, `kl_k3`).
 
   Returns:
     [] loss; dict of weighted [] sums: "kl" in nats, "clip_fraction".
