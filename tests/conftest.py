@@ -8,6 +8,7 @@ programs.
 
 import gc
 import os
+import signal
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,3 +113,17 @@ def own_garbage():
   gc.freeze()
   yield
   gc.unfreeze()
+
+
+@pytest.fixture
+def unignored():
+  """Signals act as in a terminal: a job in the background ignores some."""
+  default = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+  }
+  before = {number: signal.signal(number, x) for number, x in default.items()}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)

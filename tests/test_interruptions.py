@@ -33,7 +33,7 @@ def get_config():
   c.r1_zero.rewards = dict(accuracy=1.0, language=1.0)
   return c
 """
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unignored")]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from r1jax.run.logs import StepLog
 from r1jax.types import Example, TrainState
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("unignored")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def signalled(number, step):
       report(at, metrics)
       if config.name == "rl" and at == step:
         os.kill(os.getpid(), number)
+        late = time.monotonic() + 60
         while not stopping.asked():  # a thread hears it
+          assert time.monotonic() < late
           time.sleep(0.001)
 
     io.report = send
