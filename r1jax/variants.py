@@ -205,17 +205,7 @@ def policy_loss(
     UserError: an array is missing or has another shape.
   """
   _check_loss(loss)
-  if loss.objective == "gspo":
-    why = 'objective="gspo"'
-    arguments.given(
-      "[B, T] int32, the number of a token's sequence in its row", why,
-      segments=segments,
-    )  # fmt: skip
-  if loss.correction != "none":
-    arguments.given(
-      "[B, T], log pi_old as the sampler computed it",
-      f'correction="{loss.correction}"', sampler_logprobs=sampler_logprobs,
-    )  # fmt: skip
+  _check_given(loss, segments, sampler_logprobs)
 
   def surrogate(logprobs, old, advantages, epsilon):
     real = weights > 0
@@ -243,6 +233,20 @@ def policy_loss(
     logprobs, old_logprobs, ref_logprobs, advantages, weights, loss.epsilon,
     loss.beta, (surrogate, KL[loss.kl]),
   )  # fmt: skip
+
+
+def _check_given(loss, segments, sampler_logprobs):
+  """Raises `UserError` unless the arrays are given that a loss needs."""
+  if loss.objective == "gspo":
+    arguments.given(
+      "[B, T] int32, the number of a token's sequence in its row",
+      'objective="gspo"', segments=segments,
+    )  # fmt: skip
+  if loss.correction != "none":
+    arguments.given(
+      "[B, T], log pi_old as the sampler computed it",
+      f'correction="{loss.correction}"', sampler_logprobs=sampler_logprobs,
+    )  # fmt: skip
 
 
 def weights_of(loss: Loss, mask: Array, length: int) -> Array:
