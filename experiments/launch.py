@@ -5,9 +5,9 @@
   python -m experiments.launch --help-config[=KIND_OF_PHASE]
 
 The first command also resumes: it skips finished phases and continues an
-unfinished one from its newest checkpoint. `r1jax/run/layout.py` lists the
-files in DIR, and `experiments/workdir.py` checks which keys have changed. The
-second command prints every key that a config may set.
+unfinished one from its newest checkpoint. docs/start.md lists the files in DIR,
+docs/resume.md says which keys may change in between. The second command prints
+every key that a config may set.
 
 One phase gets the results of another from these files only, so a resumed run
 cannot differ from a run that was never stopped.
@@ -128,7 +128,7 @@ def _run_phase(phase, keys, function, workdir, records, state, trackers):
   data = _data(phase, workdir, records)
   begin = time.monotonic()
   io = _phase_io(phase, workdir, records, trackers)
-  _say(f"{phase.name}: {phase.phase}")
+  _say(f"{phase.name}: {phase.phase}; the first step also compiles programs")
   if hosts.is_first():
     text = json.dumps(keys, indent=1) + "\n"
     write_atomically(io.dir / layout.KEYS, text)

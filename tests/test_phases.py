@@ -27,6 +27,7 @@ from r1jax.phases import (
 from r1jax.phases.actor import Scored
 from r1jax.phases.common import Setup
 from r1jax.rewards import score as rewards
+from r1jax.run import phase_io
 from r1jax.sampling.sampler import Sampler, SamplerConfig
 from r1jax.text.tokenizer import CountdownWords, WordTokenizer
 from r1jax.training import learner, policy
@@ -679,3 +680,20 @@ def test_the_overlong_penalty_is_in_the_reward_that_is_reported(monkeypatch):
   assert percentiles == pytest.approx([3.9, 7, 8, 8])
   # What was not applied has no part in the means.
   assert row["loss"] == row["kl"] == 1 and row["sampler_learner_gap_max"] == 0.5
+
+
+def test_a_run_that_learns_nothing_says_so(tmp_path, capfd):
+  silence = grpo_report.Silence(phase_io.PhaseIO(tmp_path, "rl"), steps=5)
+  equal, signal = (
+    types.SimpleNamespace(
+      has_signal=np.array([False, x]), scores=[{"reason": "no_answer"}] * 4
+    )
+    for x in (False, True)
+  )
+  for scored in (equal, signal, equal, equal):
+    silence(scored)
+  assert capfd.readouterr().out == ""
+  silence(equal)
+  silence(equal)
+  said = capfd.readouterr().out
+  assert said.count("\n") == 1 and "(no_answer 100%)" in said

@@ -140,6 +140,7 @@ def grpo(
     tree["reference"] = reference_of(config, s, state.params)
   first, tree = io.restore(tree) or (0, tree)
   watch = skips.Watch(io, config.name, config.max_skipped, config.minibatches)
+  silence = grpo_report.Silence(io, config.steps)
   io.bar(config.steps, first, show=("reward", "accuracy", "tokens"))
   for step in range(first, config.steps):
     params = tree["state"].params
@@ -155,18 +156,14 @@ def grpo(
     tree["state"], updates = learn(config, s, tree, scored, step, clock)
     clock("update")
     watch_updates(config, s, watch, scored, step, updates)
-    io.report(
-      step,
-      {
-        **grpo_report.report(
-          drawn, advantages_of(config, drawn), updates, clock.seconds
-        ),
-        "lr": config.learning_rate(step),
-        "skipped_steps": watch.total,
-        **usage.memory(),
-      },
+    metrics = grpo_report.report(
+      drawn, advantages_of(config, drawn), updates, clock.seconds
     )
+    metrics["lr"] = config.learning_rate(step)
+    metrics["skipped_steps"] = watch.total
+    io.report(step, metrics | usage.memory())
     io.samples(step, drawn.rows(4))
+    silence(drawn)
     watch.check()
     if io.due(step + 1, config.save_every, config.steps):
       io.save(step + 1, tree)

@@ -1,12 +1,15 @@
 """The metrics of RL."""
 
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from r1jax.phases import skips
 from r1jax.phases.actor import Scored
+from r1jax.run import layout
+from r1jax.run.phase_io import PhaseIO
 from r1jax.verifiers import reflection, repetition
 
 
@@ -55,7 +58,7 @@ def report(
       f"sampler_learner_{k}": token_mean(updates[:1], f"old_{k}")
       for k in ("gap", "kl", "ratio")
     },
-    "sampler_learner_gap_max": float(updates[0]["largest"]["old_gap"]),
+    "sampler_learner_gap_max": _largest_gap(updates[0]),
     "sampler_tokens_per_s": tokens / seconds["sample"],
     "learner_tokens_per_s": tokens / seconds["update"],
     **{f"seconds_{k}": v for k, v in seconds.items()},
@@ -63,6 +66,48 @@ def report(
     "seconds_reward": scored.seconds,
     **{f"reason_{r}": reasons.count(r) / len(reasons) for r in {*reasons}},
   }
+
+
+def _largest_gap(update):
+  """In nats; NaN if no token was trained, as `token_mean`."""
+  trained = float(update["trained"]) > 0
+  return float(update["largest"]["old_gap"]) if trained else float("nan")
+
+
+class Silence:
+  """Says so when rewards have been equal in every group, step after step.
+
+  Nothing is learned then, and nothing else looks wrong.
+
+  Args:
+    io: the phase's `PhaseIO`.
+    steps: of the phase.
+    patience: steps in a row without signal at which a line is printed.
+  """
+
+  def __init__(self, io: PhaseIO, steps: int, patience: int = 3) -> None:
+    self._io, self._patience = io, min(steps, patience)
+    self._in_a_row = 0
+
+  def __call__(self, scored: Scored) -> None:
+    """Notes a rollout; prints a line at the last step of the patience.
+
+    Args:
+      scored: `Scored`.
+    """
+    self._in_a_row = 0 if scored.has_signal.any() else self._in_a_row + 1
+    if self._in_a_row != self._patience:
+      return
+    reasons = Counter(x["reason"] for x in scored.scores)
+    shares = ", ".join(
+      f"{reason} {count / len(scored.scores):.0%}"
+      for reason, count in reasons.most_common(3)
+    )
+    self._io.say(
+      f"nothing was learned in the last {self._in_a_row} step(s): in each group"
+      f" all rewards were equal ({shares}); {self._io.dir / layout.SAMPLES}"
+      " has completions to read"
+    )
 
 
 def _deviation(x):

@@ -95,7 +95,7 @@ class PhaseIO:
     if found is not None:
       self.first = self.saved = found[0]
     for path, culprit in damaged.items():
-      self._say(
+      self.say(
         f"the checkpoint {path} is damaged: {culprit}; the run goes on from"
         f" step {self.first} before it"
       )
@@ -300,6 +300,15 @@ class PhaseIO:
     if self._writes:
       self._progress = Progress(self._name, total, first, show)
 
+  def say(self, text: str) -> None:
+    """Prints a line of the phase, on the first host.
+
+    Args:
+      text: the line, without the name of the phase.
+    """
+    if self._writes:
+      say(f"{self._name}: {text}")
+
   def close(self) -> None:
     """Ends bar and trackers; there is nothing to save any more."""
     # Alone, a process may end at any moment; of several all end together.
@@ -334,14 +343,10 @@ class PhaseIO:
       for name, log in self._logs.items():
         found = log.rewind(self.first, written.get(name))
         if found:
-          self._say(found)
+          self.say(found)
     self._rewound = True
 
   def _written(self):
     """Name of a log -> its `state` when the restored step was saved."""
     path = self._checkpoints / str(self.first) / layout.LOGS
     return json.loads(path.read_text()) if path.exists() else {}
-
-  def _say(self, text):
-    if self._writes:
-      say(f"{self._name}: {text}")
