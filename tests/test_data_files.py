@@ -311,6 +311,12 @@ def test_messages(tmp_path, name):
     )
     + "<|im_start|>assistant\n"
   )
+  asks = dataclasses.replace(task, instruction="Box {it}.")
+  (other,) = asks.load(None, HFTokenizer(tmp_path / "t"))["test"]
+  assert other.prompt == problem.prompt.replace(
+    "user\nand 2+2?<", "user\nand 2+2?\n\nBox {it}.<"
+  )
+  assert other.prompt != problem.prompt
   (question,) = task.questions("test")
   assert question.problem.prompt == "and 2+2?" and len(question.before) == 3
   bare = dataclasses.replace(task, template="none")
@@ -326,6 +332,47 @@ def test_a_task_with_a_test_file_alone(tmp_path):
   task = Files(test=str(tmp_path / "x.jsonl"), verifier="math")
   sets = task.load(None, None)
   assert len(sets["test"]) == 1 and not sets["train"]
+
+
+def test_an_instruction_follows_the_question(tmp_path):
+  path = str(tmp_path / "x.jsonl")
+  files.write_rows(path, [{"prompt": "1+1?", "answer": 2}])
+  text = "Put the final answer in \\boxed{}."
+  task = Files(train=path, verifier="math", instruction=text)
+  (problem,) = task.load(None, None)["train"]
+  assert problem.prompt == "1+1?\n\nPut the final answer in \\boxed{}."
+  paper = dataclasses.replace(task, template="r1_zero")
+  (problem,) = paper.load(None, None)["train"]
+  assert f"User: 1+1?\n\n{text}. Assistant:" in problem.prompt
+  with pytest.raises(UserError, match="^instruction has half of a surrogate"):
+    dataclasses.replace(task, instruction="a\ud83d")
+
+
+def test_problems_of_both_sets_are_counted_once(tmp_path, capsys):
+  train, test = str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")
+  rows = [{"prompt": f"{i} + 1?", "answer": i + 1} for i in range(9)]
+  files.write_rows(train, rows[:5])
+  files.write_rows(test, [*rows[5:], {"prompt": " 3 +\n1?", "answer": 4}])
+  task = Files(train=train, test=test, verifier="math")
+  said = (
+    f"warning: 1 of 5 problems of task.test={test} are in"
+    f" task.train={train} too: the evaluation will look too good\n"
+  )
+  task.load(None, None)
+  assert capsys.readouterr().err == said
+  dataclasses.replace(task, template="r1_zero").load(None, None)
+  assert not capsys.readouterr().err
+  files.write_rows(test, rows[5:])
+  task.load(None, None)
+  assert not capsys.readouterr().err
+  # The same last turn in another conversation is another problem.
+  turns = [{"role": "system", "content": "a"}]
+  turns.append({"role": "user", "content": "0 + 1?"})
+  files.write_rows(test, [{"prompt": turns, "answer": 1}])
+  hf_files.write_tokenizer(tmp_path / "t")
+  chat = dataclasses.replace(task, template="chat")
+  chat.load(None, HFTokenizer(tmp_path / "t"))
+  assert not capsys.readouterr().err
 
 
 def test_what_was_read_is_shared_until_the_file_changes(tmp_path):

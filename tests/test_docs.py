@@ -68,6 +68,15 @@ COMMANDS = [
 ]
 
 
+def write_table(path):
+  questions = [f"What is {i} + {i}?" for i in range(300)]
+  rows = {"question": questions, "answer": [2 * i for i in range(300)]}
+  arrow = importlib.import_module("pyarrow")
+  importlib.import_module("pyarrow.parquet").write_table(
+    arrow.table(rows), path
+  )
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   """A directory with the files that the examples read."""
@@ -82,6 +91,7 @@ def place(tmp_path_factory):
   (path / "my.txt").write_text("\n".join(words))
   for split in ("train", "test"):
     (path / f"{split}.jsonl").write_text(json.dumps(PROBLEM) + "\n")
+  write_table(path / "all.parquet")
   for page in PAGES:
     for text in blocks(page, "python"):
       if named := NAMED.match(text):

@@ -379,7 +379,11 @@ def test_empty_files_are_said_first(tmp_path):
   for key, value, message in (
     ("distill.data", path, "distill.data=.*empty.jsonl has no examples"),
     ("r1_zero.task", dict(kind="files", train=path), "r1_zero.task.train has"),
-    ("eval_r1.task", dict(kind="files"), "eval_r1.task.test has no problems"),
+    (
+      "eval_r1.task",
+      dict(kind="files"),
+      "^eval_r1.task.test has no problems; set task.test to a file of problems",
+    ),
   ):
     config = quickstart.get_config("smoke")
     assign(config, key, value)

@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from r1jax.verifiers import language as language_lib
 # Files whose problems are kept; the phases of a run share them.
 _KEPT = 8
 _READ: dict[tuple, list[Question]] = {}
+# Pairs of files whose shared problems were counted; it is said once.
+_COMPARED: set[tuple] = set()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,10 @@ class Files(Task):
   # for base models ("r1_zero"), by the tokenizer's chat template ("chat"), or
   # by that with the opening think tag prefilled ("chat_think").
   template: prompts.Template = "none"
+  # Text that follows each question after a blank line, such as how the answer
+  # is to be written; "" for none. Of messages, the last turn of the user gets
+  # it.
+  instruction: str = ""
   # Field of a problem -> the column that has it, or a dotted path inside one;
   # "" for none. The fields are prompt, answer, kind, id, language, data,
   # data.NAME and, for examples, completion.
@@ -68,6 +75,8 @@ class Files(Task):
     checks.at_least(self, 1, "golds")
     check_kinds(self.kinds)
     columns.check_fields(self.fields)
+    if fault := columns.unsound(self.instruction):
+      raise UserError(f"instruction has {fault}")
     layouts.check_name(self.layout)
     if self.language:
       language_lib.check_language(self.language)
@@ -99,10 +108,29 @@ class Files(Task):
       try:
         found = self.questions(split)
         self._check_apart(split, found)
-        sets[split] = ProblemList(_rendered(q, render) for q in found)
+        sets[split] = ProblemList(
+          _rendered(q, render, self.instruction) for q in found
+        )
       except UserError as e:
         raise UserError(f"task.{split}: {e}") from None
+    self._say_shared()
     return sets
+
+  def _say_shared(self):
+    """Says once how many problems of the test set are trained on, too."""
+    key = (self.train, self.test, _version(self.train), _version(self.test))
+    if not self.train or not self.test or key in _COMPARED:
+      return
+    _COMPARED.add(key)
+    tests = [_asked(q) for q in self.questions("test")]
+    shared = set(tests).intersection(map(_asked, self.questions("train")))
+    if count := sum(asked in shared for asked in tests):
+      print(
+        f"warning: {count} of {len(tests)} problems of task.test={self.test}"
+        f" are in task.train={self.train} too: the evaluation will look too"
+        " good",
+        file=sys.stderr,
+      )
 
   def _check_apart(self, split, found):
     """Raises a `UserError` if one split of a directory is both of a task's."""
@@ -129,7 +157,9 @@ class Files(Task):
     path = getattr(self, split)
     if not path:
       return []
-    keys = dataclasses.replace(self, train="", test="", template="none")
+    keys = dataclasses.replace(
+      self, train="", test="", template="none", instruction=""
+    )
     key = (path, split, repr(keys), _version(path))
     if key not in _READ:
       found = self.reader().read(path, split)
@@ -152,11 +182,19 @@ class Files(Task):
     )
 
 
-def _rendered(question, render):
+def _asked(question):
+  """What a question asks, however its words are spaced."""
+  return " ".join(question.problem.prompt.split()), repr(question.before)
+
+
+def _rendered(question, render, instruction):
   """The problem of a question with its prompt."""
   where, problem, before = question
+  text = problem.prompt
+  if instruction:
+    text = f"{text}\n\n{instruction}"
   try:
-    prompt = render(problem.prompt, before)
+    prompt = render(text, before)
   except UserError as e:
     raise UserError(f"{where}: {e}") from None
   return dataclasses.replace(problem, prompt=prompt)

@@ -49,7 +49,9 @@ class Preview:
       self._sets[key] = config.task.load(self._root, tokenizer, write=False)
     problems = self._sets[key][split][:count]
     if not problems:
-      raise UserError(f"task.{split} has no problems")
+      raise UserError(
+        f"task.{split} has no problems; set task.{split} to a file of problems"
+      )
     return problems
 
   def longest_prompt(
