@@ -52,16 +52,21 @@ def is_sequence(text: str) -> bool:
   return bool(re.fullmatch("[A-Z]{3,40}", _DRESS.sub("", text)))
 
 
-_APPLIED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\{?\\prime\}?)*)\(")
+_PRIMED = re.compile(r"(?<![A-Za-z\\'`\"])([A-Za-z])('*)(?![A-Za-z])")
 
 
 def primes_differ(a: str, b: str) -> bool:
-  """Whether one text applies a function and the other its derivative."""
-  in_a, in_b = (
-    {m[1]: m[2].count("'") + m[2].count("prime") for m in _APPLIED.finditer(x)}
-    for x in (last_box(a)[:300], last_box(b)[:300])
-  )
+  """Whether a letter has primes in one text and fewer in the other."""
+  in_a, in_b = map(_primes, (last_box(a)[:300], last_box(b)[:300]))
   return any(in_a[name] != in_b[name] for name in in_a.keys() & in_b.keys())
+
+
+def _primes(text):
+  """Letter -> the set of the numbers of its primes."""
+  found: dict[str, set[int]] = {}
+  for m in _PRIMED.finditer(text):
+    found.setdefault(m[1], set()).add(len(m[2]))
+  return found
 
 
 def _is_words(text):

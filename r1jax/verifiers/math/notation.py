@@ -90,6 +90,8 @@ _REWRITTEN = tuple(
     (r"\\fbox\b|\\boxed\s(?=\{)", r"\\boxed"),
     (r"\\(?:display|text|script)style\b|\\q?quad\b", " "),
     (r"\\checkmark\b", " "),
+    (r"\^\{\s?\\prime\s?\\prime\s?\}", "''"),
+    (r"\^(?:\{\s?\\prime\s?\}|\\prime\b)", "'"),
     (r"\\[bB]igg?[lrm]?(?![A-Za-z])|\\middle(?![A-Za-z])", ""),
     # "About 14" means 14; so does "x is about 14".
     (r"^([\s$]{0,9}(?:\\boxed\{)?)[\s$]{0,9}(?:\\approx|\\sim(?:eq)?(?![A-Za-z])"

@@ -15,9 +15,9 @@ _QUOTED = re.compile(r"([\"'`*_]{1,3})([\w .,;-]{1,200})[\"'`*_]{1,3}")
 def spoken(text: str) -> str:
   """A text without styles, braces, dollars, quotes and final punctuation."""
   text = _SPACES.sub(" ", _STYLE.sub("", text))
-  quoted = _QUOTED.fullmatch(text.strip(" .,"))
-  text = quoted[2] if quoted else text
-  return re.sub(r" +", " ", re.sub(r"[${}]|\\[()\[\]]", "", text)).strip(" .,")
+  text = re.sub(r"[${}]|\\[()\[\]]", "", text).strip(" .,")
+  quoted = _QUOTED.fullmatch(text)
+  return re.sub(" +", " ", quoted[2] if quoted else text).strip(" .,")
 
 
 _ONES = (
