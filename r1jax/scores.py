@@ -1,7 +1,7 @@
 """Scores of an evaluation: pass@k, majority votes, and their intervals.
 
 Every score is a mean over problems of a number in [0, 1]. `pass_at_k` and
-`maj_at_k` give the number of one problem from n samples of it, for any k up
+`cons_at_k` give the number of one problem from n samples of it, for any k up
 to n; both are the exact means over all choices of k of the n samples.
 """
 
@@ -39,14 +39,14 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
   return 1.0 - math.prod(factors)
 
 
-def maj_at_k(
+def cons_at_k(
   answers: Sequence[Hashable], correct: Sequence[bool], k: int
 ) -> float:
   """The chance that a vote of k of the samples of a problem is right.
 
   The mean over all choices of k of the n samples; a tie of t answers counts a
-  t-th for each of them. Wang et al. 2022, arXiv:2203.11171, vote so; DeepSeek
-  calls it cons@k.
+  t-th for each of them. Wang et al. 2022, arXiv:2203.11171, vote so. DeepSeek
+  calls it cons@k, others maj@k.
 
   Args:
     answers: n hashable answers, None for a sample without one. None never wins
@@ -150,6 +150,19 @@ def pass_at_1(correct: Sequence[Sequence[bool]]) -> float:
   return sum(sum(c) / len(c) for c in correct) / len(correct)
 
 
+def solved(correct: Sequence[Sequence[bool]]) -> float:
+  """The mean over problems of pass@k, where k is the number of samples.
+
+  Args:
+    correct: N lists of k bools.
+
+  Returns:
+    float; for k of k samples it is the share of problems with a right one.
+  """
+  found = [pass_at_k(sum(c), len(c), len(c)) for c in correct]
+  return statistics.fmean(found)
+
+
 def half_width(correct: Sequence[Sequence[bool]]) -> float:
   """Half the width of the 95 % interval of `pass_at_1`.
 
@@ -164,10 +177,12 @@ def half_width(correct: Sequence[Sequence[bool]]) -> float:
   return 1.96 * statistics.stdev(means) / math.sqrt(len(means))
 
 
-def cons_at_k(
+def consensus(
   answers: Sequence[Sequence[Hashable]], correct: Sequence[Sequence[bool]]
 ) -> float:
   """The share of problems whose most frequent answer is right.
+
+  It is cons@k for k = all samples; `cons_at_k` differs from it in ties only.
 
   Args:
     answers: N lists of k hashable answers, None for a sample without one. None

@@ -114,6 +114,13 @@ def test_pass_at_1_by_hand():
   assert scores.pass_at_1([[True], [False] * 4]) == 0.5
 
 
+def test_pass_at_all_samples_by_hand():
+  """The share of problems with a right sample."""
+  verdicts = [[True, False], [False, False], [True, True], [False, True]]
+  assert scores.solved(verdicts) == 0.75
+  assert scores.solved([[True], [False], [False]]) == pytest.approx(1 / 3)
+
+
 def test_the_interval_covers_the_truth():
   """Of a mean over problems of differing difficulty, 4 samples each."""
   rng = np.random.default_rng(0)
@@ -142,13 +149,13 @@ def test_the_interval_covers_the_truth():
   ],
 )
 def test_majority_votes_by_hand(answers, correct, share):
-  assert scores.cons_at_k(answers, correct) == share
+  assert scores.consensus(answers, correct) == share
 
 
 @given(st.lists(st.sampled_from([None, "3", "7", "9"]), min_size=1))
 def test_a_majority_against_counting(answers):
   correct = [a == "7" for a in answers]
-  got = scores.cons_at_k([answers], [correct])
+  got = scores.consensus([answers], [correct])
   most = max(answers.count("3"), answers.count("9"))
   if answers.count("7") > most:
     assert got == 1
@@ -170,7 +177,7 @@ NONE = "<think> so"
 
 
 def evaluated(monkeypatch, texts, ended):
-  """The row of the evaluate phase for one problem and made-up samples."""
+  """Row and metrics of the evaluate phase: one problem, made-up samples."""
   k = len(texts)
   rollout = Rollout(
     np.arange(k)[:, None], np.zeros((k, 1), np.float32),
@@ -181,10 +188,10 @@ def evaluated(monkeypatch, texts, ended):
   monkeypatch.setattr(Countdown, "load", lambda *args: {"test": [problem()]})
   monkeypatch.setattr(actor, "Sampler", fake_sampler(rollout, range(k)[::-1]))
   io = types.SimpleNamespace(
-    root=None, bar=lambda *a, **k: 0, report=lambda *a: 0,
-    samples=lambda *a: 0,
+    root=None, bar=lambda *a, **k: 0, samples=lambda *a: 0,
+    report=lambda step, metrics: measured.update(metrics),
   )  # fmt: skip
-  state = types.SimpleNamespace(params={})
+  state, measured = types.SimpleNamespace(params={}), {}
   same, row = evaluate.evaluate(
     evaluate.Evaluate(
       phase="evaluate", problems=5, samples=k, temperature=1.0, label="x",
@@ -193,16 +200,22 @@ def evaluated(monkeypatch, texts, ended):
     state, None, io,
   )  # fmt: skip
   assert same is state
-  return row
+  return row, measured
 
 
 def test_the_row_of_an_evaluation(monkeypatch):
-  row = evaluated(
+  row, measured = evaluated(
     monkeypatch, [WRONG, RIGHT, NONE, RIGHT], [True, True, True, True]
   )
   assert row["checkpoint"] == "x"
   assert row["pass@1"] == 0.5 and row["cons@4"] == 1.0
   assert row["format"] == 0.75 and row["tokens"] == 2.5
+  # The table stays narrow.
+  assert "pass@4" not in row and measured["pass@4"] == 1.0
+  _, measured = evaluated(monkeypatch, [WRONG, NONE], [True, True])
+  assert measured["pass@1"] == measured["pass@2"] == 0.0
+  _, measured = evaluated(monkeypatch, [RIGHT], [True])
+  assert measured["pass@1"] == 1.0
 
 
 def test_temperature_0_is_greedy():
@@ -223,7 +236,7 @@ def test_temperature_0_is_greedy():
 def test_a_cut_completion_spoils_no_vote(monkeypatch):
   """Cut after its answer it counts as wrong; the others still win."""
   cut = RIGHT + " and"
-  row = evaluated(monkeypatch, [cut, RIGHT, RIGHT], [False, True, True])
+  row, _ = evaluated(monkeypatch, [cut, RIGHT, RIGHT], [False, True, True])
   assert row["pass@1"] == pytest.approx(2 / 3)
   assert row["cons@3"] == 1.0
 

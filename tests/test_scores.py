@@ -40,7 +40,7 @@ def by_enumeration(answers, correct, k):
   return float(total / choices)
 
 
-def test_maj_at_k_is_the_mean_over_all_choices():
+def test_cons_at_k_is_the_mean_over_all_choices():
   rng = random.Random(0)
   for _ in range(300):
     n = rng.randint(1, 9)
@@ -49,23 +49,23 @@ def test_maj_at_k_is_the_mean_over_all_choices():
     correct = [a in good for a in answers]
     k = rng.randint(1, n)
     wanted = by_enumeration(answers, correct, k)
-    assert scores.maj_at_k(answers, correct, k) == pytest.approx(wanted)
+    assert scores.cons_at_k(answers, correct, k) == pytest.approx(wanted)
 
 
-def test_maj_at_k_by_hand():
+def test_cons_at_k_by_hand():
   # Two of three a: the vote of all three. Of two: aa, ab, ab, a half each.
   answers, correct = ["a", "b", "a"], [True, False, True]
-  assert scores.maj_at_k(answers, correct, 3) == 1.0
-  assert scores.maj_at_k(answers, correct, 2) == pytest.approx(2 / 3)
-  assert scores.maj_at_k(answers, correct, 1) == pytest.approx(2 / 3)
+  assert scores.cons_at_k(answers, correct, 3) == 1.0
+  assert scores.cons_at_k(answers, correct, 2) == pytest.approx(2 / 3)
+  assert scores.cons_at_k(answers, correct, 1) == pytest.approx(2 / 3)
   # Nobody answers, or the only answers are wrong.
-  assert scores.maj_at_k([None, None], [False, False], 1) == 0.0
-  assert scores.maj_at_k([None, "b"], [False, False], 2) == 0.0
+  assert scores.cons_at_k([None, None], [False, False], 1) == 0.0
+  assert scores.cons_at_k([None, "b"], [False, False], 2) == 0.0
   # Silence never wins.
-  assert scores.maj_at_k([None, None, "a"], [False, False, True], 3) == 1.0
+  assert scores.cons_at_k([None, None, "a"], [False, False, True], 3) == 1.0
 
 
-def test_maj_at_k_of_many_samples():
+def test_cons_at_k_of_many_samples():
   """One right answer of two: the tail of a hypergeometric distribution."""
   n, right, k = 1200, 650, 101
   answers = ["a"] * right + ["b"] * (n - right)
@@ -75,7 +75,7 @@ def test_maj_at_k_of_many_samples():
     for i in range(k // 2 + 1, k + 1)
   )
   wanted = float(Fraction(ways, math.comb(n, k)))
-  got = scores.maj_at_k(answers, correct, k)
+  got = scores.cons_at_k(answers, correct, k)
   assert got == pytest.approx(wanted, rel=1e-9)
 
 

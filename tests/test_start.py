@@ -88,7 +88,7 @@ def test_problems_tokenizer_and_model_of_ones_own(
   evaluate.main([*of_run("evaluate", "runs/mine/r1_zero"), short])
   (scores,) = Path().glob("test.*.json")
   names = [row["score"] for row in json.loads(scores.read_text())["scores"]]
-  assert names == ["pass@1", "pass@8", "maj@8"]
+  assert names == ["pass@1", "pass@8", "cons@8"]
   sample.main([*of_run("sample", "runs/mine/r1_zero"), short])
   assert len(Path("samples.jsonl").read_text().splitlines()) == 32
   hf_export.main(of_run("hf_export", "runs/mine/r1_zero"))
@@ -130,6 +130,11 @@ def test_a_parquet_file_and_a_model_of_hugging_face(
   lines = [json.loads(line) for line in results.read_text().splitlines()]
   assert [line["answer"] for line in lines] == [str(i) for i in range(1, 7)]
   assert all(len(line["completions"]) == 8 for line in lines)
+  sample.main([*of_run("sample", "runs/own/rl"), "--max_new_tokens=8"])
+  written = Path("own.jsonl").read_text().splitlines()
+  assert [json.loads(line)["prompt"] for line in written] == [
+    f"{i} + 1?" for i in range(6) for _ in range(4)
+  ]
   hf_export.main(of_run("hf_export", "runs/own/rl"))
   (one,) = r1jax.load("hf:trained").sample(["a"], max_new_tokens=4)
   (two,) = r1jax.load("run:runs/own/rl").sample(["a"], max_new_tokens=4)

@@ -83,7 +83,7 @@ def test_the_scores_of_what_was_said(directory, data, said, capsys):
   assert found["pass@2"]["value"] == pytest.approx((5 / 6 + 0 + 1 + 0.5) / 4)
   assert found["pass@4"]["value"] == 0.75
   # Votes: 3, 1 or 2, 7, 1.
-  assert found["maj@4"]["value"] == 0.5
+  assert found["cons@4"]["value"] == 0.5
   for row in found.values():
     assert 0 <= row["low"] < row["value"] < row["high"] <= 1
   low, high = scores.interval([0.5, 0.0, 1.0, 0.25], 4)
@@ -179,6 +179,66 @@ def test_samples_are_examples_of_sft(directory, data, tmp_path):
   assert len(examples.read("out.jsonl")) == 8
 
 
+def test_prompts_may_be_messages(directory, tmp_path, monkeypatch, capsys):
+  """Of any column; turns before the question are part of the prompt."""
+  monkeypatch.chdir(tmp_path)
+  one = [{"role": "user", "content": "word 1"}]
+  three = [
+    {"role": "system", "content": "be short"},
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "c"},
+  ]
+  for column, flags in (
+    ("question", ["--fields", "prompt=question"]), ("messages", [])
+  ):  # fmt: skip
+    file = f"{column}.jsonl"
+    rows = [{column: turns, "n": i} for i, turns in enumerate((one, three))]
+    Path(file).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    sample.main(
+      [f"--checkpoint=hf:{directory}", f"--prompts={file}", *flags,
+       "--max_new_tokens=4", f"--out=out.{file}"]
+    )  # fmt: skip
+    found = lines(f"out.{file}")
+    assert [(row["prompt"], row["n"]) for row in found] == [
+      ("word 1", 0), (three, 1)
+    ]  # fmt: skip
+    model = r1jax.load(f"hf:{directory}")
+    wanted = model.sample(
+      [model.tokenizer.template().render(turns) for turns in (one, three)],
+      max_new_tokens=4,
+      template="none",
+    )
+    assert [row["completion"] for row in found] == [c.text for c in wanted]
+    assert len(examples.read(f"out.{file}")) == 2
+  with pytest.raises(SystemExit):
+    sample.main(
+      [f"--checkpoint=hf:{directory}", f"--prompts={file}", "--template=none"]
+    )
+  (line,) = capsys.readouterr().err.splitlines()
+  assert "--fields prompt=messages.3.content" in line
+
+
+def test_a_fault_of_many_prompts_is_one_line(
+  directory, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  rows = [{"q": i} for i in range(3)] + [{"q": [{"role": "user"}]}]
+  Path("q.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+  with pytest.raises(SystemExit):
+    sample.main(
+      [f"--checkpoint=hf:{directory}", "--prompts=q.jsonl", "--fields",
+       "prompt=q"]
+    )  # fmt: skip
+  said = capsys.readouterr().err
+  assert said.count("q.jsonl:") == 2
+  assert (
+    'q.jsonl:1: the prompt ("q") must be text or a list of messages, not int'
+    " (and 2 more rows)"
+  ) in said
+  assert 'q.jsonl:4: "q": message 1 must have the keys role and' in said
+
+
 def test_prompts_of_the_command_line_and_of_plain_text(
   directory, tmp_path, monkeypatch, capsys
 ):
@@ -200,7 +260,17 @@ def test_prompts_of_the_command_line_and_of_plain_text(
   [
     ([], "there are no prompts"),
     (["--prompts=none.txt"], "none.txt: cannot be read"),
-    (["--prompts=my.jsonl", "--field=question"], 'no text in the column "q'),
+    (
+      ["--prompts=my.jsonl", "--fields", "prompt=question"],
+      'my.jsonl:1: the field "prompt" is missing: there is no column'
+      ' "question"; columns: id, kind, prompt, answer, language, data;'
+      " --fields prompt=NAME names the column (and 3 more rows)",
+    ),
+    (
+      ["--prompts=my.jsonl", "--fields", "prompt=data.x", "answer=id"],
+      "--fields answer=id: only prompt=COLUMN is read",
+    ),
+    (["--prompts=my.jsonl", "--fields", "x"], "--fields takes NAME=VALUE"),
     (["--prompt=x", "--out=my.jsonl"], "my.jsonl exists"),
     (["--prompt=x", "--samples=0"], "samples=0 must be at least 1"),
   ],

@@ -9,7 +9,7 @@ to --kinds are that task's keys (docs/tasks.md).
 Each score is a mean over problems, with its 95 % interval:
 
   pass@k   the chance that one of k samples is right (Chen et al. 2021, eq. 1)
-  maj@k    the chance that the most frequent answer of k samples is right
+  cons@k   the chance that the most frequent answer of k samples is right
 
 Two files are written: FILE.jsonl has a line for each problem with all its
 completions, FILE.json has the table. The intervals are Wilson's for as many
@@ -51,7 +51,7 @@ def main(argv=None):
     try:
       measure(args)
     except UserError as e:
-      raise UserError(_as_flags(str(e))) from None
+      raise UserError(as_flags(str(e))) from None
 
 
 def parse(argv):
@@ -182,8 +182,8 @@ def table(correct, answers, ks):
   ]
   columns += [
     (
-      f"maj@{k}",
-      [scores.maj_at_k(a, c, k) for a, c in zip(answers, correct)],
+      f"cons@{k}",
+      [scores.cons_at_k(a, c, k) for a, c in zip(answers, correct)],
       k,
     )
     for k in ks
@@ -267,9 +267,7 @@ def _task(args, tokenizer):
   for name, hint in config_lib.keys(Files).items():
     text = None if name in _OWN else getattr(args, name)
     if isinstance(text, list):
-      if not all("=" in pair for pair in text):
-        raise UserError(f"--{name} takes NAME=VALUE, several with spaces")
-      values = dict(pair.split("=", 1) for pair in text)
+      values: dict[str, typing.Any] = dict(pairs(name, text))
       if typing.get_args(hint)[1] is typing.Any:
         values = {name: _json(value) for name, value in values.items()}
       keys[name] = values
@@ -281,6 +279,13 @@ def _task(args, tokenizer):
           f"--{name}={text} must be {config_lib.words(hint)}"
         ) from None
   return config_lib.convert(Files, keys, "task")
+
+
+def pairs(name: str, words: collections.abc.Sequence[str]) -> dict[str, str]:
+  """The mapping that a flag with words NAME=VALUE gives."""
+  if not all("=" in word for word in words):
+    raise UserError(f"--{name} takes NAME=VALUE, several with spaces")
+  return dict(word.split("=", 1) for word in words)
 
 
 def _json(text):
@@ -312,9 +317,12 @@ def _named(args, samples):
   return Path(f"{Path(args.data).stem}.{model}.{draws}.jsonl")
 
 
-def _as_flags(message):
+def as_flags(message: str) -> str:
   """A message with flags in the place of keys of a config."""
   message = re.sub(r"\btask\.test\b", "--data", message)
+  message = re.sub(
+    r'\bfields=dict\((\w+)="([^"]*)"\)', r"--fields \1=\2", message
+  )
   return re.sub(r"\b(?:task|sampler)\.(\w+)", r"--\1", message)
 
 

@@ -4,26 +4,29 @@
   python -m tools.sample --checkpoint=MODEL --prompt="What is 3 + 4?"
 
 MODEL is hf:DIR, run:DIR/PHASE, run:DIR/PHASE@STEP, a directory or a hub id. A
-file of prompts has a column "prompt" in any format that the task `files` reads
-(docs/tasks.md); of any other file each line is a prompt. Without --out
-completions are printed.
+file of prompts has any format that the task `files` reads (docs/tasks.md). Its
+column "prompt" holds texts or lists of messages; without it "messages" does,
+and --fields prompt=NAME names another. Of any other file each line is a prompt.
+Without --out completions are printed.
 
-A line of the output has the fields prompt, completion, logprob (the sum of
-its tokens' log-probabilities in nats, at the temperature of the draw and
-within top_p), tokens, finish ("stop", or "length" where the limit
-cut it), sample, and the columns that the prompt's row has besides. A phase of
-SFT can train on the file: data="out.jsonl".
+A line of the output has the fields prompt (the question, or messages up to it
+where there are turns before it), completion, logprob (the sum of its tokens'
+log-probabilities in nats, at the temperature of the draw and within top_p),
+tokens, finish ("stop", or "length" where the limit cut it), sample, and the
+columns that the prompt's row has besides. A phase of SFT can train on the file:
+data="out.jsonl".
 """
 
 import argparse
 from pathlib import Path
 
 from r1jax import cli, files, language_model
-from r1jax.data import formats
+from r1jax.data import columns, formats
+from r1jax.data.messages import Turns
 from r1jax.data.rows import Faults
 from r1jax.errors import UserError
 from r1jax.run.logs import Progress
-from tools.evaluate import add_sampling
+from tools.evaluate import add_sampling, as_flags, pairs
 
 
 def main(argv=None):
@@ -31,7 +34,10 @@ def main(argv=None):
   args = parse(argv)
   with cli.one_line_errors():
     cli.compilation_cache()
-    run(args)
+    try:
+      run(args)
+    except UserError as e:
+      raise UserError(as_flags(str(e))) from None
 
 
 def parse(argv):
@@ -44,7 +50,13 @@ def parse(argv):
   add = parser.add_argument
   add("--checkpoint", required=True, help="the model to sample from")
   add("--prompts", help="file of prompts")
-  add("--field", default="prompt", help="column with the prompts; prompt")
+  add(
+    "--fields",
+    nargs="+",
+    default=[],
+    metavar="NAME=VALUE",
+    help="prompt=COLUMN, or a dotted path inside a column",
+  )
   add("--prompt", action="append", default=[], help="a prompt; repeatable")
   add("--samples", type=int, default=1, help="of each prompt; 1")
   add("--out", type=Path, help="FILE.jsonl, which must not exist")
@@ -56,14 +68,15 @@ def run(args):
   """Samples, and prints or writes the completions."""
   if args.out is not None and args.out.exists():
     raise UserError(f"{args.out} exists; name another file with --out")
-  rows = prompts(args)
-  texts = [row[args.field] for row in rows]
+  found = prompts(args)
   model = language_model.load(args.checkpoint, args.dtype)
+  render = model.renderer(args.template)
+  texts = [render(turns.question, turns.before) for _, turns in found]
   bar = None
   if args.out is not None:
     print("compiling ...", flush=True)
     bar = Progress("sample", len(texts) * args.samples)
-  found = model.sample(
+  completions = model.sample(
     texts,
     max_new_tokens=args.max_new_tokens or 1024,
     samples=args.samples,
@@ -71,61 +84,76 @@ def run(args):
     top_p=args.top_p,
     seed=args.seed,
     stop=args.stop,
-    template=args.template,
+    template="none",  # they are rendered
     slots=args.slots,
     progress=bar and (lambda done: bar.update(done, {})),
   )
   if bar is not None:
     bar.close()
-    files.write_rows(args.out, as_rows(rows, found, args.samples))
-    print(f"{args.out}: {len(found)} completions")
+    files.write_rows(args.out, as_rows(found, completions, args.samples))
+    print(f"{args.out}: {len(completions)} completions")
     return
-  for completion in found:
+  for completion in completions:
     print(completion.text)
 
 
 def prompts(args):
-  """The rows with the prompts, in the order of the command line."""
-  rows = [{args.field: text} for text in args.prompt]
+  """The prompts, in the order of the command line.
+
+  Returns:
+    list of (row with the columns, `Turns`).
+  """
+  fields = pairs("fields", args.fields)
+  if other := sorted(set(fields) - {"prompt"}):
+    raise UserError(
+      f"--fields {other[0]}={fields[other[0]]}: only prompt=COLUMN is read,"
+      " and all columns are kept; leave the others out"
+    )
+  texts = list(args.prompt)
+  rows = []
   if args.prompts is not None and formats.is_data(args.prompts):
-    rows += list(_of_data(args.prompts, args.field))
+    rows = _of_data(args.prompts, columns.Columns(fields))
   elif args.prompts is not None:
     try:
       lines = Path(args.prompts).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as e:
       raise UserError(f"{args.prompts}: cannot be read: {e}") from None
-    rows += [{args.field: line} for line in lines if line.strip()]
-  if not rows:
+    texts += [line for line in lines if line.strip()]
+  found = [({}, Turns(text)) for text in texts] + rows
+  if not found:
     raise UserError("there are no prompts; name a file with --prompts")
-  return rows
+  return found
 
 
-def _of_data(path, field):
-  """Yields the rows of a file with columns."""
-  faults = Faults()
+def _of_data(path, read):
+  """The prompts of a file with columns, as `prompts` returns them."""
+  faults, found = Faults(path), []
+  wrong: dict[str, list[str]] = {}
   for row in formats.read(path, faults, None, "test"):
-    if isinstance(row.values.get(field), str):
-      yield row.values
-    else:
-      faults.add(
-        row.where,
-        f'there is no text in the column "{field}"; name another with --field'
-        f" ({', '.join(row.columns)})",
-      )
+    try:
+      found.append((row.values, read.turns(row)))
+    except UserError as e:
+      wrong.setdefault(str(e), []).append(row.where)
+  for what, places in wrong.items():
+    more = f" (and {len(places) - 1} more rows)" if len(places) > 1 else ""
+    faults.add(places[0], what + more)
   faults.check()
+  return found
 
 
-def as_rows(rows, completions, samples):
+def as_rows(found, completions, samples):
   """Yields a row of the output for each completion.
 
   Args:
-    rows: N rows with the prompts.
+    found: N prompts, as `prompts` returns them.
     completions: N * samples `Completion`s.
     samples: of each prompt.
   """
   for i, c in enumerate(completions):
-    yield rows[c.index] | {
-      "prompt": c.prompt,
+    row, turns = found[c.index]
+    question = {"role": "user", "content": turns.question}
+    yield row | {
+      "prompt": [*turns.before, question] if turns.before else turns.question,
       "completion": c.text,
       "logprob": c.logprob,
       "tokens": c.tokens,

@@ -71,8 +71,8 @@ def evaluate(
   Returns:
     `state` unchanged, and the row: checkpoint, pass@1, cons@k, format,
     language, tokens (mean length of a completion). The phase's metrics also
-    have half the width of pass@1's 95 % interval and, where the problems are
-    of several tasks (by their ids, TASK-NUMBER), pass@1 of each.
+    have pass@k, half the width of pass@1's 95 % interval and, where the
+    problems are of several tasks (by their ids, TASK-NUMBER), pass@1 of each.
   """
   s = config.setup()
   problems = config.task.load(io.root, s.tokenizer)["test"][: config.problems]
@@ -84,12 +84,13 @@ def evaluate(
   row = {
     "checkpoint": config.label,
     "pass@1": scores.pass_at_1(correct),
-    f"cons@{config.samples}": scores.cons_at_k(answers, correct),
+    f"cons@{config.samples}": scores.consensus(answers, correct),
     "format": scored.mean("format"),
     "language": scored.mean("language"),
     "tokens": float(scored.rollout.lengths.mean()),
   }
   measured = {k: v for k, v in row.items() if k != "checkpoint"}
+  measured[f"pass@{config.samples}"] = scores.solved(correct)
   if len(correct) > 1:
     measured["pass@1_half_width"] = scores.half_width(correct)
   for task, of_task in scores.by_task([p.id for p in problems], correct):
