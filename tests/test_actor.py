@@ -16,6 +16,7 @@ from r1jax.model import ModelConfig
 from r1jax.phases import actor as actor_lib
 from r1jax.phases import grpo
 from r1jax.phases.actor import Actor
+from r1jax.run.phase_io import PhaseIO
 from r1jax.sampling.sampler import SamplerConfig
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.text.tokenizer import CountdownWords
@@ -89,7 +90,7 @@ def test_every_rollout_has_randomness_of_its_own(monkeypatch):
   keys = []
 
   class Sampler:
-    def __init__(self, model, config, group, mesh):
+    def __init__(self, model, config, group, mesh, keep):
       self.group = group
 
     def sample(self, loaded, prompts, key, temperature, callbacks):
@@ -156,15 +157,14 @@ def test_half_of_the_devices_of_every_host():
 
 
 @pytest.mark.slow
-def test_a_step_of_rl_with_a_sampler_on_devices_of_its_own(params, monkeypatch):
+def test_a_step_of_rl_with_a_sampler_on_devices_of_its_own(
+  params, monkeypatch, tmp_path
+):
   problems = types.SimpleNamespace(take=lambda step, n, seed: PROBLEMS[:n])
   monkeypatch.setattr(Countdown, "load", lambda *args: {"train": problems})
   moved = {}
   for name, fields in (("together", {}), ("apart", APART)):
-    io = types.SimpleNamespace(
-      root=None, restore=lambda tree: None, bar=lambda *a, **k: 0,
-      report=lambda *a: 0, samples=lambda *a: 0, save=lambda *a: 0,
-    )  # fmt: skip
+    io = PhaseIO(tmp_path, name)
     c = config(**({"mesh": MeshConfig(fsdp=-1)} | fields))
     start = TrainState(step=None, params=params, opt_state=None)
     state, _ = grpo.grpo(c, start, None, io)
