@@ -101,4 +101,4 @@ def test_hostile_formulas():
 
 @pytest.mark.slow
 def test_many_hostile_formulas():
-  hostile(1000, 2000)
+  hostile(1000, 500)
