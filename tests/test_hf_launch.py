@@ -141,7 +141,7 @@ def test_damaged_weights_are_named_before_the_run(directory, tmp_path):
   weights.write_bytes(weights.read_bytes()[:-4])
   config = experiment(directory, tmp_path)
   config.second.update(init="", model=f"hf:{broken}")
-  with pytest.raises(UserError, match="second: .*model.safetensors"):
+  with pytest.raises(UserError, match="second.model: .*model.safetensors"):
     launch.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from r1jax import files, hosts, objects, sharding
+from r1jax.errors import UserError
 from r1jax.hf import families, tensors
 from r1jax.model import Decoder, ModelConfig, lora
 
@@ -60,6 +61,8 @@ def save(
   """
   config = model.config if isinstance(model, Decoder) else model
   raw = to_hf(config)
+  if source is not None and not Path(source).is_dir():
+    raise UserError(f"{source}: there is no such directory")
   if source is not None and (Path(source) / "config.json").exists():
     theirs = objects.read(Path(source) / "config.json")
     # `raw` has the RoPE entries and the dtype, perhaps by another name.

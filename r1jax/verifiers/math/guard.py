@@ -110,6 +110,21 @@ def check_expression(expression: Any) -> None:
       _log2(node)
     elif isinstance(node, sympy.Pow) and node.exp.is_number:
       _check_exponent(node.exp)
+  if isinstance(expression, sympy.Basic) and expression.has(sympy.log):
+    _check_factors(expression)
+
+
+def _check_factors(expression):
+  # The library makes log(x^n) of n log(x), and computes x^n.
+  logs = {log: sympy.Dummy() for log in expression.atoms(sympy.log)}
+  rest = expression.xreplace(logs)
+  powers = [
+    x for x in rest.atoms(sympy.Pow) if all(y.is_Rational for y in x.args)
+  ]
+  sizes = [max(abs(n.p), n.q) for n in rest.atoms(sympy.Rational)]
+  sizes += [max(abs(x.base.p), x.base.q) ** min(abs(x.exp), 21) for x in powers]
+  if any(size > 10**6 for size in sizes):
+    raise Refused("too large")
 
 
 def _check_exponent(exponent):
