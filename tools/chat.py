@@ -6,7 +6,6 @@ MODEL is hf:DIR, run:DIR/PHASE, run:DIR/PHASE@STEP, a directory or a hub id. A
 model without a chat template continues each line as a text of its own.
 """
 
-import argparse
 import contextlib
 import importlib
 import sys
@@ -18,6 +17,7 @@ from r1jax import cli, language_model
 from r1jax.errors import UserError
 from r1jax.sampling.stream import BUCKET, stream
 from r1jax.text import think_format
+from tools import flags
 from tools.view import View
 
 HELP = """\
@@ -49,22 +49,11 @@ def main(argv=None):
 
 def parse(argv):
   """The arguments of the command line."""
-  parser = argparse.ArgumentParser(
-    prog="tools.chat",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = flags.parser("tools.chat", __doc__)
   add = parser.add_argument
-  temperature, top_p = language_model.TEMPERATURE, language_model.TOP_P
   add("--checkpoint", required=True, help="whom to talk to")
   add("--dtype", help="of the parameters; default as stored")
-  add(
-    "--temperature",
-    type=float,
-    default=temperature,
-    help=f"0 is greedy; {temperature}",
-  )
-  add("--top_p", type=float, default=top_p, help=f"{top_p}")
+  flags.add_drawing(parser)
   add("--max_new_tokens", type=int, default=1024, help="of an answer; 1024")
   add("--think", action="store_true", help="prefill the opening tag")
   add(

@@ -5,7 +5,6 @@
 With --check nothing is written, and a page that is out of date is an error.
 """
 
-import argparse
 import ast
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from experiments import plan
 from r1jax import cli, describe
 from r1jax.errors import UserError
 from r1jax.phases import PHASES
+from tools import flags
 
 ROOT = Path(__file__).parents[1]
 # Directories of the map, in its order.
@@ -24,11 +24,7 @@ NOTE = (
 
 def main(argv=None):
   """Writes the pages, or compares them with what is there."""
-  parser = argparse.ArgumentParser(
-    prog="tools.docs",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = flags.parser("tools.docs", __doc__)
   parser.add_argument(
     "--check", action="store_true", help="write nothing; fail where it differs"
   )

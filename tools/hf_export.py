@@ -6,21 +6,17 @@ The tokenizer, the generation config and the chat template are copied from the
 model that the run or the import started from.
 """
 
-import argparse
 from pathlib import Path
 
 from r1jax import cli, files, hf, origin
 from r1jax.errors import UserError
 from r1jax.run.stored import Stored
+from tools import flags
 
 
 def main(argv=None):
   """Exports the checkpoint that the command line names."""
-  parser = argparse.ArgumentParser(
-    prog="tools.hf_export",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = flags.parser("tools.hf_export", __doc__)
   parser.add_argument(
     "--checkpoint",
     required=True,

@@ -6,7 +6,6 @@ A config names the import as "run:DIR". It can also name the Hugging Face
 directory itself, "hf:DIR"; a checkpoint of ours loads faster.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from r1jax import cli, files, hf, hosts, meshes, origin
 from r1jax.hf import hub
 from r1jax.model import param_count
 from r1jax.run import checkpoint, layout, stored
+from tools import flags
 
 
 def main(argv=None):
   """Imports the model that the command line names."""
-  parser = argparse.ArgumentParser(
-    prog="tools.hf_import",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = flags.parser("tools.hf_import", __doc__)
   parser.add_argument(
     "--model", required=True, help="hf:DIR, a directory or a hub id"
   )

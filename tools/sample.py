@@ -17,36 +17,26 @@ columns that the prompt's row has besides. A phase of SFT can train on the file:
 data="out.jsonl".
 """
 
-import argparse
 from pathlib import Path
 
-from r1jax import cli, files, language_model
+from r1jax import files, language_model
 from r1jax.data import columns, formats
 from r1jax.data.messages import Turns
 from r1jax.data.rows import Faults
 from r1jax.errors import UserError
 from r1jax.run.logs import Progress
-from tools.evaluate import add_sampling, as_flags, pairs
+from tools import flags
 
 
 def main(argv=None):
   """Samples from the model that the command line names."""
   args = parse(argv)
-  with cli.one_line_errors():
-    cli.compilation_cache()
-    try:
-      run(args)
-    except UserError as e:
-      raise UserError(as_flags(str(e))) from None
+  flags.run(run, args)
 
 
 def parse(argv):
   """The arguments of the command line."""
-  parser = argparse.ArgumentParser(
-    prog="tools.sample",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = flags.parser("tools.sample", __doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, help="the model to sample from")
   add("--prompts", help="file of prompts")
@@ -60,7 +50,7 @@ def parse(argv):
   add("--prompt", action="append", default=[], help="a prompt; repeatable")
   add("--samples", type=int, default=1, help="of each prompt; 1")
   add("--out", type=Path, help="FILE.jsonl, which must not exist")
-  add_sampling(parser)
+  flags.add_sampling(parser)
   return parser.parse_args(argv)
 
 
@@ -103,7 +93,7 @@ def prompts(args):
   Returns:
     list of (row with the columns, `Turns`).
   """
-  fields = pairs("fields", args.fields)
+  fields = flags.pairs("fields", args.fields)
   if other := sorted(set(fields) - {"prompt"}):
     raise UserError(
       f"--fields {other[0]}={fields[other[0]]}: only prompt=COLUMN is read,"

