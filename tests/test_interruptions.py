@@ -12,19 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_quickstart import _leaves
+from test_quickstart import QUICKSTART, _leaves
 
 from r1jax.run import checkpoint
 
 ROOT = Path(__file__).parents[1]
 PHASES = ("base", "r1_zero", "eval_r1_zero")
-CONFIG = f"""
-import importlib.util
-spec = importlib.util.spec_from_file_location(
-  "quickstart", {str(ROOT / "configs" / "quickstart.py")!r})
-quickstart = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(quickstart)
-
+CONFIG = f"""{QUICKSTART}
 def get_config():
   c = quickstart.get_config("smoke")
   c.phases = {PHASES}

@@ -237,14 +237,15 @@ def test_waiting_for_a_core_costs_nothing():
     time.sleep(0.6)
 
 
-def hostile(start, count):
+def hostile(start, count, script="hostile_math.py", what="strings"):
+  """Judges generated texts in a process of its own."""
   process = subprocess.run(
-    [sys.executable, HERE / "hostile_math.py", str(start), str(count)],
+    [sys.executable, HERE / script, str(start), str(count)],
     capture_output=True, text=True, timeout=3600,
     env={**os.environ, "PYTHONPATH": str(HERE.parent)},
   )  # fmt: skip
   assert process.returncode == 0, process.stderr[-2000:]
-  assert f"{count} strings" in process.stdout
+  assert f"{count} {what}" in process.stdout
 
 
 def test_hostile_strings():

@@ -1,14 +1,12 @@
 """Each kind of docs/answers.md: reported cases, pairs by hand, drawn pairs."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import math_pairs
 import pytest
+from test_math_answer import hostile
 
 from r1jax.verifiers.math import answer
 from r1jax.verifiers.math.answer import equivalent
@@ -84,21 +82,13 @@ def test_a_failure_inside_is_a_reason(monkeypatch):
   assert equivalent("2", "2").reason == "error"
 
 
-def hostile(start, count):
-  """Judges formulas of a grammar in a process of its own."""
-  process = subprocess.run(
-    [sys.executable, HERE / "hostile_formulas.py", str(start), str(count)],
-    capture_output=True, text=True, timeout=3600,
-    env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-  )  # fmt: skip
-  assert process.returncode == 0, process.stderr[-2000:]
-  assert f"{count} formulas" in process.stdout
+FORMULAS = ("hostile_formulas.py", "formulas")
 
 
 def test_hostile_formulas():
-  hostile(0, 150)
+  hostile(0, 150, *FORMULAS)
 
 
 @pytest.mark.slow
 def test_many_hostile_formulas():
-  hostile(1000, 500)
+  hostile(1000, 500, *FORMULAS)

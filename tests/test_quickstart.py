@@ -18,15 +18,18 @@ LABELS = (
   "base", "r1_zero", "dev1", "dev2", "dev3", "r1", "distill", "small_rl"
 )  # fmt: skip
 
-# Two phases that save after every step; the language reward differs within
-# a group even for an untrained model, so the gradients are not zero.
-SHORT = f"""
+# Text of a config that begins with the quickstart's.
+QUICKSTART = f"""
 import importlib.util
 spec = importlib.util.spec_from_file_location(
   "quickstart", {str(ROOT / "configs" / "quickstart.py")!r})
 quickstart = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(quickstart)
+"""
 
+# Two phases that save after every step; the language reward differs within
+# a group even for an untrained model, so the gradients are not zero.
+SHORT = f"""{QUICKSTART}
 def get_config():
   c = quickstart.get_config("smoke")
   c.phases = ("base", "r1_zero")

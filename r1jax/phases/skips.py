@@ -13,6 +13,7 @@ import numpy as np
 
 from r1jax import hosts
 from r1jax.errors import UserError
+from r1jax.run import layout
 from r1jax.run.phase_io import PhaseIO
 
 # Names of a batch that the printed line has; the file has them all.
@@ -75,7 +76,7 @@ class Watch:
       "in_a_row": self.in_a_row,
       "batch": held,
     }
-    self._io.skipped(step, [row])
+    self._io.extend(layout.SKIPPED, step, [row])
     if hosts.is_first():
       more = f" and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
       print(

@@ -3,7 +3,7 @@
   DIR/PHASE/checkpoints/STEP/   written by `save`; the newest two stay
   DIR/PHASE/metrics.jsonl       written by `report`, one line a step
   DIR/PHASE/samples.jsonl       written by `samples`: completions to read
-  DIR/PHASE/skipped.jsonl       written by `skipped`: steps not applied
+  DIR/PHASE/skipped.jsonl       written by `extend`: steps not applied
   DIR/PHASE/NAME                written by `write`
 
 A phase may be killed at any moment. When the phase runs again, `restore`
@@ -127,10 +127,10 @@ class PhaseIO:
     return self.first, rows
 
   def extend(self, name: str, step: int, rows: Iterable[Any]) -> None:
-    """Appends the rows of a step to the file that `resume` read.
+    """Appends the rows of a step to a file of rows.
 
     Args:
-      name: of the file.
+      name: of the file: skipped.jsonl, or the one that `resume` read.
       step: counted from 0.
       rows: dicts or dataclasses.
     """
@@ -229,19 +229,6 @@ class PhaseIO:
         `report`.
     """
     self._append(layout.SAMPLES, step, [{"step": step, **row} for row in rows])
-
-  def skipped(self, step: int, rows: Iterable[Any]) -> None:
-    """Appends optimizer steps that were not applied to skipped.jsonl.
-
-    Args:
-      step: counted from 0.
-      rows: list of dicts.
-
-    Raises:
-      RuntimeError: a checkpoint after this step exists already, as for
-        `report`.
-    """
-    self._append(layout.SKIPPED, step, [{"step": step, **row} for row in rows])
 
   def skipped_before(self) -> list[dict[str, Any]]:
     """The rows of skipped.jsonl of the steps before the restored one."""
