@@ -17,6 +17,7 @@ from r1jax.text import prompts as prompts_lib
 from r1jax.text import tokenizer as tokenizer_lib
 from r1jax.text.stops import Stops
 from r1jax.text.tokenizer import Tokenizer
+from r1jax.types import Rollout
 
 # How R1 is sampled (DeepSeek-R1 v2, D.1).
 TEMPERATURE, TOP_P = 0.6, 0.95
@@ -141,9 +142,7 @@ class LanguageModel:
         Completion(
           prompt=prompts[i // how.samples],
           text=stops.trim(text) if stops else text,
-          tokens=n,
-          logprob=float(rollout.logprobs[i, :n].astype(np.float64).sum()),
-          finish="stop" if rollout.ended[i] else "length",
+          **measures(rollout, i),
           index=i // how.samples,
         )
       )
@@ -210,6 +209,24 @@ class LanguageModel:
         )
       limits.append(min(most, room))
     return limits
+
+
+def measures(rollout: Rollout, i: int) -> dict[str, Any]:
+  """What `Completion` tells of the tokens of a completion.
+
+  Args:
+    rollout: a `Rollout` of numpy arrays.
+    i: number of the completion.
+
+  Returns:
+    dict of tokens, logprob and finish.
+  """
+  n = int(rollout.lengths[i])
+  return {
+    "tokens": n,
+    "logprob": float(rollout.logprobs[i, :n].astype(np.float64).sum()),
+    "finish": "stop" if rollout.ended[i] else "length",
+  }
 
 
 def load(

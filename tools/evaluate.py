@@ -24,8 +24,6 @@ import re
 import typing
 from pathlib import Path
 
-import numpy as np
-
 from experiments import overrides
 from r1jax import config as config_lib
 from r1jax import describe, files, language_model, meshes, origin, scores
@@ -186,9 +184,7 @@ def results(problems, scored, correct, answers):
           "correct": correct[i][j - i * n],
           "score": scored.verdicts[j].score,
           "reason": scored.verdicts[j].reason,
-          "tokens": int(rollout.lengths[j]),
-          "logprob": float(rollout.logprobs[j].astype(np.float64).sum()),
-          "finish": "stop" if rollout.ended[j] else "length",
+          **language_model.measures(rollout, j),
         }
         for j in range(i * n, (i + 1) * n)
       ],

@@ -232,8 +232,7 @@ class PhaseIO:
 
   def skipped_before(self) -> list[dict[str, Any]]:
     """The rows of skipped.jsonl of the steps before the restored one."""
-    path = self.dir / layout.SKIPPED
-    rows = files.read(path) if path.exists() else []
+    rows = files.read(self.dir / layout.SKIPPED)
     return [row for row in rows if row["step"] < self.first]
 
   def write(self, name: str, rows: Iterable[Any]) -> None:

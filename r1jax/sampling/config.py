@@ -3,6 +3,9 @@
 import dataclasses
 import math
 import numbers
+from typing import Any
+
+import numpy as np
 
 from r1jax import kept, sharding
 from r1jax.errors import UserError
@@ -164,6 +167,25 @@ class Static:
         break
     group = self.group // parts
     return dataclasses.replace(self, group=group), prompts * parts
+
+
+def check_tokens(what: str, tokens: Any, vocabulary: int) -> None:
+  """Checks that a model knows the tokens of a prompt.
+
+  Args:
+    what: name of the prompt, for messages.
+    tokens: token ids, at least one.
+    vocabulary: tokens of the model.
+
+  Raises:
+    UserError: a token is not one of the model's.
+  """
+  for token in (np.min(tokens), np.max(tokens)):
+    if not 0 <= token < vocabulary:
+      raise UserError(
+        f"{what} has the token {token}; the model has only {vocabulary}; is"
+        " this its tokenizer?"
+      )
 
 
 def _whole(x, least):

@@ -24,7 +24,7 @@ from r1jax import sharding
 from r1jax.errors import UserError
 from r1jax.sampling import endings as endings_lib
 from r1jax.sampling import pool, programs, step, weights
-from r1jax.sampling.config import SamplerConfig, Static
+from r1jax.sampling.config import SamplerConfig, Static, check_tokens
 from r1jax.sampling.programs import Programs
 from r1jax.types import Rollout
 
@@ -170,12 +170,7 @@ def _check_prompts(prompts, vocabulary):
         f"sampler: prompt {n} is empty; give it a token, such as the"
         " beginning-of-text token"
       )
-    for token in (prompt.min(), prompt.max()):
-      if not 0 <= token < vocabulary:
-        raise UserError(
-          f"sampler: prompt {n} has the token {token}; the model has only"
-          f" {vocabulary}; is this its tokenizer?"
-        )
+    check_tokens(f"sampler: prompt {n}", prompt, vocabulary)
 
 
 def _queue_order(prompts, parts, group):

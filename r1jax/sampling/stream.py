@@ -12,7 +12,7 @@ from r1jax.errors import UserError
 from r1jax.model import ModelConfig
 from r1jax.sampling import cache, decode, weights
 from r1jax.sampling import pool as pools
-from r1jax.sampling.config import SamplerConfig
+from r1jax.sampling.config import SamplerConfig, check_tokens
 from r1jax.sampling.draws import draw
 
 # Prompts and rings are padded to a multiple of this, so that the turns of a
@@ -54,11 +54,7 @@ def stream(
       f"a prompt of {len(prompt)} tokens; the model takes 1 to"
       f" {model.max_length - 1}"
     )
-  if not 0 <= min(prompt) <= max(prompt) < model.vocab_size:
-    raise UserError(
-      f"the prompt has the token {max(prompt)}; the model has only"
-      f" {model.vocab_size}; is this its tokenizer?"
-    )
+  check_tokens("the prompt", prompt, model.vocab_size)
   length = min(max_new_tokens, room)
   config = SamplerConfig(
     slots=1,
